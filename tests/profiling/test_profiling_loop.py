@@ -139,6 +139,7 @@ class SlowSampler:
     def __init__(self, runner: TimedRunner, listed: Sequence[Configuration], decision_s: float) -> None:
         self.spent_s = 0.0
         self.decisions = 0
+        self.begins_s: list[float] = []
         self._runner, self._listed, self._decision_s = runner, listed, decision_s
 
     def initial_design(self, earlier: Sequence[SourceScores] = ()) -> Sequence[Configuration]:
@@ -147,6 +148,7 @@ class SlowSampler:
     def suggest(
         self, profile: PipelineProfile, seconds: Seconds, check_time: Callable[[], None] = lambda: None
     ) -> SamplerDecision:
+        self.begins_s.append(self._runner.now_s)
         for _ in range(4):
             self._runner.now_s += self._decision_s / 4
             self.spent_s += self._decision_s / 4
@@ -172,9 +174,13 @@ class Trial:
         load_s: float = 0.0,
         decision_s: float | None = None,
         start_s: float = 0.0,
+        usage_s: float = 0.0,
+        initial: int | None = None,
     ) -> None:
         self.sampler: SlowSampler | None = None
         self.final: SamplerDecision | None = None
+        self.comparisons = 0
+        self._usage_s, self._initial = usage_s, initial
         self._decision_s, self._start_s = decision_s, start_s
         self.runner = TimedRunner(application, seconds or dict.fromkeys(OPERATORS, 0.25), load_s, score)
         self.listener = Listener()
@@ -195,14 +201,17 @@ class Trial:
             confidence = RunConfidence.of_run(
                 application.pipeline.metric, strata, objectives.risk, len(listed), objectives.latency_percentiles
             )
-            standings = ConfigurationRace(listed, confidence, objectives)
+            standings = ConfigurationRace(listed[: self._initial], confidence, objectives)
             pace = MeasurementTimeEstimator(addresses)
             allocations = AllocationProfiler(store, addresses, measurer, order, standings, pace, budget, listener)
             stored = read_dataset(store, addresses.dataset(), self.dataset.seed)
             assert stored is not None
 
             def footprints() -> ResourceUsage:
-                return StoredMeasurements(store, addresses, stored, listed).resource_usage(listed, objectives.hardware)
+                self.runner.now_s += self._usage_s
+                self.comparisons += 1
+                measured = StoredMeasurements(store, addresses, stored, standings.configurations)
+                return measured.resource_usage(standings.configurations, objectives.hardware)
 
             def profile() -> PipelineProfile:
                 assert stored is not None
@@ -510,11 +519,13 @@ def test_where_decisions_take_no_time_each_increment_has_its_own(large: Applicat
     assert len(trial.runner.increments) - 4 <= sampler.decisions <= len(trial.runner.increments)
 
 
-def test_a_decision_is_used_until_measuring_took_four_times_as_long(large: Application) -> None:
+@pytest.mark.parametrize("decision_s", [4.0, 8.0])
+def test_a_decision_is_used_until_measuring_took_four_times_as_long(large: Application, decision_s: float) -> None:
     """Everything takes 360 s: 120 items of 0.25 s with 12 prefixes of operators."""
-    trial, sampler = _searched(large, 4.0)
+    trial, sampler = _searched(large, decision_s)
     measuring_s = trial.runner.now_s - sampler.spent_s
-    assert 2 < sampler.decisions <= measuring_s / 16.0 + 2
+    assert sampler.decisions > 2
+    assert (np.diff(sampler.begins_s)[:-2] >= 5 * decision_s).all()  # the last two come where nothing else is left
     assert (trial.spent.operators_s, trial.spent.deciding_s) == pytest.approx((measuring_s, sampler.spent_s))
     assert trial.final is not None
     assert trial.final.certificate.conclusive
@@ -529,6 +540,22 @@ def test_everything_is_measured_where_that_takes_less_than_a_decision(large: App
     assert trial.final is not None
     assert trial.final.certificate.conclusive
     assert trial.final.certificate.is_computed
+
+
+def test_a_first_decision_leaves_time_for_a_second(large: Application) -> None:
+    """One decision of 60 s fits into a fifth of 360 s, but none of twice that after it."""
+    trial, sampler = _searched(large, 60.0)
+    assert (sampler.spent_s, sampler.decisions) == (15.0, 0)
+    assert sorted(_measured_items(trial).values()) == [8, 8, 8, 80]
+
+
+@pytest.mark.parametrize(("usage_s", "comparisons"), [(0.0, 5), (10.0, 3)])
+def test_several_are_started_where_comparing_takes_long(large: Application, usage_s: float, comparisons: int) -> None:
+    """One of four is in the initial design; without a decision the fastest others follow."""
+    trial = Trial(large, queries=[accuracy_query(0.95)], decision_s=60.0, usage_s=usage_s, initial=1)
+    trial.run()
+    assert trial.comparisons == comparisons
+    assert sorted(_measured_items(trial).values()) == [8, 8, 8, 80]
 
 
 @pytest.mark.parametrize("decision_s", [1.0, 4.0, 30.0, 100.0])

@@ -18,7 +18,8 @@ class ProfilingSettings:
     else is left to measure."""
     overhead_share: float = 0.1
     """Overhead of an increment relative to its measurement from which the increment gets more items. A configuration
-    exceeds the items that it needs by one increment at most, so that longer ones would save less than they waste."""
+    exceeds the items that it needs by one increment at most, so that longer ones would save less than they waste. From
+    this share on a comparison of usages waits for more configurations, too."""
     first_profile_share: float = 0.5
     """Share of the budget for the first profile, whose verdicts rest on declared speeds."""
     latency_risk_share: float = 0.1

@@ -10,15 +10,16 @@ from circinus.profiling.observer import TimeBudget
 from circinus.profiling.race.sampler import DecisionTimeoutError
 from circinus.profiling.settings import PROFILING
 
-_GROWTH = 1.5
-"""Expected ratio of the last decision's duration to that of the one before."""
+_GROWTH = 2.0
+"""Expected ratio of a decision's duration to that of the one before, and minimum ratio after one that was given up."""
 
 
 class DecisionPace:
     """Time that decisions took by the budget's clock, and may take.
 
-    A decision is used until measurements have taken so long that deciding is at most a share of the time. On
-    a simulated clock decisions take no time, and each increment has its own.
+    A decision is used until measurements have taken so long that deciding is at most a share of the time. Where
+    everything left fits into the budget, the first one must leave time for a second one, which takes longer: alone it
+    saves nothing. On a simulated clock decisions take no time, and each increment has its own.
     """
 
     def __init__(self, budget: TimeBudget) -> None:
@@ -29,13 +30,19 @@ class DecisionPace:
         """Duration of the last decision, or of the attempt."""
         self.selection_s = 0.0
         """Time of selecting steps, without decisions."""
+        self._is_complete = False
+        """Whether there was a decision, and the last attempt was not given up."""
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether measurements took long enough since the last decision."""
+        share = PROFILING.decision_share
+        return (self._budget.elapsed_s - self._end_s) * share >= self.last_s * (1 - share)
 
     @property
     def is_due(self) -> bool:
         """Whether measurements took long enough since the last decision, and the budget leaves time for another."""
-        share = PROFILING.decision_share
-        is_paid = (self._budget.elapsed_s - self._end_s) * share >= self.last_s * (1 - share)
-        return is_paid and self.fits(self.limit_s(math.inf))
+        return self.is_paid and self.fits(self.limit_s(math.inf))
 
     @property
     def deciding_s(self) -> float:
@@ -56,7 +63,10 @@ class DecisionPace:
         """Return the seconds that a decision may take where measuring all that is left takes `rest_s`."""
         remaining_s = self._budget.remaining_s
         total_s = self._budget.elapsed_s + min(rest_s, remaining_s)
-        return min(remaining_s, PROFILING.decision_share * total_s - self.deciding_s)
+        limit_s = PROFILING.decision_share * total_s - self.deciding_s
+        if not self._is_complete and rest_s < remaining_s:
+            limit_s /= 1.0 + _GROWTH
+        return min(remaining_s, limit_s)
 
     @contextmanager
     def selecting(self, sign: int = 1) -> Iterator[None]:
@@ -71,7 +81,7 @@ class DecisionPace:
     def timed(self, limit_s: float) -> Iterator[Callable[[], None]]:
         """Time a decision; the callback raises `DecisionTimeoutError` where another part would exceed `limit_s`."""
         start_s = checked_s = self._budget.elapsed_s
-        longest_s = 0.0
+        longest_s, self._is_complete = 0.0, False
 
         def check_time() -> None:
             nonlocal checked_s, longest_s
@@ -82,6 +92,7 @@ class DecisionPace:
         try:
             with suppress(DecisionTimeoutError):
                 yield check_time
+                self._is_complete = True
         finally:
             self._end_s = self._budget.elapsed_s
             self.last_s = self._end_s - start_s

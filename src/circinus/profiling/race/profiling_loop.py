@@ -176,15 +176,22 @@ class ProfilingLoop:
         return any_measured
 
     def _pursue(self) -> None:
-        """Take steps until none remains under the current resource usage."""
+        """Take steps until none remains under the current resource usage.
+
+        Further steps of new configurations follow a comparison of their resource usage. Where starting one takes too
+        little for the overhead of a comparison, several are started before.
+        """
         race, stepped = self._race, True
         beyond: set[Configuration] = set()  # not one item of these fits in the remaining budget
         while stepped:
+            begin_s = self._budget.elapsed_s
             race.update_usage(self._resource_usage())
-            stepped = False
+            updated_s = self._budget.elapsed_s
+            next_s = updated_s + (updated_s - begin_s) / PROFILING.overhead_share
+            stepped, new = False, set[Configuration]()
             while self._available_s > 0:
                 with self._pace.selecting():
-                    step = self._choose(beyond)
+                    step = self._choose(beyond, new)
                 if step is None:
                     break
                 configuration, target = step
@@ -197,31 +204,46 @@ class ProfilingLoop:
                 if self._increase(configuration, self._paced(configuration, target), self._available_s):
                     stepped = True
                     if not is_started:
-                        break  # its resource usage must be compared first
+                        new.add(configuration)
+                    if new and self._budget.elapsed_s >= next_s:
+                        break
                 else:
                     beyond.add(configuration)
                     self._is_decided &= not is_suggested
 
-    def _choose(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
+    def _choose(
+        self, beyond: Collection[Configuration], new: Collection[Configuration]
+    ) -> tuple[Configuration, int] | None:
         """Return the next configuration and its number of items, after a decision if one is due or nothing is left.
 
-        Everything is measured instead if that is expected to take less time than a decision.
+        Everything is measured instead if that is expected to take less time than deciding took so far, as nothing is
+        known of what further decisions save (Karlin et al., Competitive snoopy caching, Algorithmica 3, 1988).
         """
-        for is_forced in (False, True):
+        for is_forced in (False,) if new else (False, True):
             if self._sampler is not None and not self._is_decided and (is_forced or self._pace.is_due):
                 rest_s = self._rest_s()
-                if rest_s < self._pace.last_s:
+                if rest_s < self._pace.deciding_s:
                     self._measure_rest()
                     return None
+                if is_forced and self._repeat_suggestions() and (step := self._next_step(beyond)) is not None:
+                    return step
                 is_last_resort = is_forced and math.isinf(rest_s)
                 limit_s = self._budget.remaining_s if is_last_resort else self._pace.limit_s(rest_s)
                 if not self._decide(limit_s, beyond) and is_forced and not is_last_resort:
                     self._decision = None  # the race alone settles what is measured
                     self._race.prune(dict.fromkeys(self._race.state.slos.requirements, ()))
-            step = self._next_step(beyond)
+            step = self._next_step({*beyond, *new})
             if step is not None:
                 return step
         return None
+
+    def _repeat_suggestions(self) -> bool:
+        """Suggest again what measurements left open, unless they took long enough for the next decision."""
+        race, state = self._race, self._race.state
+        if self._decision is not None and not self._pace.is_paid:
+            settled = {race.configurations[index] for index in np.flatnonzero(state.settled).tolist()}
+            self._suggestions = [s for s in self._decision.suggestions if s.configuration not in settled]
+        return bool(self._suggestions)
 
     def _next_step(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
         """Return the next suggestion or the race's next step, as configuration and number of items."""
