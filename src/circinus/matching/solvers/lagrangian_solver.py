@@ -32,7 +32,7 @@ _INITIAL_UNDECIDED, _GROWTH = 24, 2
 """Number of undecided queries in the first exact model, and its growth factor."""
 _SUFFICIENT_UNDECIDED, _MIN_SAVING = 48, 1e-3
 """Number of undecided queries from which on a larger model follows only if some query is not served, or after this
-relative saving. On four matchings of 100 served queries, a model of all then saves at most 0.1 % in 8 s."""
+relative saving. On four matchings of 100 served queries, a model of all saved at most 0.1 % within its time limit."""
 _MAX_EXACT_QUERIES = 2_000
 """Maximum number of queries with an exact model."""
 _HIGHER_LEVEL_FACTORS = (30.0, 1e3, 1e5)
