@@ -73,6 +73,21 @@ def test_a_plan_can_be_opened_wherever_it_was_written(workspace: c.Workspace) ->
     assert c.Workspace.open_plan(admitted.path, needs_store=True)[1].file == admitted.file
 
 
+def test_a_plan_of_objects_in_python_is_opened_without_them(workspace: c.Workspace) -> None:
+    files = workspace.specification
+    objects = (files.pipelines.values(), files.infrastructure)
+    one, both = (c.Specification.of(*objects, files.queries[:n], files.module_paths) for n in (1, 2))
+    made = c.Workspace(one, store=workspace.store).plan(output="one/plan.json")
+    opened, plan = c.Workspace.open_plan(made.save("copies/plan.json"), needs_store=True)
+    assert (opened.specification, opened.specification.module_paths) == (one, one.module_paths)
+    assert plan.matching == made.matching
+    c.Workspace(both, store=workspace.store).admit("archive", plan, output="plan.json")
+    assert c.Workspace.open_plan()[0].specification == both
+    neither = replace(made.file, inline=None)
+    with raises_code(c.PlanningError, "plan.no_specification"):
+        c.Workspace.open_plan(replace(made, file=neither).save("one/plan.json"))
+
+
 def test_a_plan_of_another_specification_is_stale(workspace: c.Workspace) -> None:
     plan = workspace.load_plan()
     one = c.Workspace(replace(workspace.specification, queries=workspace.specification.queries[:1]))

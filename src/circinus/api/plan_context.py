@@ -225,7 +225,7 @@ def read_plan(
         require_file(plan_file, "a plan file; write one with `circinus plan`")
     plan_set = load_plan_set(plan_file)
     try:
-        specification = load_specification([plan_file.parent / file for file in plan_set.files])
+        specification = read_specification(plan_set, plan_file)
     except SpecError as error:
         missing = _missing_specification(plan_file, error)
         if missing is None:
@@ -235,6 +235,25 @@ def read_plan(
     if check_fresh:
         require_fresh(plan_set, specification, profile_store=store if needs_store else None)
     return plan_set, specification, store
+
+
+def read_specification(plan_set: PlanFile, plan_file: Path) -> Specification:
+    """Return the specification that a plan file names or contains, as it is now.
+
+    Raises:
+        PlanningError: the plan file does neither.
+        SpecError: files of the specification are faulty.
+    """
+    if plan_set.inline is not None:
+        return plan_set.inline.load(plan_file)
+    if not plan_set.files:
+        raise PlanningError(
+            "found no specification, expected its files, or its documents if it was made in Python",
+            code="plan.no_specification",
+            location=str(plan_file),
+            hint="Read the plan with `Workspace(specification).load_plan(path)`, or write it again with this version.",
+        )
+    return load_specification([plan_file.parent / file for file in plan_set.files])
 
 
 def _missing_specification(plan_file: Path, error: SpecError) -> MissingFileError | None:

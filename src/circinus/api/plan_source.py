@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circinus.api.plan_context import LoadedPlan, load_plan
+from circinus.api.plan_context import LoadedPlan, load_plan, read_specification
 from circinus.api.planning_service import apply_corrections, pipelines_in_use, plan_and_save
 from circinus.api.profiling_service import load_profiles
 from circinus.api.progress import ProgressFactory, no_progress
@@ -25,7 +25,6 @@ from circinus.matching import Incumbent
 from circinus.profiling import save_observations
 from circinus.serving import Mode
 from circinus.serving.local.capacity import can_emulate
-from circinus.specification.loader import load_specification
 
 if TYPE_CHECKING:
     from circinus.control.drift.audit_scores import Agreements, AuditScore
@@ -177,7 +176,7 @@ class PlanFileSource:
                 raise
             _log.info("the specification of %s changed: plan again", plan_file)
             plan_and_save(
-                load_specification([plan_file.parent / file for file in opened.plan_set.files]),
+                read_specification(opened.plan_set, plan_file),
                 plan_file,
                 opened.store,
                 seed=opened.plan_set.seed,

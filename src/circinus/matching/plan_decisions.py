@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.errors import OperatorError, StalePlanError
+from circinus.matching.inline_specification import InlineSpecification
 from circinus.matching.plan_set import Matching, PlanFile, ProfileCoverage, Rejection, with_weights
 from circinus.operators import resolve, version_of
 from circinus.specification import Query, Specification
@@ -59,6 +61,8 @@ def add_decision(
     return replace(
         plan_set,
         parts={**plan_set.parts, **{name: current[name] for name in names}},
+        files=files_of(specification, plan_set.folder),
+        inline=InlineSpecification.of(specification, plan_set.folder),
         slos={**plan_set.slos, query: slos},
         coverage={**plan_set.coverage, profile.pipeline: ProfileCoverage.of(profile)},
         code_versions={**plan_set.code_versions, **profile.code_versions},
@@ -131,6 +135,12 @@ def require_fresh(plan_set: PlanFile, specification: Specification, *, profile_s
         message = f"the plan of {plan_set.created_at} is stale: {'; '.join((*changes, *changed_code))}"
         hint = "Run `circinus profile` and `circinus plan` again." if changed_code else "Run `circinus plan` again."
         raise StalePlanError(message, code="plan.stale", hint=hint)
+
+
+def files_of(specification: Specification, folder: Path) -> tuple[str, ...]:
+    """Return the files and folders that a specification was read from, relative to `folder`."""
+    paths = specification.sources or specification.files
+    return tuple(os.path.relpath(path.resolve(), folder.resolve()) for path in paths)
 
 
 def parts_of(specification: Specification) -> dict[str, str]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from circinus.errors import PlanningError
 from circinus.estimation import NO_CORRECTIONS, Corrections
-from circinus.matching.plan_decisions import parts_of
+from circinus.matching.inline_specification import InlineSpecification
+from circinus.matching.plan_decisions import files_of, parts_of
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile, ProfileCoverage
 from circinus.specification import Specification
 from circinus.specification.json_dump import json_text, refuse_not_finite
@@ -57,7 +58,8 @@ def make_plan_set(
     classes = sorted({profile.hardware_class for profile in profiles.values()})
     return PlanFile(
         parts=parts_of(specification),
-        files=tuple(os.path.relpath(path.resolve(), folder) for path in specification.sources or specification.files),
+        files=files_of(specification, folder),
+        inline=InlineSpecification.of(specification, folder),
         code_versions=versions,
         seed=seed,
         profile_store=os.path.relpath(profile_store.resolve(), folder),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
+from circinus.matching.inline_specification import InlineSpecification
 from circinus.matching.tolerances import MIN_COST_BOUND_SHARE, SHARE_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import BestEffortPlan, Ladder
 from circinus.planning.violations import as_sized
@@ -304,7 +305,7 @@ class PlanFile:
     parts: Mapping[str, str]
     """`pipeline NAME`, `infrastructure NAME`, `query NAME` -> fingerprint of the document."""
     files: tuple[str, ...]
-    """Specification files and folders, relative to `folder`."""
+    """Specification files and folders, relative to `folder`; none if the specification was made in Python."""
     code_versions: Mapping[str, str]
     """`uses` reference of operators, metrics and data sets -> code version when profiled."""
     seed: int
@@ -323,6 +324,8 @@ class PlanFile:
     """SLOs of each query, served or rejected, for readers without the specification; empty in files without them."""
     coverage: Mapping[str, ProfileCoverage] = field(default_factory=dict)
     """Pipeline -> what was measured of it when its queries were planned; empty in files without it."""
+    inline: InlineSpecification | None = None
+    """The specification itself if it has no files; else it is not written."""
     schema_version: int = field(default=SCHEMA_VERSION)
     folder: Path = field(default=Path(), compare=False)
     """Folder of the plan file; it is not written, so that a plan file can move together with what it names."""
@@ -337,11 +340,13 @@ class PlanFile:
             return os.path.relpath((source / path).resolve(), target)
 
         files = tuple(moved(file) for file in self.files)
-        return replace(self, files=files, profile_store=moved(self.profile_store), folder=target)
+        inline = None if self.inline is None else self.inline.moved(source, target)
+        return replace(self, files=files, inline=inline, profile_store=moved(self.profile_store), folder=target)
 
     def document(self) -> dict[str, Any]:
         """Return the fields that are written."""
-        return {name: value for name, value in vars(self).items() if name != "folder"}
+        omitted = {"folder", *(() if self.inline else ("inline",))}
+        return {name: value for name, value in vars(self).items() if name not in omitted}
 
 
 @dataclass(frozen=True)

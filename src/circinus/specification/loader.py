@@ -83,8 +83,8 @@ def parse_specification(text: str, name: str = "<text>", module_paths: Sequence[
         >>> list(specification.pipelines)
         ['echo']
     """
-    folders = tuple(module_paths) or (Path(),)
-    return _specification([(Path(name), text)], [], module_paths=tuple(module_paths), files=(), folders=folders)
+    paths = tuple(module_paths)
+    return _specification([(Path(name), text)], [], module_paths=paths, files=(), folders=(*paths, Path()))
 
 
 def _specification(
