@@ -184,6 +184,10 @@ def test_a_wrong_value_has_the_name_of_its_argument(workspace: c.Workspace) -> N
         ("http", c.Workspace, (1, None)),
         ("max_changes", workspace.plan, -1),
         ("plan", workspace.simulate, "plan.json"),
+        ("specification", c.Workspace, [*workspace.specification.pipelines.values()]),
+        ("pipelines", c.Specification.of, *workspace.specification.pipelines.values()),
+        ("infrastructure", c.Specification.of, [workspace.specification.infrastructure]),
+        ("queries", c.Specification.of, {"archive": workspace.specification.queries[0]}),
         ("sources", workspace.plan, {"mend": "mend.trace"}),
     ]
     for name, call, value in wrong:

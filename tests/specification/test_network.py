@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from circinus.specification import DirectedLink, HardwareClass, Infrastructure, Link, Network, Pool, Site
 
@@ -69,6 +71,12 @@ def test_paths_are_the_quickest_then_the_shortest(network: Network) -> None:
 def test_ties_go_to_the_first_by_name() -> None:
     network = _network([_link(pair, 2.0) for pair in (("a", "c"), ("c", "d"), ("a", "b"), ("b", "d"))])
     assert [link.name for link in network.path("a", "d") or ()] == ["a->b", "b->d"]
+
+
+def test_an_argument_like_a_keyword_stands_for_the_name_in_python() -> None:
+    with pytest.raises(ValidationError, match="did you mean source") as raised:
+        Link.model_validate({"from_": "a", "to": "b", "bandwidth": "1Mbit/s"})
+    assert raised.value.error_count() == 1
 
 
 def test_each_direction_has_its_bandwidth() -> None:

@@ -86,6 +86,7 @@ def test_cpus_and_batch_sizes_are_sorted_and_may_be_fractions() -> None:
         ({"uses": "a:b:c"}, "expected `module:attribute`"),
         ({"name": "x\n"}, "expected a name of letters"),
         ({"memory": 1}, "found the unknown field memory"),
+        ({"gpu_memory": "1GB", "gpu_memory_bytes": 1}, "found gpu_memory and gpu_memory_bytes, expected one"),
     ],
 )
 def test_what_an_operator_refuses(fields: dict[str, Any], words: str) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from circinus.api.defaults import DEFAULT_ADDRESS, EngineKind, HttpAddress
 from circinus.api.engine_handle import EngineHandle
 from circinus.api.progress import ProgressFactory, no_progress
-from circinus.api.quantities import AnyPath, Duration, count, seconds
+from circinus.api.quantities import AnyPath, Duration, argument_error, count, seconds
 from circinus.errors import ProfileError, SpecError
 from circinus.operators.registry import refuse_during_import
 from circinus.serving.local import DEFAULT_RUN_FOLDER
+from circinus.specification.diagnostics import describe
 from circinus.specification.loader import load_specification
 from circinus.specification.specification import Specification
 
@@ -23,6 +24,22 @@ if TYPE_CHECKING:
     from circinus.profiling import Calibration, MeasurementBackend
 
 Sources = Mapping[str, "MeasurementBackend"]
+
+
+def _paths(given: object) -> Sequence[AnyPath]:
+    """Return a sequence of paths.
+
+    Raises:
+        CircinusError: it is something else, such as a pipeline.
+    """
+    if isinstance(given, Sequence) and all(isinstance(path, str | os.PathLike) for path in given):
+        return given
+    raise argument_error(
+        "specification",
+        describe(given),
+        "a folder, YAML files or a specification",
+        "Make one of objects with `Specification.of(pipelines, infrastructure, queries)`.",
+    )
 
 
 class ProfilingWorkspace:
@@ -49,7 +66,7 @@ class ProfilingWorkspace:
         elif isinstance(specification, str | os.PathLike):
             self._paths = [Path(specification)]
         else:
-            self._paths = [Path(path) for path in specification]
+            self._paths = [Path(path) for path in _paths(specification)]
         self.store = self._folder / ".circinus" / "profiles.sqlite" if store is None else Path(store)
         self.seed = count(seed, "seed")
         self.engine = EngineHandle.of(engine, DEFAULT_RUN_FOLDER if run_dir is None else Path(run_dir), address, http)

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -125,6 +126,10 @@ def _converted(error: ErrorDetails, model: type[BaseModel], written: Mapping[str
     if kind == "extra_forbidden":
         key = str(path[-1])
         intended = _intended_field(key, model)
+        if key in model.model_fields and isinstance(given, Mapping) and intended in given:
+            return Issue(path, f"{intended} and {key}", "one of these two names of the field", f"leave out {key}")
+        if intended is not None and iskeyword(intended) and key == f"{intended}_":
+            intended = next(name for name, field in model.model_fields.items() if field.alias == intended)
         hint = f"did you mean {intended}?" if intended is not None else ""
         fields = [name for name in written if name not in getattr(model, "WRITTEN_ELSEWHERE", ())]
         return Issue(path, f"the unknown field {key}", f"one of {', '.join(fields)}", hint)
@@ -188,7 +193,8 @@ def describe(value: Any) -> str:
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}" if value else "an empty list"
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def closest_match(name: str, names: Iterable[Any]) -> str | None:

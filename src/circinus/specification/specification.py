@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from circinus.errors import Diagnostic, PlanningError, SpecError
+from circinus.errors import CircinusError, Diagnostic, PlanningError, SpecError
 from circinus.specification.arrival_files import resolve_arrival_files
+from circinus.specification.base_model import SpecModel
 from circinus.specification.code_references import folders_of
 from circinus.specification.cross_references import check_references
-from circinus.specification.diagnostics import Issue
+from circinus.specification.diagnostics import Issue, describe
 from circinus.specification.diagnostics import Path as FieldPath
 from circinus.specification.document import Document, SourceLocation
 from circinus.specification.infrastructure import Infrastructure
 from circinus.specification.pipeline import Pipeline
 from circinus.specification.query import Query
 from circinus.specification.yaml.writer import to_yaml
+
+_Model = TypeVar("_Model", bound=SpecModel)
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,10 @@ class Specification:
 
         Raises:
             SpecError: references between the objects or recorded arrivals are invalid; lists all problems.
+            CircinusError: an argument is of another type, such as a pipeline outside of a list.
         """
-        infrastructures = () if infrastructure is None else (infrastructure,)
+        pipelines, queries = _several(pipelines, Pipeline, "pipelines"), _several(queries, Query, "queries")
+        infrastructures = () if infrastructure is None else _several([infrastructure], Infrastructure, "infrastructure")
         documents = [Document.of(model) for model in (*pipelines, *infrastructures, *queries)]
         faults = check_references(documents)
         documents, arrival_faults = resolve_arrival_files(documents, module_paths)
@@ -136,6 +141,25 @@ class Specification:
             for model in models
         )
         return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+
+
+def _several(given: object, kind: type[_Model], argument: str) -> tuple[_Model, ...]:
+    """Return the models of an argument.
+
+    Raises:
+        CircinusError: it is no list of them (`usage.invalid_value`).
+    """
+    models = tuple(given) if isinstance(given, Iterable) and not isinstance(given, SpecModel | str | Mapping) else None
+    wrong = [given] if models is None else [model for model in models if not isinstance(model, kind)]
+    if models is None or wrong:
+        expected = f"a list of {kind.__name__} objects" if argument.endswith("s") else f"one {kind.__name__}"
+        raise CircinusError(
+            f"found {describe(wrong[0])}, expected {expected}",
+            code="usage.invalid_value",
+            location=argument,
+            hint="Put it into a list." if isinstance(given, kind) else "",
+        )
+    return models
 
 
 def _canonical(value: Any) -> Any:
