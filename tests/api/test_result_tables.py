@@ -63,7 +63,11 @@ def test_a_result_is_short_as_a_representation_and_a_table_as_text(
 
 def test_the_frontier_marks_the_choice_of_a_plan(workspace: c.Workspace) -> None:
     plan = workspace.load_plan()
-    assert sum(row["chosen"] for row in workspace.frontier("archive", plan).rows()) == 1
+    frontier = workspace.frontier("archive", plan)
+    assert sum(row["chosen"] for row in frontier.rows()) == 1
+    assert frontier.to_dict()["as_sized"]["latency_s"] == plan["archive"].chosen.estimate.latency_s.value
+    keys = [tuple(row[name] for name in ("configuration", "placement", "allocation")) for row in frontier.rows()]
+    assert len(set(keys)) == len(keys)
     assert {row["chosen"] for row in workspace.frontier("archive").rows()} == {None}
 
 
@@ -96,6 +100,7 @@ def test_a_rejected_query_is_missing_with_its_reason(hopeless: c.Workspace) -> N
     with pytest.raises(KeyError, match="archive was rejected: "):
         plan["archive"]
     assert plan.get("archive") is None
+    assert len(repr(plan.rejected)) < 1_000
     assert {row["binding"] for row in hopeless.explain(plan).rows()} == {"latency"}
 
 

@@ -15,7 +15,7 @@ from circinus.api.result import Result
 from circinus.matching import load_plan_set, save_plan_set
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import deployment_table, price_table
-from circinus.specification.formatting import ACCURACY, with_metric
+from circinus.specification.formatting import ACCURACY, format_duration, format_usd_per_h, with_metric
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from circinus.matching import Admission, Assignment, Matching, PlanDiff, PlanFile, Rejection
     from circinus.planning import Frontier
     from circinus.profiling import PipelineProfile
-    from circinus.specification import Query, Specification
+    from circinus.specification import Allocation, Query, Specification
 
 
 _COLUMNS = ("configuration", "placement", "latency_s", "accuracy", "cost_usd_per_h", "slo_probability")
@@ -42,6 +42,11 @@ def _columns(candidate: PlanCandidate) -> dict[str, Any]:
         None if estimate.slo_probability is None else estimate.slo_probability.joint,
     )
     return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _allocation(allocation: Allocation) -> str:
+    batch = f" b{allocation.batch_size}" if allocation.batch_size > 1 else ""
+    return f"{allocation.cpus:g} CPU{batch} {allocation.utilization_target:.0%}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,7 +88,7 @@ class Plan(Result, Mapping[str, "Assignment"]):
 
     @property
     def rejected(self) -> Mapping[str, Rejection]:
-        """Query -> reason and relaxation, for each query without a plan."""
+        """Query -> reason and what is binding, for each query without a plan; `Workspace.explain` adds a relaxation."""
         return {rejection.query: rejection for rejection in self.matching.rejections}
 
     @property
@@ -340,8 +345,10 @@ class Explanation(Result):
 class FrontierReport(Result):
     """Frontier of one query: the plans that no other plan beats in cost and in the resources of each pool.
 
-    A plan that costs as much as another and is slower is listed if it takes fewer CPUs, GPUs or bytes of memory in some
-    pool: the other queries may need them. A frontier without plans has the reason as its text.
+    Plans are estimated alone, with replicas of their own at utilization targets. A `Plan` has its choice as sized
+    beside the other queries, which may be cheaper and quicker. A plan that costs as much as another and is slower is
+    listed if it takes fewer CPUs, GPUs or bytes of memory in some pool: the other queries may need them. A frontier
+    without plans has the reason as its text.
 
     Example:
         >>> frontier = workspace.frontier("archive")
@@ -351,7 +358,7 @@ class FrontierReport(Result):
         ['configuration', 'placement']
     """
 
-    _COLUMNS = (*_COLUMNS, "chosen")
+    _COLUMNS = (*_COLUMNS[:2], "allocation", *_COLUMNS[2:], "chosen")
 
     frontier: Frontier
     plan: Plan | None = None
@@ -361,17 +368,36 @@ class FrontierReport(Result):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each plan of the frontier."""
-        served = None if self.plan is None else self.plan.get(self.frontier.query.name)
-        return [
-            {
+        chosen, rows = self._chosen, []
+        for candidate in self.frontier.plans:
+            row = {
                 **_columns(candidate),
-                "chosen": None if self.plan is None else served is not None and candidate.plan == served.chosen.plan,
+                "allocation": ", ".join(f"{name}: {_allocation(a)}" for name, a in candidate.plan.allocations),
+                "chosen": None if self.plan is None else chosen is not None and candidate.plan == chosen.plan,
             }
-            for candidate in self.frontier.plans
-        ]
+            rows.append({name: row[name] for name in self._COLUMNS})
+        return rows
+
+    @property
+    def _chosen(self) -> PlanCandidate | None:
+        served = None if self.plan is None else self.plan.get(self.frontier.query.name)
+        return None if served is None else served.chosen
 
     def _document(self) -> Any:
-        return {"query": self.frontier.query.name, "plans": self.rows(), "reason": self.frontier.reason}
+        return {
+            "query": self.frontier.query.name,
+            "plans": self.rows(),
+            "as_sized": None if self._chosen is None else _columns(self._chosen),
+            "reason": self.frontier.reason,
+        }
+
+    def _remark(self) -> str:
+        remark = "each plan alone, with its own replicas at utilization targets"
+        if self._chosen is None:
+            return remark
+        estimate = self._chosen.estimate
+        latency, cost = format_duration(estimate.latency_s.value), format_usd_per_h(estimate.cost_usd_per_h.value)
+        return f"{remark}; as sized beside the other queries, the plan's choice takes {latency} and costs {cost}"
 
     def _empty(self) -> str:
         return f"no plan: {with_metric(self.frontier.reason, self.metric)}"

@@ -73,6 +73,10 @@ class Result(ABC):
         """Return the text in place of a table without rows."""
         return "(empty)"
 
+    def _remark(self) -> str:
+        """Return a text below the table, on all of its rows."""
+        return ""
+
     def _table(self) -> RenderableType:
         """Return the table and, below it, the reasons, for which a column has no room."""
         rows = [{name: _cell(value) for name, value in row.items()} for row in self.rows()]
@@ -87,7 +91,7 @@ class Result(ABC):
         reasons = [
             f"{row.get('query') or row.get('configuration')}: {row['reason']}" for row in rows if row.get("reason")
         ]
-        return Group(table, *map(Text, reasons))
+        return Group(table, *map(Text, filter(None, [*reasons, self._remark()])))
 
     def _repr_html_(self) -> str:
         rows = self.rows()
@@ -97,7 +101,8 @@ class Result(ABC):
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row.values()) + "</tr>" for row in rows
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        remark = f"<p>{escape(self._remark())}</p>" if self._remark() else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{remark}"
 
 
 class NamedResults(Result, Mapping[str, T]):

@@ -79,9 +79,9 @@ class Assignment:
     query: str
     chosen: PlanCandidate
     reason: str
-    alternatives: tuple[Alternative, ...] = ()
+    alternatives: tuple[Alternative, ...] = field(default=(), repr=False)
     """Best plans that were not chosen, best first."""
-    ladder: Ladder | None = None
+    ladder: Ladder | None = field(default=None, repr=False)
     """Degradation ladder around the plan, or None if it was not planned from a frontier."""
 
 
@@ -90,8 +90,8 @@ class Relaxation:
     """The smallest change of one SLO, else of several, that admits a query next to the plans of all other queries."""
 
     slos: Slos
-    plan: QueryPlan
-    estimate: Estimate
+    plan: QueryPlan = field(repr=False)
+    estimate: Estimate = field(repr=False)
     change: str
     """Description of the change: `latency p95 <= 300ms -> 412ms`; changes of several SLOs are separated by commas."""
 
@@ -120,16 +120,17 @@ class Rejection:
     """Violated SLOs (`latency`, ...) or exhausted resources (`pool edge: cpus`, ...); `pools` if no plan fits in them
     even alone, `measurements` if too little was measured for a guaranteed plan."""
     relaxation: Relaxation | None
-    alternatives: tuple[Alternative, ...] = ()
-    best_so_far: BestEffortPlan | None = None
+    """None unless it was searched for, as for an explanation."""
+    alternatives: tuple[Alternative, ...] = field(default=(), repr=False)
+    best_so_far: BestEffortPlan | None = field(default=None, repr=False)
     """Plan that most likely meets the SLOs among those tried, for a query without a guaranteed plan in isolation."""
     unrelaxable: bool = False
     """True if the query was rejected under every single SLO change that was tried; False if none was tried, too."""
     undecided: bool = False
     """True if a limit ended the second look, so that `circinus admit` may admit the query."""
-    advice: tuple[Advice, ...] = ()
+    advice: tuple[Advice, ...] = field(default=(), repr=False)
     """Other changes that would serve the query, if they were searched for."""
-    isolated_limits: str = ""
+    isolated_limits: str = field(default="", repr=False)
     """End of a sentence of `reason`: the relaxed SLOs that suffice if the query has the infrastructure to itself."""
 
     def without_isolated_limits(self) -> Self:

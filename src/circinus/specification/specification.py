@@ -75,7 +75,8 @@ class Specification:
         """
         pipelines, queries = _several(pipelines, Pipeline, "pipelines"), _several(queries, Query, "queries")
         infrastructures = () if infrastructure is None else _several([infrastructure], Infrastructure, "infrastructure")
-        documents = [Document.of(model) for model in (*pipelines, *infrastructures, *queries)]
+        models: list[Pipeline | Infrastructure | Query] = [*pipelines, *infrastructures, *queries]
+        documents = [Document.of(model) for model in models]
         faults = check_references(documents)
         documents, arrival_faults = resolve_arrival_files(documents, module_paths)
         if faults or arrival_faults:
