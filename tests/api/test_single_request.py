@@ -90,6 +90,7 @@ def test_outputs_are_bytes_and_json_where_it_holds_them(output: Any, data: bytes
     timings = ResponseTimings(0.5, {"a": 0.1, "b": 0.2, "c": 0.01}, {}, {}, {"b": 0.05, "c": 0.3})
     report = RequestReport("q", "", Response(output, timings), {"a": "edge"}, {"a": (), "b": ("a",), "c": ("a",)})
     assert report.output_bytes() == data
+    assert str(report).splitlines()[0] == ("1 bytes" if isinstance(output, bytes) else data.decode())
     document = report.to_dict()
     assert document["output"] == value
     assert document["operators"]["a"] == {"service_s": 0.1, "wait_s": None, "pool": "edge"}

@@ -50,6 +50,10 @@ class DeployedPlan:
         self.warnings = warnings
         """Warnings of `Workspace.deploy`: operators whose recordings for a replay other programs disturbed."""
 
+    def __repr__(self) -> str:
+        queries = ", ".join(sorted(self._opened.plan_set.matching.served))
+        return f"<DeployedPlan: {queries} on {self._engine}>"
+
     def __enter__(self) -> Self:
         return self
 

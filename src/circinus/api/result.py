@@ -36,7 +36,7 @@ class Result(ABC):
         """Return everything that `to_dict` has, before dataclasses and paths are converted."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON values, as `--json` prints them."""
+        """Return the result as JSON values, the `data` of the document that `--json` prints."""
         document: dict[str, Any] = json.loads(json_text(self._document(), indent=0, by_alias=True, not_finite="null"))
         return document
 

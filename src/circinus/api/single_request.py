@@ -39,7 +39,14 @@ class RequestReport:
     """Operator -> operators whose outputs it takes, in topological order."""
 
     def __str__(self) -> str:
-        """Return the latency, and a line for each of its parts: operators with their pools, and transfers."""
+        """Return the output, or the number of its bytes, and the times."""
+        output = self.response.output
+        is_bytes = isinstance(output, bytes | bytearray)
+        return f"{f'{len(output)} bytes' if is_bytes else self.output_bytes().decode()}\n{self.times}"
+
+    @property
+    def times(self) -> str:
+        """The latency, and a line for each of its parts: operators with their pools, and transfers."""
         timings = self.response.timings
         lines = [f"{f'item {self.item}: ' if self.item else ''}{format_duration(timings.latency_s)}"]
         for operator, seconds in timings.stage_s.items():

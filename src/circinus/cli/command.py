@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,7 @@ class Command(TyperCommand):
         Raises:
             typer.BadParameter: a value is invalid.
         """
+        typed = tuple(args)
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
@@ -66,6 +67,12 @@ class Command(TyperCommand):
             if type(cause).__name__ != "ValidationError":
                 raise
             raise typer.BadParameter(_usage_message(cause), ctx=error.ctx, param=error.param) from None
+        except Exception as error:  # compared by name, as the exception is private
+            option = str(getattr(error, "option_name", ""))
+            if type(error).__name__ != "NoSuchOption" or option not in ("-o", "--output"):
+                raise
+            text = f"found {_value_after(option, typed)}, expected json; tables need no option"
+            raise typer.BadParameter(text, ctx=ctx, param_hint=f"'{option}'") from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; an interruption prints the state in which it leaves things."""
@@ -78,6 +85,12 @@ class Command(TyperCommand):
 
                 sys.stderr.write(f"{wrapped(_INTERRUPTED[self.name], progress_console().width)}\n")
             raise typer.Exit(130) from None
+
+
+def _value_after(option: str, typed: Sequence[str]) -> str:
+    """Return the value of an option that is not known: joined to it, or the next argument."""
+    number = next(number for number, argument in enumerate(typed) if argument.startswith(option))
+    return typed[number].removeprefix(option).lstrip("=") or " ".join(typed[number + 1 : number + 2]) or "nothing"
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def request(
         return
     if output is None:
         _print(report.output_bytes(), is_text=not isinstance(report.response.output, bytes | bytearray))
-    typer.echo(str(report), err=True)
+    typer.echo(report.times, err=True)
 
 
 def _print(output: bytes, *, is_text: bool) -> None:

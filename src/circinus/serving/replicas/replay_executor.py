@@ -113,7 +113,8 @@ class ReplayExecutor:
         outputs: list[Payload] = []
         for item, run in zip(batch.items, runs, strict=True):
             if run is None:
-                error = f"item {item.item_key!r} has no recording (send only recorded items, or record this one)"
+                name = f"item {item.item_key!r}" if item.item_key else "an item without a key"
+                error = f"{name} has no recording (send only recorded items, or record this one)"
                 results.append(ItemResult(error, 0.0, 0.0, 0.0, has_payload=False))
                 continue
             if run.output is not None:

@@ -270,7 +270,8 @@ class RouterCore(ABC):
             self._send(context, operator, output, result.output_bytes, trace, end_s)
 
     def _failed(self, context: RequestContext, operator: str, reason: str) -> None:
-        self._report(context, f"operator {operator} failed on item {context.item_key!r}: {reason}")
+        item = f"item {context.item_key!r}" if context.item_key else "the request"
+        self._report(context, f"operator {operator} failed on {item}: {reason}")
 
     def _drop(self, context: RequestContext, operator: str) -> None:
         self._report(context, f"operator {operator} could not start in time for the latency SLO", DROPPED_LATE)
