@@ -222,7 +222,8 @@ def _served_table(
     placement = "pools" if codes else "placement"
     separator = " " if codes and any(len(code) > 1 for code in codes.values()) else ""
     table = make_table(None, ("query", placement), (f"{shared or 'latency'} ≤ bound",), one_line=True)
-    table.columns[0].no_wrap = True
+    for column in table.columns[:2]:  # else names are shortened before a title is wrapped
+        column.no_wrap = True
     table.add_column(WrappedTitle(metrics.column), justify="right")
     table.add_column("cost", justify="right", no_wrap=True)
     for title in ("margin", "SLOs")[: 1 + details // 2]:
