@@ -60,7 +60,7 @@ class Workspace(ReportingWorkspace):
         """Return the workspace that a plan file was made in, and the plan.
 
         Args:
-            path: plan file; it names the files of its specification and its profile store.
+            path: plan file; it names the files of its specification, or contains it, and names its profile store.
             check_fresh: whether the plan must agree with the specification and the code.
             needs_store: whether the profile store must exist, as for a simulation or a replay.
             engine: `local` or `ray`; see `Workspace`.

@@ -41,5 +41,5 @@ class InlineSpecification:
             SpecError: recorded arrivals are missing.
         """
         folders = [(plan_file.parent / path).resolve() for path in self.module_paths]
-        # Lines of the documents mean nothing to readers of the plan file.
-        return replace(parse_specification(self.documents, str(plan_file), folders), locations={})
+        specification = parse_specification(self.documents, f"{plan_file} (inline)", folders)
+        return replace(specification, locations={})  # lines of the documents are none of the plan file
