@@ -158,8 +158,8 @@ def test_the_load_with_one_more_is_that_of_all_together() -> None:
         ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
         plans = PlanEstimates(specification, profiles, LINK_SHARE)
         beside = running_state(specification, ran, plans, LINK_SHARE)
-        frontier, reused = plan_queries(specification, profiles)[last.name], plans.on_deployments(last, beside.deployments)
-        admission = admit(beside, ran, frontier, extra_candidates=reused)
+        frontier = plan_queries(specification, profiles)[last.name]
+        admission = admit(beside, ran, frontier, extra_candidates=plans.on_deployments(last, beside.deployments))
         assert admission.fit is not None
         _, found = admission.fit
         served = [plans.estimate_of(a.query, a.chosen.plan) for a in ran.assignments]
