@@ -41,7 +41,7 @@ MEASURED = {
     _measured(80, "an-unusually-long-name-of-a-style", Interval(0.741, 0.705, 0.772), 0.0067): Verdict.DOMINATED,
     _measured(120, "plain", Interval(0.962, 0.929, 0.982), 0.00702): Verdict.FEASIBLE,
     _measured(120, "an-unusually-long-name-of-a-style", Interval(0.962, 0.929, 0.982), 0.00733): Verdict.TOO_FEW_ITEMS,
-    _measured(100, "title", Interval(0.87, 0.01, 1.0), 0.41): Verdict.UNDECIDED,
+    _measured(100, "title", Interval(0.99, 0.01, 1.0), 0.41): Verdict.UNDECIDED,
 }
 PROFILE = PipelineProfile(
     pipeline="notes",
@@ -65,12 +65,12 @@ PROFILE = PipelineProfile(
 AT_80 = """\
 Profile of notes (bars: bounds of words right; ┊ ┿ ◉: SLOs of queries)
 all of them: split mode=dashes, join mode=short
-                                     words
-size  style                          right  0.600  0.982     time  verdict
-120   plain                          0.962  ┊   ┊    ┿●━  7.02 ms  feasible
-80    plain                          0.741  ┊  ━◉━   ┊    6.25 ms  feasible
-120   an-unusually-l…ame-of-a-style  0.962  ┊   ┊    ┿●━  7.33 ms  too few items
-100   title                          0.870  ◂━━━┿━━━●┿━▸   410 ms  undecided
+                                   words
+size  style                        right   0.600  0.990      time  verdict
+120   plain                        0.962   ┊   ┊   ┊━●━   7.02 ms  feasible
+80    plain                        0.741   ┊  ━◉━  ┊      6.25 ms  feasible
+120   an-unusually-…me-of-a-style  0.962   ┊   ┊   ┊━●━   7.33 ms  too few items
+100   title                        0.990  ◂┿━━━┿━━━┿━━●▸   410 ms  undecided
 7 others: 4 not measured, 1 certain to miss every SLO, 1 dominated, 1 failed;
 --all lists what was measured
 too few items (first of them): about 160 more items would decide
@@ -85,11 +85,11 @@ AT_100 = """\
 Profile of notes (bars: bounds of words right; ┊ ┿ ◉: SLOs of queries)
 all of them: split mode=dashes, join mode=short
                                          words
-size  style                              right  bounds          0.600  0.982     time  verdict
-120   plain                              0.962  0.929 to 0.982  ┊   ┊    ┿●━  7.02 ms  feasible
-80    plain                              0.741  0.705 to 0.772  ┊  ━◉━   ┊    6.25 ms  feasible
-120   an-unusually-long-name-of-a-style  0.962  0.929 to 0.982  ┊   ┊    ┿●━  7.33 ms  too few items
-100   title                              0.870  0.01 to 1.000   ◂━━━┿━━━●┿━▸   410 ms  undecided
+size  style                              right   0.600                0.990      time  verdict
+120   plain                              0.962   ┊         ┊        ┊ ━━●━    7.02 ms  feasible
+80    plain                              0.741   ┊      ━━●┿━       ┊         6.25 ms  feasible
+120   an-unusually-long-name-of-a-style  0.962   ┊         ┊        ┊ ━━●━    7.33 ms  too few items
+100   title                              0.990  ◂┿━━━━━━━━━┿━━━━━━━━┿━━━━━●▸   410 ms  undecided
 7 others: 4 not measured, 1 certain to miss every SLO, 1 dominated, 1 failed; --all lists what was
 measured
 too few items (first of them): about 160 more items would decide

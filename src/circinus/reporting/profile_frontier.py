@@ -76,13 +76,16 @@ class ProfileFrontier:
     def _table(self, rows: Sequence[ConfigurationProfile], knobs: Mapping[str, Sequence[str]], width: int) -> Table:
         """Return the lines; narrow consoles have no bounds as figures, and then shorter knob values.
 
-        The axis of the bars spans all SLOs and the bounds of decided configurations: undecided ones may have a single
-        item. The name of the metric is wrapped where that makes room.
+        The axis of the bars spans all SLOs, all means and the bounds of decided configurations: undecided ones may have
+        a single item. The name of the metric is wrapped where that makes room.
         """
         verdicts = [self._verdict(measured) for measured in rows]
         decided = [c for c, verdict in zip(rows, verdicts, strict=True) if verdict is not Verdict.UNDECIDED] or rows
-        low = min([*self.limits, *(measured.accuracy.lower for measured in decided)])
-        high = max([*self.limits, *(measured.accuracy.upper for measured in decided)])
+        means = [min(max(c.accuracy.value, c.accuracy.lower), c.accuracy.upper) for c in rows]
+        low = min([*self.limits, *means, *(measured.accuracy.lower for measured in decided)])
+        high = max([*self.limits, *means, *(measured.accuracy.upper for measured in decided)])
+        is_left = any(measured.accuracy.lower < low for measured in rows)
+        is_right = any(measured.accuracy.upper > high for measured in rows)
         columns = {
             **knobs,
             self.metric: [format_score(measured.accuracy.value) for measured in rows],
@@ -92,7 +95,7 @@ class ProfileFrontier:
         }
         widths = {title: max(map(cell_len, (title, *texts))) for title, texts in columns.items()}
         ends = format_score(low), format_score(high)
-        shortest_bar = max(_SHORTEST_BAR, len(ends[0]) + 1 + len(ends[1]))
+        shortest_bar = max(_SHORTEST_BAR, len(ends[0]) + 1 + len(ends[1])) + is_left + is_right
         spare = width - sum(widths.values()) - _GAP * len(widths)
         if spare < _LONGEST_BAR:
             unwrapped = widths[self.metric]
@@ -104,8 +107,9 @@ class ProfileFrontier:
             widths[max(knobs, key=widths.__getitem__)] -= 1
             spare += 1
         bar_width = min(max(spare, shortest_bar), _LONGEST_BAR)
-        scale = ends[0] + ends[1].rjust(bar_width - len(ends[0]))
-        bars = [_bar(measured.accuracy, self.limits, low, high, bar_width) for measured in rows]
+        axis = range(int(is_left), bar_width - is_right)
+        scale = " " * axis.start + ends[0] + ends[1].rjust(len(axis) - len(ends[0]))
+        bars = [_bar(measured.accuracy, self.limits, low, high, axis, bar_width) for measured in rows]
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
         cells = []
         for title, column_width in widths.items():
@@ -150,11 +154,20 @@ def _shortened(text: str, width: int) -> str:
     return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
 
 
-def _bar(bounds: Interval, limits: Sequence[float], low: float, high: float, width: int) -> str:
-    """Return bounds as a bar, with a dot at the value, a mark at each limit, and arrows where it leaves the axis."""
+def _bar(bounds: Interval, limits: Sequence[float], low: float, high: float, axis: range, width: int) -> str:
+    """Return bounds as a bar, with a dot at the value, marks at the limits, and arrows where they leave the axis.
+
+    Args:
+        bounds: the value and its bounds; the value is on the axis.
+        limits: limits to mark, which are on the axis.
+        low: value at the first cell of the axis.
+        high: value at the last cell of the axis.
+        axis: cells of the axis, which leaves a cell for each arrow.
+        width: number of cells.
+    """
 
     def cell(value: float) -> int:
-        return round((min(max(value, low), high) - low) / (high - low) * (width - 1)) if high > low else 0
+        return axis[round((min(max(value, low), high) - low) / (high - low) * (len(axis) - 1)) if high > low else 0]
 
     cells = [" "] * width
     first, last = cell(bounds.lower), cell(bounds.upper)
@@ -163,10 +176,11 @@ def _bar(bounds: Interval, limits: Sequence[float], low: float, high: float, wid
         cells[0] = _BELOW
     if bounds.upper > high:
         cells[-1] = _ABOVE
-    cells[cell(min(max(bounds.value, bounds.lower), bounds.upper))] = "●"
-    marks = {" ": _MARK, "━": _MARK_IN_BAR, "●": _MARK_AT_VALUE}
-    for index in map(cell, limits):
-        cells[index] = marks.get(cells[index], cells[index])
+    dot = cell(min(max(bounds.value, bounds.lower), bounds.upper))
+    cells[dot] = "●"
+    for is_within, limit in sorted((bounds.lower <= limit <= bounds.upper, limit) for limit in limits):
+        index = cell(limit)
+        cells[index] = _MARK_AT_VALUE if index == dot else _MARK_IN_BAR if is_within else _MARK
     return "".join(cells)
 
 
