@@ -120,32 +120,6 @@ def test_requests_to_come_may_need_more_items_than_there_are() -> None:
     assert found
 
 
-def test_the_best_of_several_means_is_expected_to_need_more_items_than_by_itself() -> None:
-    found = 0
-    for seed in seeds(40):
-        instance = small_instance(seed)
-        best = max(measured.accuracy.lower for measured in instance.profile.configurations)
-        slos = instance.query.slos.model_copy(update={"accuracy": AccuracySlo(threshold=best + 0.01), "latency": None})
-        query = instance.query.model_copy(update={"slos": slos})
-        everything = replace(instance.profile, stands_for="requests")
-        profiles = [replace(everything, configurations=(measured,)) for measured in everything.configurations]
-        of_all, *of_each = (
-            _more_items(replace(instance, query=query, profile=profile)) for profile in (everything, *profiles)
-        )
-        alone = [more for more in of_each if more is not None]
-        assert (of_all is None) == (not alone)
-        if of_all is not None:
-            assert of_all >= min(alone)
-            assert len(alone) > 1 or of_all == alone[0]
-            found += of_all > min(alone)
-    assert found
-
-
-def _more_items(instance: Instance) -> int | None:
-    best = _frontier(instance).best_effort
-    return None if best is None else best.more_items
-
-
 @pytest.mark.parametrize("step", [0.01, -0.01])
 def test_of_equally_likely_plans_the_one_nearest_to_a_guarantee_is_the_best(step: float) -> None:
     instance = next(found for seed in range(40) if len((found := small_instance(seed)).profile.configurations) > 2)

@@ -134,7 +134,7 @@ class QuerySearch:
             mean, scores = configuration.accuracy.value, configuration.scores
             variance = shrunk_variance(float(((scores - scores.mean()) ** 2).sum()), population, high - low)
             margin, width = slo.margin(mean), abs(slo.worst(configuration.accuracy) - mean)
-            needed = items_until_bounded(population, margin, width, variance, high - low, candidates=len(meeting))
+            needed = items_until_bounded(population, margin, width, variance, high - low)
             more[row] = max(math.ceil(needed) - population, 1)
         return more
 

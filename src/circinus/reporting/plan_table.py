@@ -144,6 +144,7 @@ def best_effort_text(best: BestEffortPlan, query: Query, metric: str = ACCURACY,
         text += f"; its bounds miss the SLOs: {' and '.join(unnamed)}"
     if best.more_items is not None:
         text += f"; {_more_items(best.more_items)} besides held-out ones would guarantee accuracy {query.slos.accuracy}"
+        text += " in about half of the cases"
     return with_metric(text, metric)
 
 

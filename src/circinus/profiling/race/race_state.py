@@ -304,26 +304,22 @@ def _more_items(state: RaceState, row: int, bounds: Interval) -> str:
     """Return the SLOs that all items leave undecided, and how many more are expected to decide them."""
     low, high = state.confidence.metric.range
     requirements, undecided = state.slos.requirements, state.too_few_items[row]
-    slos = [(slo.accuracy, index) for index, slo in enumerate(requirements) if undecided[index]]
-    nearest, index = min(
-        ((slo, index) for slo, index in slos if slo is not None), key=lambda slo: abs(bounds.value - slo[0].threshold)
-    )
+    slos = [slo.accuracy for slo, is_undecided in zip(requirements, undecided, strict=True) if is_undecided]
+    nearest = min((slo for slo in slos if slo is not None), key=lambda slo: abs(bounds.value - slo.threshold))
     is_met = nearest.is_met_by(bounds.value)
     bound = nearest.worst(bounds) if is_met else nearest.best(bounds)
-    standing = np.flatnonzero(state.too_few_items[:, index]).tolist()
-    meeting = sum(nearest.margin(float(state.means[other])) > 0 for other in standing)
     items = items_until_bounded(
         int(state.items[row]),
         max(abs(bounds.value - nearest.threshold), _MIN_MARGIN * (high - low)),
         max(abs(bound - bounds.value), _MIN_MARGIN * (high - low)),
         float((state.score_variances if is_met else state.variances)[row]),  # plans use that of scores
         high - low,
-        candidates=meeting if is_met else 1,
     )
     more = max(items - state.confidence.items, 1.0)
     return (
         f"the data set is too small to tell whether it meets {_accuracies(requirements, undecided)}: "
-        f"about {ceil_significant(more, 2):,.0f} more items besides held-out ones would decide"
+        f"about {ceil_significant(more, 2):,.0f} more items besides held-out ones would decide in about half of the "
+        "cases"
     )
 
 
