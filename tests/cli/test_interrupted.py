@@ -7,8 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from budget import HANG_LIMIT_S
+from circinus.api.workspace import Workspace
+from circinus.cli.app import app
 from cli_runner import run_circinus, start_process
 
 
@@ -31,3 +34,17 @@ def test_profile_says_that_what_was_measured_is_kept(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "interrupted; what was measured is stored, and the same command resumes" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("options", "is_measured"), [((), False), (("--budget", "1s"), True)])
+def test_plan_names_stored_measurements_only_if_it_measures(
+    options: tuple[str, ...], is_measured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    assert CliRunner().invoke(app, ["init", str(tmp_path)]).exit_code == 0
+    monkeypatch.setattr(Workspace, "plan", interrupted)
+    run = CliRunner().invoke(app, ["plan", str(tmp_path), *options])
+    assert run.exit_code == 130
+    assert ("stored" in run.stderr) == is_measured

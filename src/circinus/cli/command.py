@@ -20,7 +20,8 @@ _NO_CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>'.*')\.?")
 
 _INTERRUPTED = {
     "profile": "interrupted; what was measured is stored, and the same command resumes",
-    "plan": "interrupted; no plan was written, what was measured is stored, and the same command resumes",
+    "plan": "interrupted; no plan was written",
+    "plan --budget": "interrupted; no plan was written, what was measured is stored, and the same command resumes",
     "apply": "interrupted; `circinus status` shows what is running, and the same command resumes",
     "load": "interrupted; nothing of this run is stored",
 }
@@ -79,11 +80,12 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            if self.name in _INTERRUPTED:
+            verb = f"{self.name} --budget" if self.name == "plan" and ctx.params["budget"] is not None else self.name
+            if verb in _INTERRUPTED:
                 from circinus.cli.output import progress_console
                 from circinus.reporting.wrapping import wrapped
 
-                sys.stderr.write(f"{wrapped(_INTERRUPTED[self.name], progress_console().width)}\n")
+                sys.stderr.write(f"{wrapped(_INTERRUPTED[verb], progress_console().width)}\n")
             raise typer.Exit(130) from None
 
 

@@ -150,6 +150,9 @@ def serve(
     if dry_run:
         _print_standby(controller, standby_factor, err=json)
     controller.run()
+    if not dry_run:
+        stopped = "the controller has stopped; the engine keeps running until `circinus destroy`"
+        print_wrapped(progress_console(), stopped)
 
 
 def _print_standby(controller: PlanController, standby_factor: float, *, err: bool) -> None:
