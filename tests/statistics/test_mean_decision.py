@@ -34,6 +34,7 @@ def test_few_equal_scores_prove_no_certainty() -> None:
 @given(items=st.integers(8, 1000), margin=st.floats(0.01, 0.4), width=st.floats(0.01, 0.4), variance=st.floats(0, 0.25))
 def test_a_bound_nearer_to_the_mean_needs_more_items(items: int, margin: float, width: float, variance: float) -> None:
     needed = items_until_bounded(items, margin, width, variance, 1.0)
-    cautious = margin / (1 + 0.75 * (variance / items) ** 0.5 / margin)
+    standard_error = (variance / items) ** 0.5
+    cautious = max(margin / (1 + 0.75 * standard_error / margin), standard_error / 2)
     lowest, highest = sorted((width / cautious, (width / cautious) ** 2))
     assert lowest * (1 - 1e-5) <= needed / items <= highest * (1 + 1e-5)
