@@ -157,11 +157,11 @@ def test_each_verdict() -> None:
         ConfigurationVerdict(Verdict.FEASIBLE, "it certainly meets accuracy >= 0.9"),
         ConfigurationVerdict(
             Verdict.DOMINATED,
-            "its SLOs are certainly met by c0 at less or hardly more resource usage on the first 8 items",
+            "its SLOs are certainly met by c0 at less or hardly more resource usage, compared on the first 8 items",
         ),
         ConfigurationVerdict(
             Verdict.DOMINATED,
-            "its SLOs are certainly met by c0 at less or hardly more resource usage on the first 8 items",
+            "its SLOs are certainly met by c0 at less or hardly more resource usage, compared on the first 8 items",
         ),
         ConfigurationVerdict(Verdict.INFEASIBLE, "it certainly misses accuracy >= 0.9"),
         ConfigurationVerdict(Verdict.UNDECIDED, "it may or may not meet accuracy >= 0.9"),
@@ -193,13 +193,24 @@ def test_one_objective_each() -> None:
     assert found[2].reason == "it certainly meets accuracy >= 0.9"
 
 
+def test_a_verdict_names_the_decided_and_the_undecided_slos() -> None:
+    standing = _standing(_footprints(1.0, 2.0), ["?+", "?+"], items=np.full(2, ALL_ITEMS))
+    found = _judged(standing)
+    assert [one.verdict for one in found] == [Verdict.FEASIBLE, Verdict.TOO_FEW_ITEMS]
+    for one in found:
+        assert "whether it meets accuracy >= 0.9" in one.reason
+        assert "accuracy >= 0.8" in one.reason
+    assert "c0" in found[1].reason
+
+
 def test_a_partner_that_is_surely_as_accurate_outdoes() -> None:
     footprints = _footprints(1.0, 2.0)
     standing = _standing(footprints, ["?", "?"], no_more_accurate=np.array([False, True]))
     found = _judged(standing)
     assert found[0].verdict is Verdict.UNDECIDED
     assert found[1] == ConfigurationVerdict(
-        Verdict.DOMINATED, "c0 is certainly as accurate at less or hardly more resource usage on the first 8 items"
+        Verdict.DOMINATED,
+        "c0 is certainly as accurate at less or hardly more resource usage, compared on the first 8 items",
     )
 
 
@@ -233,7 +244,7 @@ def test_a_query_without_an_accuracy_objective_is_kept_by_the_cheapest() -> None
     assert _judged(standing) == (
         ConfigurationVerdict(
             Verdict.DOMINATED,
-            "its SLOs are certainly met by c1 at less or hardly more resource usage on the first 8 items",
+            "its SLOs are certainly met by c1 at less or hardly more resource usage, compared on the first 8 items",
         ),
         ConfigurationVerdict(Verdict.FEASIBLE, "it certainly meets any accuracy"),
     )
@@ -246,7 +257,8 @@ def test_without_any_query_all_that_is_not_outdone_is_wanted_for_planning() -> N
     assert _judged(standing) == (
         ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet"),
         ConfigurationVerdict(
-            Verdict.DOMINATED, "c0 is certainly as accurate at less or hardly more resource usage on the first 8 items"
+            Verdict.DOMINATED,
+            "c0 is certainly as accurate at less or hardly more resource usage, compared on the first 8 items",
         ),
         ConfigurationVerdict(Verdict.UNDECIDED, f"its latency has to be measured on {LATENCY_ITEMS} items"),
     )

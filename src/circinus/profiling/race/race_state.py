@@ -217,7 +217,7 @@ class RaceState:
 _MIN_MARGIN = 1e-3
 """Distance of an estimate from a threshold, as a share of the range, below which no number of items is told apart."""
 _PRUNED = "it most likely misses the SLOs, or makes no plan much cheaper than feasible configurations do"
-_NO_COSTLIER = f"at less or hardly more resource usage on the first {PROFILING.usage_items} items"
+_NO_COSTLIER = f"at less or hardly more resource usage, compared on the first {PROFILING.usage_items} items"
 _NO_CHEAPER = "but makes no plan much cheaper than other feasible configurations do"
 
 
@@ -271,7 +271,8 @@ def _verdict(
         return ConfigurationVerdict(Verdict.INFEASIBLE, _missed(requirements, state.slow[row]))
     if state.certainly_met[row].any():
         slos = _accuracies(requirements, state.certainly_met[row])
-        return ConfigurationVerdict(Verdict.FEASIBLE, f"it certainly meets {slos}")
+        unclear = f"; {_more_items(state, row, bounds_of(row))}" if state.too_few_items[row].any() else ""
+        return ConfigurationVerdict(Verdict.FEASIBLE, f"it certainly meets {slos}{unclear}")
     if state.dominated_on_accuracy[row]:
         reference = names[state.references[row]]
         return ConfigurationVerdict(
@@ -280,9 +281,15 @@ def _verdict(
         )
     if not requirements:
         return ConfigurationVerdict(Verdict.FEASIBLE, "no query uses the pipeline yet")
-    if state.too_few_items[row].any():
-        return ConfigurationVerdict(Verdict.TOO_FEW_ITEMS, _more_items(state, row, bounds_of(row)))
     covered_by = state.covered_by[row]
+    if state.too_few_items[row].any():
+        reason, met = _more_items(state, row, bounds_of(row)), state.meets[row] & (covered_by >= 0)
+        if met.any():
+            replacements = " and ".join(dict.fromkeys(names[index] for index in covered_by[met]))
+            reason += (
+                f"; it certainly meets {_accuracies(requirements, met)}, and so does {replacements} {_NO_COSTLIER}"
+            )
+        return ConfigurationVerdict(Verdict.TOO_FEW_ITEMS, reason)
     pruned = state.pruned[row] & ~state.fails[row] & (covered_by < 0)  # being covered is certain, and so comes first
     if pruned.any():
         met = pruned & state.meets[row]
