@@ -223,6 +223,7 @@ UNITS: list[Case] = [
     ("memory: 4GiB", "memory: 4s", 12, "spec.pools[0].memory", ("'4s'", "a size such as 8GiB")),
     ("rate: 5/s", "rate: 5", 66, "spec.rate", ("found 5", "a rate such as 5/s")),
     ("rate: 5/s", "rate: 0/s", 66, "spec.rate", ("'0/s'", "more than 0")),
+    ("rate: 5/s", "rate: -1/s", 66, "spec.rate", ("'-1/s'", "more than 0")),
 ]
 
 OBJECTIVES: list[Case] = [
@@ -380,6 +381,7 @@ REFERENCES: list[Case] = [
     ),
     ("pipeline: meeting", "pipeline: meetings", 64, "spec.pipeline", ("'meetings'", "did you mean meeting?")),
     ("  links:\n", "  tenants: {ward: 1.2}\n  links:\n", 24, "spec.tenants.ward", ("found 1.2", "at most 1")),
+    ("nodes: 3", "headroom: 20", 17, "spec.pools[1].headroom", ("found 20", "less than 1", 'did you mean "20%"?')),
     ("source: phone", "source: phones", 65, "spec.source", ("'phones'", "(phone, office, island)", "mean phone?")),
     ("source: phone", "source: island", 65, "spec.source", ("'island'", "no pool can be reached")),
     ("  weight: 2", "  tenant: ward", 67, "spec.tenant", ("'ward'", "there is none", "list the tenants")),

@@ -18,7 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from circinus.specification.base_model import Number, SpecModel
 from circinus.specification.diagnostics import Expected, Issue, describe, did_you_mean, issue_error, issues_error
-from circinus.specification.units import DURATION, REQUIRE_UNITS, DurationS
+from circinus.specification.units import DURATION, REQUIRE_UNITS, DurationS, PositiveDurationS
 
 _ROUNDING = 1e-9
 """Relative rounding tolerance of the share of arrivals in bursts."""
@@ -82,9 +82,9 @@ class BurstyArrivals(_Kind):
     kind: Literal["bursty"] = "bursty"
     peak: Number = Field(default=4.0, gt=1)
     """Rate in a burst, as a multiple of the query's rate."""
-    burst_s: DurationS = Field(default=10.0, alias="burst", gt=0, validate_default=False)
+    burst_s: PositiveDurationS = Field(default=10.0, alias="burst", validate_default=False)
     """Mean duration of a burst; durations are exponentially distributed."""
-    every_s: DurationS = Field(default=60.0, alias="every", gt=0, validate_default=False)
+    every_s: PositiveDurationS = Field(default=60.0, alias="every", validate_default=False)
     """Mean time between the starts of two consecutive bursts."""
 
     @property

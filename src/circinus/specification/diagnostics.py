@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
@@ -141,7 +141,8 @@ def _converted(error: ErrorDetails, model: type[BaseModel], written: Mapping[str
         expected = declared
     if kind in ("literal_error", "enum"):
         return Issue(path, describe(value), expected, did_you_mean(value, re.findall(r"'([^']*)'", expected)))
-    return Issue(path, describe(value), expected, _quoting_hint(kind, value))
+    hint = _quoting_hint(kind, value) or _percentage_hint(value, context, declared)
+    return Issue(path, describe(value), expected, hint)
 
 
 def expected_by(error: ErrorDetails) -> str:
@@ -158,13 +159,23 @@ def _intended_field(key: str, model: type[BaseModel]) -> str | None:
     return closest_match(key, (field.alias or name for name, field in model.model_fields.items()))
 
 
-def _expectation(metadata: Iterable[Any]) -> str | None:
-    return next((mark.description for mark in metadata if isinstance(mark, Expected)), None)
+def _expectation(metadata: Sequence[Any]) -> str | None:
+    """Return the description of the outermost type, which comes last."""
+    return next((mark.description for mark in reversed(metadata) if isinstance(mark, Expected)), None)
 
 
 def _quoting_hint(kind: str, value: Any) -> str:
     is_unquoted = isinstance(value, bool | int | float) and kind == "string_type"
     return f'put it in quotes if text is meant: "{describe(value)}"' if is_unquoted else ""
+
+
+def _percentage_hint(value: Any, context: Mapping[str, Any], declared: str | None) -> str:
+    """Return a hint at the percentage that a share above its limit stands for, or "" if that exceeds it, too."""
+    limit = context.get("lt", context.get("le"))
+    is_percentage = declared is not None and "percentage" in declared and "%" not in str(value)
+    if not is_percentage or limit is None or not 2 <= float(value) < 100 * limit:
+        return ""
+    return f'did you mean "{float(value):g}%"?'
 
 
 def _value_at(given: Any, path: Path, default: Any) -> Any:

@@ -15,7 +15,7 @@ from circinus.specification.diagnostics import Issue, describe, issue_error
 from circinus.specification.document_validators import validate_topology
 from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique
 from circinus.specification.slo import Score
-from circinus.specification.units import Bytes, BytesPerS, DurationS, UsdPerGb, UsdPerH
+from circinus.specification.units import Bytes, BytesPerS, DurationS, PositiveBytes, UsdPerGb, UsdPerH
 
 
 class Site(SpecModel):
@@ -113,7 +113,7 @@ class Pool(SpecModel):
     """Number of nodes."""
     cpus: Number = Field(gt=0)
     """CPUs of one node."""
-    memory_bytes: Bytes = Field(alias="memory", gt=0)
+    memory_bytes: PositiveBytes = Field(alias="memory")
     """Memory of one node."""
     gpus: Number = Field(default=0.0, ge=0)
     """GPUs of one node."""
@@ -150,11 +150,9 @@ class Link(SpecModel):
     """First site."""
     target: Name = Field(alias="to")
     """Second site."""
-    bandwidth_bytes_per_s: BytesPerS = Field(alias="bandwidth", gt=0)
+    bandwidth_bytes_per_s: BytesPerS = Field(alias="bandwidth")
     """Bandwidth from the first to the second site."""
-    reverse_bandwidth_bytes_per_s: Annotated[BytesPerS, Field(gt=0)] | None = Field(
-        default=None, alias="reverse_bandwidth"
-    )
+    reverse_bandwidth_bytes_per_s: BytesPerS | None = Field(default=None, alias="reverse_bandwidth")
     """Bandwidth from the second to the first site; default `bandwidth`."""
     round_trip_s: DurationS = Field(default=0.0, alias="round_trip")
     """Round-trip time of a small packet."""

@@ -63,7 +63,7 @@ class Query(SpecModel):
     """Pipeline of the query."""
     source: Name
     """Site that sends the inputs and receives the outputs."""
-    rate_per_s: RequestsPerS = Field(alias="rate", gt=0)
+    rate_per_s: RequestsPerS = Field(alias="rate")
     """Mean number of requests per second."""
     arrivals: Arrivals = PoissonArrivals()
     """Arrival process: `poisson`, `periodic`, `bursty` or `recorded`, or a mapping with `kind` and its fields."""

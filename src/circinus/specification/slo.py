@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from circinus.specification.base_model import Number, SpecModel
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error
 from circinus.specification.formatting import IntervalLike, ceil_significant, floor_significant
-from circinus.specification.units import DURATION, PRICE_PER_H, DurationS, UsdPerH
+from circinus.specification.units import DURATION, PRICE_PER_H, PositiveDurationS, UsdPerH
 
 _COMPARISON = r"(?P<comparison><=|≤|>=|≥)"
 _LATENCY = re.compile(
@@ -177,7 +177,7 @@ class LatencySlo(Slo):
     _format = staticmethod(DURATION.format)
 
     percentile: Number = Field(default=DEFAULT_PERCENTILE, gt=0, lt=100)
-    limit_s: DurationS = Field(alias="limit", gt=0)
+    limit_s: PositiveDurationS = Field(alias="limit")
 
     @classmethod
     def _spread(cls, given: Any, issues: list[Issue]) -> Any:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
@@ -65,11 +66,16 @@ class Quantity:
         units = "|".join(re.escape(unit).replace("/", r"\/") for unit in self.factors)
         return rf"^\s*{re.escape(self.prefix)}\s*\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*({units})\s*$"
 
-    def parse(self, text: str) -> float:
+    def expected_range(self, *, above_zero: bool) -> str:
+        """Return the expectation of a value that is negative, not finite or, with `above_zero`, 0."""
+        return f"a {self.name} of {'more than' if above_zero else 'at least'} 0, and finite"
+
+    def parse(self, text: str, *, above_zero: bool = False) -> float:
         """Return the value of `text` in base units.
 
         Raises:
-            UnitError: `text` is not a number followed by one of the units, or it is negative or not finite.
+            UnitError: `text` is not a number followed by one of the units, or it is negative, not finite or, with
+                `above_zero`, 0.
         """
         match = re.fullmatch(rf"\s*{re.escape(self.prefix)}\s*{_NUMBER}\s*(?P<unit>\S*)\s*", text, re.ASCII)
         if match is None:
@@ -77,8 +83,8 @@ class Quantity:
         if match["unit"] not in self.factors:
             raise UnitError(describe(text), self.expected, self._hint(match["number"], match["unit"]))
         value = float(match["number"]) * self.factors[match["unit"]]
-        if value < 0 or not math.isfinite(value):
-            raise UnitError(describe(text), f"a {self.name} of at least 0, and finite")
+        if not _is_in_range(value, above_zero=above_zero):
+            raise UnitError(describe(text), self.expected_range(above_zero=above_zero))
         # In decimals, so that 830ms is 0.83s exactly; a factor is a whole number, or one divided by another.
         factor = Fraction(self.factors[match["unit"]]).limit_denominator(10**6)
         return float(Fraction(match["number"]) * factor) if value else 0.0
@@ -116,20 +122,24 @@ class Quantity:
         except UnitError:  # rounding up the largest floats overflows
             return False
 
-    def validate(self, value: Any, info: ValidationInfo) -> Any:
+    def validate(self, value: Any, info: ValidationInfo, *, above_zero: bool = False) -> Any:
         """Return a parsed text, or a number (in base units) unchanged if the context allows numbers without unit."""
         if isinstance(value, str):
             try:
-                return self.parse(value)
+                return self.parse(value, above_zero=above_zero)
             except UnitError as error:
                 raise issue_error(error.found, error.expected, error.hint) from None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise issue_error(describe(value), self.expected)
-        if not math.isfinite(value) or value < 0:
-            raise issue_error(describe(value), f"a {self.name} of at least 0, and finite")
+        if not _is_in_range(value, above_zero=above_zero):
+            raise issue_error(describe(value), self.expected_range(above_zero=above_zero))
         if value != 0 and info.context is not None and info.context.get(REQUIRE_UNITS):
             raise issue_error(describe(value), self.expected, f"add the unit: {', '.join(self.units)}")
         return value
+
+
+def _is_in_range(value: float, *, above_zero: bool) -> bool:
+    return math.isfinite(value) and (value > 0 if above_zero else value >= 0)
 
 
 def _similar(written: str, units: Sequence[str]) -> list[str]:
@@ -175,14 +185,14 @@ PRICE_PER_GB = Quantity(
 )
 
 
-def _annotated(quantity: Quantity) -> tuple[Any, ...]:
+def _annotated(quantity: Quantity, *, above_zero: bool = False) -> tuple[Any, ...]:
     schema = {
         "anyOf": [{"type": "string", "pattern": quantity.pattern, "examples": [quantity.example]}, {"const": 0}],
         "description": f"{quantity.expected[0].upper()}{quantity.expected[1:]}.",
     }
     return (
-        Field(ge=0, allow_inf_nan=False),
-        BeforeValidator(quantity.validate),
+        Field(gt=0, allow_inf_nan=False) if above_zero else Field(ge=0, allow_inf_nan=False),
+        BeforeValidator(partial(quantity.validate, above_zero=above_zero)),
         PlainSerializer(quantity.format, return_type=str, when_used="json-unless-none"),
         WithJsonSchema(schema),
         Expected(quantity.expected),
@@ -190,8 +200,10 @@ def _annotated(quantity: Quantity) -> tuple[Any, ...]:
 
 
 DurationS = Annotated[float, *_annotated(DURATION)]
+PositiveDurationS = Annotated[float, *_annotated(DURATION, above_zero=True)]
 Bytes = Annotated[float, *_annotated(SIZE)]
-BytesPerS = Annotated[float, *_annotated(BANDWIDTH)]
-RequestsPerS = Annotated[float, *_annotated(RATE)]
+PositiveBytes = Annotated[float, *_annotated(SIZE, above_zero=True)]
+BytesPerS = Annotated[float, *_annotated(BANDWIDTH, above_zero=True)]
+RequestsPerS = Annotated[float, *_annotated(RATE, above_zero=True)]
 UsdPerH = Annotated[float, *_annotated(PRICE_PER_H)]
 UsdPerGb = Annotated[float, *_annotated(PRICE_PER_GB)]
