@@ -235,6 +235,13 @@ def test_rejected_queries_count_as_not_served() -> None:
     assert [q.verdict for q in report.queries] == ["yes", None]
 
 
+@pytest.mark.parametrize(("load_factor", "asked"), [(3.0, []), (4.0, [pytest.approx(1.2)])])
+def test_deployments_asked_for_more_than_they_can_do_are_named(load_factor: float, asked: list[float]) -> None:
+    """The plan's deployment is utilized to 30 %."""
+    report = load(ObedientEngine(("q",)), query("q"), traffic=LoadSpec(duration_s=1.0, load_factor=load_factor))
+    assert list(report.overloaded.values()) == asked
+
+
 def test_load_factor_and_seed() -> None:
     one, two, other = ObedientEngine(("q",)), ObedientEngine(("q",)), ObedientEngine(("q",))
     load(one, query("q"), traffic=LoadSpec(duration_s=100.0, load_factor=3.0))

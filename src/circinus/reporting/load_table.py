@@ -179,7 +179,8 @@ def _notes(report: LoadReport) -> list[Text]:
     ]
     if report.verdicts.get(SloVerdict.UNSURE):
         notes.append(Text(f"unsure: the bounds contain the limit; {_decisive_text(report)}", style="yellow"))
-    notes += [Text(text, style="yellow") for text in (_disturbance_text(report), _cost_text(report)) if text]
+    texts = _overload_text(report), _disturbance_text(report), _cost_text(report)
+    notes += [Text(text, style="yellow") for text in texts if text]
     if any(query.unscored for query in report.queries):
         notes.append(
             Text(
@@ -241,6 +242,15 @@ def _is_disturbed(report: LoadReport) -> bool:
     return report.lateness.late or (report.machine is not None and report.machine.busy)
 
 
+def _overload_text(report: LoadReport) -> str:
+    """Return the most overloaded deployments, or ""."""
+    most = sorted(report.overloaded.items(), key=lambda entry: -entry[1])[:_SHOWN]
+    if not most:
+        return ""
+    asked = ", ".join(f"{name} at {times:.0%} of its capacity" for name, times in most)
+    return f"overloaded at {report.load_factor:g}x load: {asked} or more, so that requests wait ever longer"
+
+
 def _disturbance_text(report: LoadReport) -> str:
     """Return how far latencies exceed the plan's bounds and what explains it, with the load of the machine, or ""."""
     effects, excess = [], _excess_text(report)
@@ -263,7 +273,8 @@ def _disturbance_text(report: LoadReport) -> str:
     if machine is not None and machine.busy:
         cause = f"other programs kept {machine.others_cpus:.1f} of the machine's {machine.cpus} CPUs busy"
     overstated = f"latencies {'are' if report.lateness.late else 'may be'} overstated"
-    return f"{cause}: {', '.join(effects)}. Measured {overstated}: repeat the test on a quiet machine"
+    advice = "" if report.overloaded else ": repeat the test on a quiet machine"
+    return f"{cause}: {', '.join(effects)}. Measured {overstated}{advice}"
 
 
 def _excess_text(report: LoadReport) -> str:

@@ -211,7 +211,16 @@ def _report(
         learning=learning,
         machine=sent.machine,
         engine_end_s=None if sent.engine_end is None else sent.engine_end.time_s,
+        overloaded={} if traffic.arrivals is not None else _overloaded(matching, traffic.load_factor),
     )
+
+
+def _overloaded(matching: Matching, load_factor: float) -> dict[str, float]:
+    """Return the overloaded deployments; see `LoadReport`. Full batches raise a capacity at most by their size."""
+    asked = {}
+    for sized in matching.deployments:
+        asked[sized.deployment.name] = sized.utilization * load_factor / sized.deployment.allocation.batch_size
+    return {name: times for name, times in asked.items() if times >= 1}
 
 
 def _until_end(traffic: LoadSpec, end: EngineEnd) -> LoadSpec:
