@@ -178,8 +178,8 @@ class StageLatencyModel:
         """Return the longest times of several stations; `shared` with queries of other rates if they are equal."""
         shared = shared and all(station.is_poisson for station in stations)
         key = operator, stations, service_time, slowdown, full_batch_time_ratio
-        if shared and (known := self._samples.stage_times.get(key)) is not None:
-            return known
+        if shared and (cached := self._samples.stage_times.get(key)) is not None:
+            return cached
         draws = self._samples.percentile.grid.exponentials(operator_queue_key(operator))
         times = [station_time(station, full_batch_time_ratio, draws) for station in stations]
         pessimistic = [pessimistic_station_time(station, full_batch_time_ratio, draws) for station in stations]
