@@ -245,8 +245,11 @@ def test_the_likeliest_plan_is_the_nearest_and_the_best_so_far() -> None:
         likely, Infeasibility((SloKind.COST,), "dear", sized=replace(likely.estimate, slo_probability=probability))
     )
     others = infeasible(plans["far"], Infeasibility((SloKind.LATENCY,), "slow", 0.9, is_sized=True, query="r"))
-    nearest = [entry.candidate for entry in nearest_first([dear, *judged, others, short])]
-    assert nearest == [short.candidate, plans["far"], likely, unlikely, likely]
+    slow = Infeasibility((SloKind.LATENCY,), "slow and large", 0.05, sized=unlikely.estimate)
+    both = replace(infeasible(unlikely, slow), lacking=("pool far: cpus",))
+    entries = nearest_first([both, dear, *judged, others, short])
+    assert [entry.candidate for entry in entries[:3]] == [short.candidate, plans["far"], likely]
+    assert entries[3:] == [judged[0], both, dear], "of two as likely, the one that only misses its limit"
     best = BestEffortPlan(unlikely, 0.09, 24, 200, more_items=7)
     items = {likely.plan.configuration: MeasuredItems(96, 50)}
     frontier = replace(_frontier(asked), best_effort=best, measured_items=items)

@@ -70,15 +70,15 @@ class CandidateComparison:
         return 0.0 if estimate.slo_probability is None else estimate.slo_probability.joint
 
     @property
-    def distance(self) -> tuple[int, float, int, float]:
+    def distance(self) -> tuple[float, ...]:
         """Sort key: feasible candidates, those that lack room only, those that make other queries miss SLOs, the rest.
 
-        The rest is sorted by the probability of missing some of the query's own SLOs (`comparable_miss`); near misses
-        without such a probability come last.
+        The rest is sorted by the probability of missing some of the query's own SLOs (`comparable_miss`), then by the
+        number of SLOs and resources that would have to change. Near misses without such a probability come last.
         """
         group, excess = self.rank
         if self.probability is not None:
-            return (3, comparable_miss(self.probability), *self.rank)
+            return (3, comparable_miss(self.probability), len(self.binding), *self.rank)
         is_near_miss, misses_slo = group == _NEAR_MISS, self.violation is not None and self.obstacle == "slo"
         return (4 if is_near_miss else group + misses_slo, excess, *self.rank)
 
