@@ -15,6 +15,7 @@ from circinus.estimation import Estimate
 from circinus.matching import Matching, MatchSettings, admit_query, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.admission_control import AdmissionFit
+from circinus.matching.explanation.slo_relaxation import relax_slo, with_slos
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.second_look import second_look
 from circinus.matching.settings import MATCHING
@@ -22,7 +23,7 @@ from circinus.matching.sizing import is_doubtful
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, plan_queries
 from circinus.profiling import PipelineProfile
-from circinus.specification import LatencySlo, Query, QueryPlan, Slos, Specification
+from circinus.specification import LatencySlo, Query, QueryPlan, SloKind, Slos, Specification
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -43,6 +44,22 @@ def test_a_query_is_served_on_deployments_that_are_utilized_less_than_their_targ
     assert not any(a.chosen.estimate.violations(slos[a.query], sized=True) for a in matching.assignments)
     by_cost = [(a.query, other) for a in matching.assignments for other in a.alternatives if other.obstacle == "cost"]
     assert not any(other.estimate.violations(slos[name], sized=other.is_sized) for name, other in by_cost)
+
+
+def test_a_plan_too_slow_at_its_targets_is_found_where_a_cheaper_one_is_slower_still() -> None:
+    specification, profiles = random_specification(13, queries=4)
+    *most, last = specification.queries
+    ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+    asked = with_slos(last, relax_slo(last.slos, SloKind.LATENCY, 0.5))
+    specification = replace(specification, queries=(*most, asked))
+    admission, after = admit_query(specification, profiles, ran, last.name)
+    assert admission.assignment is not None
+    chosen = admission.assignment.chosen
+    assert not chosen.estimate.violations(asked.slos, sized=True)
+    planner = AdmissionPlanner.of(specification, profiles, ran)
+    assert planner.plans.estimate_of(last.name, chosen.plan).estimate.violations(asked.slos)
+    assert all(candidate.plan != chosen.plan for candidate in planner.isolated_plans(asked))
+    assert [a.chosen.plan for a in after.assignments] == [*(a.chosen.plan for a in ran.assignments), chosen.plan]
 
 
 def _with_pins(specification: Specification, *names: str) -> Specification:

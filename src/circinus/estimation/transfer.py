@@ -60,7 +60,7 @@ def link_station(traffic: RequestStream, utilization: float | None = None) -> Lo
     return station_load(1, traffic)
 
 
-def pessimistic_link_factor(mean_factor: Amount, busy: Amount, utilization: float) -> Amount:
+def pessimistic_link_factor(mean_factor: Amount, busy: Amount, utilization: Amount) -> Amount:
     """Return the upper bound of the actual mean transmission time over the assumed one, for all values on a link.
 
     Args:

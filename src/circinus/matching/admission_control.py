@@ -22,6 +22,7 @@ from circinus.matching.sizing import Reestimate, is_doubtful, violations, with_c
 from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning.bin_packing import pack
+from circinus.planning.settings import RunningLoad
 from circinus.planning.tie_order import TieKey, TieOrder
 from circinus.specification import Deployment, DirectedLink, Infrastructure, Query, Slos
 
@@ -177,6 +178,17 @@ class AdmissionControl:
     def deployments(self) -> tuple[Deployment, ...]:
         """Running deployments."""
         return tuple(self._sized)
+
+    @cached_property
+    def load(self) -> RunningLoad:
+        """Load of the running plans."""
+        return RunningLoad(
+            {
+                deployment: (sized.replicas, self._fractional[deployment] * deployment.allocation.utilization_target)
+                for deployment, sized in self._sized.items()
+            },
+            {link: traffic.offered_load for link, traffic in self.conditions.links.items()},
+        )
 
     def prepare(self, query: Query, candidates: Sequence[PlanCandidate]) -> AdmissionProblem:
         """Prepare the candidates of a query against the running plans."""

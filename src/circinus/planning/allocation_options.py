@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.estimation.merged_load import ArrivalModel, min_replicas_array
+from circinus.estimation.merged_load import ArrivalModel, min_replicas_array, station_load
 from circinus.estimation.percentiles import UNBOUNDED, ScenarioGrid
 from circinus.estimation.stage_latency import (
     elementwise_max_s,
@@ -21,12 +21,16 @@ from circinus.estimation.stage_latency import (
 from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.resource_columns import RESOURCES, ResourceColumns
+from circinus.planning.settings import RunningLoad
 from circinus.queueing.arrivals import MarkovModulatedPoisson
 from circinus.queueing.burst_response import BurstyLoad, unbatched_waits_s
 from circinus.queueing.response_time import MIDPOINTS
-from circinus.queueing.station_model import MAX_SIMULATED
+from circinus.queueing.station_model import MAX_SIMULATED, LoadedStation
 from circinus.queueing.waiting_time import gi_g_c_wait
 from circinus.specification import Allocation, OperatorSpec, Pool, Query
+
+_NO_LOAD = 1e-12
+"""Lower limit of a divisor, for operators without load."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +108,11 @@ def option_table(
     query: Query,
     utilization_targets: Sequence[float],
     pool: str | None = None,
+    running: RunningLoad | None = None,
 ) -> OptionTable:
     """Return all options of one operator at the arrivals of `query`, in `pool` only if one is given.
+
+    They are at their utilization targets, or at their final sizes beside a running load.
 
     Times of batched options and of arrivals that are not Poisson are missing until `OptionTable.of_rows`.
     """
@@ -117,14 +124,23 @@ def option_table(
     slowdown = ratio[:, None, :] * rows.slowness_in([pool.hardware for pool in columns.pools])[..., None]
     batch_s = rows.mean_s[:, None, None] * slowdown
     offered_load = query.rate_per_s * batch_s / batch_sizes
-    replicas = min_replicas_array(offered_load, targets)
-    resources, fitting = _resources(rows, columns, allocations, offered_load / targets, replicas)
-    servers = np.where(fitting, replicas, 1.0)  # avoid slow computations for millions of replicas that no pool holds
     mean_factor = rows.mean_factor[:, None, None]
-    overloaded = targets * mean_factor >= 1
+    if running is None or not columns.pools:
+        replicas = added = min_replicas_array(offered_load, targets)
+        fractional, utilization = offered_load / targets, targets
+    else:
+        present, busy = _running_replicas(rows, columns, query.pipeline, allocations, running)
+        total_load = offered_load + busy
+        replicas = np.maximum(min_replicas_array(total_load, targets), present)
+        fractional = added = replicas - present
+        utilization = total_load / replicas
+        mean_factor = 1 + (mean_factor - 1) * offered_load / np.maximum(total_load, _NO_LOAD)
+    resources, fitting = _resources(rows, columns, allocations, fractional, added)
+    servers = np.where(fitting, replicas, 1.0)  # avoid slow computations for millions of replicas that no pool holds
+    overloaded = utilization * mean_factor >= 1
     wait = gi_g_c_wait(
         servers,
-        np.where(overloaded, targets, targets * mean_factor),
+        np.where(overloaded, utilization, utilization * mean_factor),
         batch_s * mean_factor,
         rows.scv[:, None, None],
         service_skew=rows.skew[:, None, None],
@@ -140,11 +156,39 @@ def option_table(
 
     def compute(selected: BoolArray, check_time: Callable[[], None]) -> None:
         missing = available & (selected & is_missing)[:, None, None]
-        _apply_queueing_models(node_s, missing, rows, columns, grid, query, allocations, batch_s, replicas, check_time)
+        sizes = _Sizes(replicas, np.broadcast_to(utilization, batch_s.shape), is_final=running is not None)
+        _apply_queueing_models(node_s, missing, rows, columns, grid, query, allocations, batch_s, sizes, check_time)
         is_missing[selected] = False
 
     ineligible = int((~fitting & eligible[None, :, None]).sum())
     return OptionTable(allocations, available, node_s, resources, ineligible, compute)
+
+
+def _running_replicas(
+    rows: OperatorRows, columns: ResourceColumns, pipeline: str, allocations: Sequence[Allocation], running: RunningLoad
+) -> tuple[FloatArray, FloatArray]:
+    """Return (rows, pools, options) the number of running replicas of each option, and of those that are busy."""
+    shape = len(rows.profiles), len(columns.pools), len(allocations)
+    replicas, busy = np.zeros(shape), np.zeros(shape)
+    operator, pools = rows.spec.name, {pool.name: index for index, pool in enumerate(columns.pools)}
+    options = {allocation: index for index, allocation in enumerate(allocations)}
+    for deployment, (count, busy_replicas) in running.deployments.items():
+        pool, option = pools.get(deployment.pool), options.get(deployment.allocation)
+        if (deployment.pipeline, deployment.operator) != (pipeline, operator) or pool is None or option is None:
+            continue
+        matching = [profile.prefix[operator] == deployment.knobs for profile in rows.profiles]
+        replicas[matching, pool, option], busy[matching, pool, option] = count, busy_replicas
+    return replicas, busy
+
+
+@dataclass(frozen=True, eq=False)
+class _Sizes:
+    """Sizes of options. Arrays are (rows, pools, options)."""
+
+    replicas: FloatArray
+    utilization: FloatArray
+    is_final: bool
+    """True for final sizes, where batches fill at the actual load; false for utilization targets."""
 
 
 def _apply_queueing_models(
@@ -156,7 +200,7 @@ def _apply_queueing_models(
     query: Query,
     allocations: Sequence[Allocation],
     batch_s: FloatArray,
-    replicas: FloatArray,
+    sizes: _Sizes,
     check_time: Callable[[], None],
 ) -> None:
     """Replace the times (rows, pools, options, scenarios) of batched options and of non-Poisson arrivals.
@@ -165,10 +209,10 @@ def _apply_queueing_models(
     as many replicas is not faster and costs more. It needs no model: it gets equal times, and is dominated.
     """
     arrivals, draws = ArrivalModel.of(query), grid.exponentials(operator_queue_key(rows.spec.name))
-    targets = len(allocations) // len(rows.sizes)
+    targets, replicas = len(allocations) // len(rows.sizes), sizes.replicas
     if arrivals.modulation is not None:
         at_once = available & (batch_s > 0) & np.array([allocation.batch_size == 1 for allocation in allocations])
-        _apply_bursts(node_s, at_once, rows, query.rate_per_s, arrivals.modulation, draws, allocations, batch_s)
+        _apply_bursts(node_s, at_once, rows, query.rate_per_s, arrivals.modulation, draws, sizes, batch_s)
         available = available & ~at_once
     is_slower = np.zeros(available.shape, dtype=np.bool_)
     for row, column, option in np.argwhere(available).tolist():
@@ -181,15 +225,17 @@ def _apply_queueing_models(
             continue
         square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
         ratios = rows.fill_ratios[row][option // targets]
-        stations = stations_at_target(
-            query.rate_per_s * full_s / allocation.batch_size,
-            arrivals.traffic(
-                query.rate_per_s, full_s, square_s2, cube_s3, first=is_first, mean_factor=float(rows.mean_factor[row])
-            ),
-            ratios,
-            rows.spec.batch_wait_s if len(ratios) > 1 else 0.0,
-            allocation.utilization_target,
+        traffic = arrivals.traffic(
+            query.rate_per_s, full_s, square_s2, cube_s3, first=is_first, mean_factor=float(rows.mean_factor[row])
         )
+        batch_wait_s = rows.spec.batch_wait_s if len(ratios) > 1 else 0.0
+        busy = query.rate_per_s * full_s / allocation.batch_size
+        if sizes.is_final:
+            servers, utilization = (float(array[row, column, option]) for array in (replicas, sizes.utilization))
+            total = traffic.within(traffic.rate_per_s * (utilization * servers / busy if busy > 0 else 1.0))
+            stations: tuple[LoadedStation, ...] = (station_load(int(servers), total, ratios, batch_wait_s),)
+        else:
+            stations = stations_at_target(busy, traffic, ratios, batch_wait_s, allocation.utilization_target)
         slowdown = full_s / float(rows.mean_s[row]) if rows.mean_s[row] > 0 else 0.0
         unbatched_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
         times = [pessimistic_station_time(s, ratios[-1], draws) for s in stations]
@@ -207,22 +253,20 @@ def _apply_bursts(
     rate_per_s: float,
     modulation: MarkovModulatedPoisson,
     draws: FloatArray,
-    allocations: Sequence[Allocation],
+    sizes: _Sizes,
     batch_s: FloatArray,
 ) -> None:
     """Replace the times of selected options (rows, pools, options), unbatched and under bursts, as the loop would."""
-    targets = np.array([allocation.utilization_target for allocation in allocations])
     uniforms, burst = -np.expm1(-draws), modulation.burst
     durations_s = modulation.durations_s[burst], modulation.durations_s[1 - burst]
     for row, factor in enumerate(rows.mean_factor.tolist()):
-        is_bounded = (targets * factor < MAX_SIMULATED) | (factor == 1)
+        is_bounded = (sizes.utilization[row] * factor < MAX_SIMULATED) | (factor == 1)
         node_s[row][selected[row] & ~is_bounded] = UNBOUNDED
         pool, option = np.nonzero(selected[row] & is_bounded)
         if not len(option):
             continue
-        service_s, target = batch_s[row, pool, option], targets[option]
-        replicas = min_replicas_array(rate_per_s * service_s, target)
-        total_per_s = target * replicas / service_s
+        service_s, replicas = batch_s[row, pool, option], sizes.replicas[row, pool, option]
+        total_per_s = sizes.utilization[row, pool, option] * replicas / service_s
         extra_per_s = total_per_s - rate_per_s
         burst_per_s, low_per_s = (
             np.where(extra_per_s > 0, own_per_s + extra_per_s, own_per_s * (total_per_s / rate_per_s))
@@ -230,7 +274,7 @@ def _apply_bursts(
         )
         longest_s = service_s * factor
         load = BurstyLoad(burst_per_s, low_per_s, durations_s, total_per_s, replicas / longest_s, float(rows.scv[row]))
-        ratio = rows.full_batch_ratio[row, option // (len(allocations) // len(rows.sizes))]
+        ratio = rows.full_batch_ratio[row, option // (batch_s.shape[2] // len(rows.sizes))]
         unbatched = (service_s / rows.mean_s[row] / ratio).astype(node_s.dtype)
         for index, waits_s in enumerate(unbatched_waits_s(load, replicas, longest_s, float(rows.skew[row]))):
             wait_s = np.interp(uniforms, MIDPOINTS, waits_s)

@@ -10,6 +10,7 @@ import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.errors import PlanningError
+from circinus.estimation import PlanCandidate
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator
 from circinus.planning.frontier import MEASUREMENTS, Frontier
@@ -115,6 +116,30 @@ def plan_query(
     return _plan_query(query, pipeline, profile, network, settings, {} if compiled is None else compiled)
 
 
+def plans_beside(
+    query: Query,
+    pipeline: Pipeline,
+    profile: PipelineProfile,
+    network: Network,
+    settings: SearchSettings,
+    compiled: CompiledProfiles,
+) -> tuple[PlanCandidate, ...]:
+    """Return the plans that meet the SLOs at the final sizes beside `settings.running`, estimated in isolation.
+
+    No other such plan adds less to every resource. The arguments are those of `plan_query`; a plan's deployments may
+    miss the latency SLO at their utilization targets.
+    """
+    arrays = _compiled_arrays(query, pipeline, profile, settings, compiled)
+    if arrays is None:
+        return ()
+    search = QuerySearch(query, pipeline, arrays, network, settings, is_near=True)
+    if not search.space.columns.pools:
+        return ()
+    plans = _affordable(search, search.cheapest())
+    selection = select_representatives(plans, search.space.columns, query.source, settings.max_plans)
+    return tuple(search.candidate(plans, index) for index in selection.tolist())
+
+
 CompiledProfiles = dict[tuple[str, PercentileEstimator, object, type[np.floating]], ProfileArrays]
 """(pipeline, percentile, pinned knobs, precision) -> compiled profile."""
 
@@ -130,14 +155,28 @@ def _plan_query(
     _check(query, profile)
     if not profile.usable:
         return best_effort_frontier(query, pipeline, profile, network, settings)
-    matching_pins = pinned_profile(query, profile)
-    if not matching_pins.usable:
+    arrays = _compiled_arrays(query, pipeline, profile, settings, compiled)
+    if arrays is None:
         return no_profile_matches_pins(query, profile)
+    promising = 0 if query.pinned_knobs else profile.promising
+    return _plan(query, pipeline, arrays, network, settings, promising)
+
+
+def _compiled_arrays(
+    query: Query,
+    pipeline: Pipeline,
+    profile: PipelineProfile,
+    settings: SearchSettings,
+    compiled: CompiledProfiles,
+) -> ProfileArrays | None:
+    """Return the cached profile within a query's pins, or None if no configuration with enough items matches them."""
     key = profile.pipeline, latency_percentile(query), query.pinned_knobs, settings.dtype
     if key not in compiled:
+        matching_pins = pinned_profile(query, profile)
+        if not matching_pins.usable:
+            return None
         compiled[key] = compile_profile(pipeline, matching_pins, latency_percentile(query), settings.dtype)
-    promising = 0 if query.pinned_knobs else profile.promising
-    return _plan(query, pipeline, compiled[key], network, settings, promising)
+    return compiled[key]
 
 
 def plan_queries(

@@ -24,12 +24,14 @@ from circinus.planning.allocation_options import OptionTable, option_table
 from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.profile_arrays import INPUT_INDEX, ProducerRows, ProfileArrays
 from circinus.planning.resource_columns import ResourceColumns
-from circinus.planning.settings import SearchSettings
+from circinus.planning.settings import RunningLoad, SearchSettings
 from circinus.queueing.waiting_time import gi_g_c_wait
 from circinus.specification import DirectedLink, Network, Query
 
 _MIN_TARGET = 0.02
 """Minimum utilization target."""
+_MIN_UTILIZATION = 1e-9
+"""Lower limit of a divisor, for links without traffic."""
 _KEPT_SPACES = 8
 """Number of search spaces that the arrays of a profile keep. Most of planning a query is listing its options, which
 relaxations of its SLOs, second looks and queries with equal arrivals share."""
@@ -97,10 +99,11 @@ def compile_query(
 def _at_any_slos(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
     """Return the search space without limits, with all options; the arrays keep the last ones for other SLOs."""
     targets, share = utilization_targets(query, settings.utilization_targets), settings.usable_link_share
-    key = query.source, query.rate_per_s, query.arrivals, query.pin, network.infrastructure, targets, share
+    running, infrastructure = settings.running, network.infrastructure
+    key = query.source, query.rate_per_s, query.arrivals, query.pin, infrastructure, targets, share, running
     space = arrays.spaces.pop(key, None)
     if space is None:
-        space = _compiled(query, network, arrays, targets, share)
+        space = _compiled(query, network, arrays, targets, share, running)
     arrays.spaces[key] = space
     if len(arrays.spaces) > _KEPT_SPACES:
         del arrays.spaces[next(iter(arrays.spaces))]
@@ -113,6 +116,7 @@ def _compiled(
     arrays: ProfileArrays,
     targets: Sequence[float],
     usable_link_share: float,
+    running: RunningLoad | None,
 ) -> SearchSpace:
     pools = network.pools_for(query.source)
     sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
@@ -124,7 +128,9 @@ def _compiled(
     }
     links = tuple(dict.fromkeys(link for path in paths.values() for link in path))
     columns = ResourceColumns(pools, links, usable_link_share)
-    transfers = [_transfers(producer, paths, len(sites), columns, query, arrays) for producer in arrays.producers]
+    transfers = [
+        _transfers(producer, paths, len(sites), columns, query, arrays, running) for producer in arrays.producers
+    ]
     return SearchSpace(
         query=query,
         arrays=arrays,
@@ -140,6 +146,7 @@ def _compiled(
                 query=query,
                 utilization_targets=targets,
                 pool=query.pinned_pool(rows.spec.name),
+                running=running,
             )
             for rows in arrays.operators
         ),
@@ -155,6 +162,7 @@ def _transfers(
     columns: ResourceColumns,
     query: Query,
     arrays: ProfileArrays,
+    running: RunningLoad | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return (rows, sites, sites, scenarios) seconds and (rows, sites, sites, columns) resources of transfers."""
     sizes = producer.scenarios_bytes
@@ -165,7 +173,11 @@ def _transfers(
     draws = {
         link: arrays.percentile.grid.exponentials(link_queue_key(link)).astype(sizes.dtype) for link in columns.links
     }
-    waits_s = _waits(draws, producer, query.rate_per_s, arrivals, columns.usable_link_share, is_input=is_input)
+    utilization = np.full((len(columns.links), len(sizes)), columns.usable_link_share)
+    if running is not None:
+        shares = [running.links.get(link, 0.0) + bytes_per_s / link.bandwidth_bytes_per_s for link in columns.links]
+        utilization = np.clip(np.reshape(shares, utilization.shape), _MIN_UTILIZATION, utilization)
+    waits_s = _waits(draws, producer, query.rate_per_s, arrivals, utilization, is_input=is_input)
     delay_s = {link: link_delay_s(link, sizes, wait_s) for link, wait_s in zip(columns.links, waits_s, strict=True)}
     for (source, target), path in paths.items():
         for link in path:
@@ -182,7 +194,7 @@ def _waits(
     producer: ProducerRows,
     rate_per_s: float,
     arrivals: ArrivalModel,
-    utilization: float,
+    utilization: FloatArray,
     *,
     is_input: bool,
 ) -> Sequence[FloatArray]:
@@ -193,7 +205,7 @@ def _waits(
         producer: of the values.
         rate_per_s: rate of the query.
         arrivals: its arrival model.
-        utilization: utilization of every link.
+        utilization: (links, rows) utilization of every link.
         is_input: whether the values come directly from the source.
     """
     bandwidth_bytes_per_s = np.array([link.bandwidth_bytes_per_s for link in draws])
@@ -207,7 +219,7 @@ def _waits(
         wait_s[overloaded] = UNBOUNDED
         return list(wait_s)
     waits_s = []
-    for of_link, link_draws in zip(mean_s.tolist(), draws.values(), strict=True):
+    for of_link, shares, link_draws in zip(mean_s.tolist(), utilization.tolist(), draws.values(), strict=True):
         rows = zip(of_link, producer.scv.tolist(), producer.skew.tolist(), factor.tolist(), strict=True)
         traffics = [
             arrivals.traffic(
@@ -215,7 +227,8 @@ def _waits(
             )
             for mean, scv, skew, mean_factor in rows
         ]
-        of_rows = [pessimistic_link_wait_s(link_station(traffic, utilization), link_draws) for traffic in traffics]
+        stations = (link_station(traffic, share) for traffic, share in zip(traffics, shares, strict=True))
+        of_rows = [pessimistic_link_wait_s(station, link_draws) for station in stations]
         waits_s.append(np.stack(of_rows).astype(link_draws.dtype))
     return waits_s
 

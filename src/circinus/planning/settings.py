@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from circinus.estimation.estimator import USABLE_LINK_SHARE
+from circinus.specification import Deployment, DirectedLink
+
+
+@dataclass(frozen=True, eq=False)
+class RunningLoad:
+    """Load of running plans, beside which the plans of one more query are searched for."""
+
+    deployments: Mapping[Deployment, tuple[int, float]]
+    """Deployment -> its replicas, and the mean number of them that are busy."""
+    links: Mapping[DirectedLink, float]
+    """Link -> its utilization."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +27,9 @@ class SearchSettings:
 
     utilization_targets: tuple[float, ...] = (0.4, 0.7)
     """Utilization targets that a deployment may be sized for."""
+    running: RunningLoad | None = None
+    """If given, latencies are those at the final sizes beside this load, and resources are what a plan adds to it. Else
+    latencies are those at the utilization targets."""
     usable_link_share: float = USABLE_LINK_SHARE
     """Share of a link's bandwidth that all plans together may use."""
     tolerance: float = 0.002
