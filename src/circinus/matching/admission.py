@@ -42,8 +42,8 @@ class AdmissionPlanner:
 
     A plan is decided on at its final sizes: the replicas, links and load that it will really have. Formulas decide, or
     a simulation of all plans together where formulas have caveats or miss a latency SLO narrowly. Candidates are the
-    frontier's plans, plans on running deployments, and plans that would be too slow at their utilization targets. If
-    none of them fits, those are added that a search at the final sizes finds.
+    frontier's plans, plans on running deployments, those that a search at the final sizes finds, and plans that would
+    be too slow at their utilization targets.
     """
 
     specification: Specification
@@ -118,9 +118,7 @@ class AdmissionPlanner:
             slower = plans.replan(_slower(query), self.search).candidates
             if not short:  # what is shown of a plan is about the query's own limit
                 slower = [plans.estimate_of(query.name, candidate.plan) for candidate in slower]
-            tried = _further_plans(running, plans, frontier, slower, only)
-            if admit(running, self.matching, frontier, extra_candidates=tried, explained=False).rejection:
-                slower = [*slower, *plans.beside(query, running.load, self.search)]
+            slower = [*slower, *plans.sized_plans(query, running.load, self.search)]
         is_bounded = bool(frontier.candidates) and any(r.query == query.name for r in self.matching.rejections)
         simulations, undecided = 0, False
         confirmed, kept = None, SimulationCheck(self.matching, {})

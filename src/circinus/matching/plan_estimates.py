@@ -13,7 +13,7 @@ from circinus.estimation.latest_start import latest_starts_s
 from circinus.matching.plan_set import Assignment, Matching, SizedDeployment
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, plan_query
-from circinus.planning.planner import CompiledProfiles, plans_beside
+from circinus.planning.planner import CompiledProfiles, sized_plans
 from circinus.planning.pool_eligibility import matches_pins
 from circinus.planning.settings import RunningLoad, SearchSettings
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
@@ -142,11 +142,11 @@ class PlanEstimates:
         )
         return replace(frontier, candidates=self.without_excluded(frontier.candidates))
 
-    def beside(self, query: Query, running: RunningLoad, search: SearchSettings) -> tuple[PlanCandidate, ...]:
-        """Return plans of a query that meet its SLOs at the final sizes beside a running load (`plans_beside`)."""
+    def sized_plans(self, query: Query, running: RunningLoad, search: SearchSettings) -> tuple[PlanCandidate, ...]:
+        """Return plans of a query that meet its SLOs at the final sizes beside a running load (`sized_plans`)."""
         pipeline, profile = self._pipelines[query.pipeline], self._pipeline_profiles[query.pipeline]
         settings = replace(search, running=running)
-        return plans_beside(query, pipeline, profile, self._network, settings, self.compiled)
+        return sized_plans(query, pipeline, profile, self._network, settings, self.compiled)
 
     def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
         """Return the candidate's estimate under the merged load; cached by the loads that the plan meets."""

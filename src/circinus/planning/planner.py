@@ -116,7 +116,7 @@ def plan_query(
     return _plan_query(query, pipeline, profile, network, settings, {} if compiled is None else compiled)
 
 
-def plans_beside(
+def sized_plans(
     query: Query,
     pipeline: Pipeline,
     profile: PipelineProfile,
