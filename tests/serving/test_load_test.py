@@ -235,11 +235,19 @@ def test_rejected_queries_count_as_not_served() -> None:
     assert [q.verdict for q in report.queries] == ["yes", None]
 
 
-@pytest.mark.parametrize(("load_factor", "asked"), [(3.0, []), (4.0, [pytest.approx(1.2)])])
-def test_deployments_asked_for_more_than_they_can_do_are_named(load_factor: float, asked: list[float]) -> None:
-    """The plan's deployment is utilized to 30 %."""
-    report = load(ObedientEngine(("q",)), query("q"), traffic=LoadSpec(duration_s=1.0, load_factor=load_factor))
-    assert list(report.overloaded.values()) == asked
+@pytest.mark.parametrize(("load_factor", "ratios"), [(3.0, []), (4.0, [pytest.approx(1.2)])])
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_deployments_asked_for_more_than_they_can_do_are_named(
+    load_factor: float, ratios: list[float], batch_size: int
+) -> None:
+    """The plan's deployment is utilized to 30 % with full batches."""
+    planned = matching(["q"])
+    (sized,) = planned.deployments
+    batched = replace(sized.deployment, allocation=replace(sized.deployment.allocation, batch_size=batch_size))
+    planned = replace(planned, deployments=(replace(sized, deployment=batched),))
+    traffic = LoadSpec(duration_s=1.0, load_factor=load_factor)
+    report = run(run_load_test(ObedientEngine(("q",)), specification(query("q")), planned, {"p": ITEMS}, traffic))
+    assert list(report.overloaded.values()) == ratios
 
 
 def test_load_factor_and_seed() -> None:

@@ -247,8 +247,8 @@ def _overload_text(report: LoadReport) -> str:
     most = sorted(report.overloaded.items(), key=lambda entry: -entry[1])[:_SHOWN]
     if not most:
         return ""
-    asked = ", ".join(f"{name} at {times:.0%} of its capacity" for name, times in most)
-    return f"overloaded at {report.load_factor:g}x load: {asked} or more, so that requests wait ever longer"
+    loads = ", ".join(f"{name} at {ratio:.0%} of its capacity" for name, ratio in most)
+    return f"overloaded at {report.load_factor:g}x load: {loads} or more, so that requests wait ever longer"
 
 
 def _disturbance_text(report: LoadReport) -> str:

@@ -216,11 +216,9 @@ def _report(
 
 
 def _overloaded(matching: Matching, load_factor: float) -> dict[str, float]:
-    """Return the overloaded deployments; see `LoadReport`. Full batches raise a capacity at most by their size."""
-    asked = {}
-    for sized in matching.deployments:
-        asked[sized.deployment.name] = sized.utilization * load_factor / sized.deployment.allocation.batch_size
-    return {name: times for name, times in asked.items() if times >= 1}
+    """Return the overloaded deployments; see `LoadReport`. Utilizations are those with full batches."""
+    demand_ratios = {sized.deployment.name: sized.utilization * load_factor for sized in matching.deployments}
+    return {name: ratio for name, ratio in demand_ratios.items() if ratio >= 1}
 
 
 def _until_end(traffic: LoadSpec, end: EngineEnd) -> LoadSpec:
