@@ -26,8 +26,8 @@ from cli_runner import run_circinus
             "--duration: found 30x, expected a duration such as 150ms; units: us, ms, s, min, h",
         ),
         (("plan", "--churn-price", "0.01"), "found 0.01, expected a price such as $0.40/h"),
-        (("explain", "plan.json", "-o", "yaml"), "-o: found yaml, expected json"),
-        (("status", "--output=yaml"), "--output: found yaml, expected json"),
+        (("events", "-fo", "yaml"), "-o: expected `-o json`"),
+        (("status", "--output=yaml"), "--output: expected `--output json`"),
         (("simulate", "--load-factor", "two"), "found 'two', expected a number above 0"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,6 @@ class Command(TyperCommand):
         Raises:
             typer.BadParameter: a value is invalid.
         """
-        typed = tuple(args)
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
@@ -72,7 +71,7 @@ class Command(TyperCommand):
             option = str(getattr(error, "option_name", ""))
             if type(error).__name__ != "NoSuchOption" or option not in ("-o", "--output"):
                 raise
-            text = f"found {_value_after(option, typed)}, expected json; tables need no option"
+            text = f"expected `{option} json`, apart from other options; tables need no option"
             raise typer.BadParameter(text, ctx=ctx, param_hint=f"'{option}'") from None
 
     def invoke(self, ctx: Any) -> Any:
@@ -87,12 +86,6 @@ class Command(TyperCommand):
 
                 sys.stderr.write(f"{wrapped(_INTERRUPTED[verb], progress_console().width)}\n")
             raise typer.Exit(130) from None
-
-
-def _value_after(option: str, typed: Sequence[str]) -> str:
-    """Return the value of an option that is not known: joined to it, or the next argument."""
-    number = next(number for number, argument in enumerate(typed) if argument.startswith(option))
-    return typed[number].removeprefix(option).lstrip("=") or " ".join(typed[number + 1 : number + 2]) or "nothing"
 
 
 @contextmanager
