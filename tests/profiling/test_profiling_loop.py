@@ -176,11 +176,12 @@ class Trial:
         start_s: float = 0.0,
         usage_s: float = 0.0,
         initial: int | None = None,
+        suggested: slice = slice(None),
     ) -> None:
         self.sampler: SlowSampler | None = None
         self.final: SamplerDecision | None = None
         self.comparisons = 0
-        self._usage_s, self._initial = usage_s, initial
+        self._usage_s, self._initial, self._suggested = usage_s, initial, suggested
         self._decision_s, self._start_s = decision_s, start_s
         self.runner = TimedRunner(application, seconds or dict.fromkeys(OPERATORS, 0.25), load_s, score)
         self.listener = Listener()
@@ -218,7 +219,7 @@ class Trial:
                 return build_profile(store, addresses, stored, objectives)
 
             if self._decision_s is not None:
-                self.sampler = SlowSampler(self.runner, listed, self._decision_s)
+                self.sampler = SlowSampler(self.runner, listed[self._suggested], self._decision_s)
             loop = ProfilingLoop(
                 measurer, order, standings, footprints, allocations, pace, budget, listener, self.sampler, profile
             )
@@ -524,8 +525,9 @@ def test_a_decision_is_used_until_measuring_took_four_times_as_long(large: Appli
     """Everything takes 360 s: 120 items of 0.25 s with 12 prefixes of operators."""
     trial, sampler = _searched(large, decision_s)
     measuring_s = trial.runner.now_s - sampler.spent_s
-    assert sampler.decisions > 2
-    assert (np.diff(sampler.begins_s)[:-2] >= 5 * decision_s).all()  # the last two come where nothing else is left
+    gaps_s = np.diff(sampler.begins_s)[:-2]  # the last two come where nothing else is left
+    assert len(gaps_s)
+    assert (gaps_s >= 5 * decision_s).all()
     assert (trial.spent.operators_s, trial.spent.deciding_s) == pytest.approx((measuring_s, sampler.spent_s))
     assert trial.final is not None
     assert trial.final.certificate.conclusive
@@ -542,11 +544,21 @@ def test_everything_is_measured_where_that_takes_less_than_a_decision(large: App
     assert trial.final.certificate.is_computed
 
 
-def test_a_first_decision_leaves_time_for_a_second(large: Application) -> None:
-    """One decision of 60 s fits into a fifth of 360 s, but none of twice that after it."""
-    trial, sampler = _searched(large, 60.0)
-    assert (sampler.spent_s, sampler.decisions) == (15.0, 0)
+def test_a_first_decision_leaves_time_for_a_second_and_the_last_need_not(large: Application) -> None:
+    """One decision of 40 s fits into a fifth of 360 s, but none of twice that after it: it is given up after 20 s."""
+    trial, sampler = _searched(large, 40.0)
     assert sorted(_measured_items(trial).values()) == [8, 8, 8, 80]
+    assert (sampler.spent_s, sampler.decisions) == (20.0 + 40.0, 1)
+    assert trial.final is not None
+    assert trial.final.certificate.is_computed
+
+
+def test_suggestions_of_new_configurations_outlast_a_comparison(large: Application) -> None:
+    """Only the second configuration is suggested. Usages are compared before the fifth increment, after a decision."""
+    trial = Trial(large, decision_s=3.0, usage_s=2.0, initial=1, suggested=slice(1, 2))
+    trial.run()
+    first, second, *_ = prefix_order(large.pipeline)
+    assert [increment[0] for increment in trial.runner.increments[:5]] == [first, second, first, first, second]
 
 
 @pytest.mark.parametrize(("usage_s", "comparisons"), [(0.0, 5), (10.0, 3)])

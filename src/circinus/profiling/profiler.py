@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from circinus.errors import ProfileError
@@ -133,6 +133,23 @@ def profile_pipeline(
     return replace(profile, class_reports=(*reports, *declared))
 
 
+@dataclass(frozen=True)
+class _StoredPipeline:
+    """Measurements of a pipeline, as a run reads them."""
+
+    store: ProfileStore
+    keys: MeasurementKeys
+    dataset: StoredDataset
+    slos: PipelineSlos
+    explorer: ConfigurationSampler | None
+    bounds: dict[tuple[Configuration, int], Interval] = field(default_factory=dict)
+    """Bounds of mean scores that the run computed so far."""
+
+    def profile(self) -> PipelineProfile:
+        """Return the current profile, which extends the bounds."""
+        return build_profile(self.store, self.keys, self.dataset, self.slos, bounds=self.bounds, explorer=self.explorer)
+
+
 def _profile(
     specification: Specification,
     pipeline_name: str,
@@ -153,25 +170,22 @@ def _profile(
     slos = PipelineSlos.of(specification, pipeline_name)
     interrupted, loop, decision = False, None, None
     sampler = None if exhaustive else explorer
-    bounds: dict[tuple[Configuration, int], Interval] = {}
     with (
         ProfileStore(store, create=True) as opened,
         source.runner(keys, timeout_s=timeout_s) as runner,
     ):
         measurer = Measurer(opened, keys, dataset, runner, source.scorer(pipeline))
         write_profiling_machine(opened, keys)
-        stored = _stored_dataset(opened, keys, seed, store)
+        stored = _StoredPipeline(opened, keys, _stored_dataset(opened, keys, seed, store), slos, sampler)
         try:
-            before = build_profile(opened, keys, stored, slos, bounds=bounds, explorer=sampler)
+            stored_profile = stored.profile()
             if isinstance(source, LocalBackend) and earlier is None:  # later parts have outputs in the cache
-                measured = before.configurations
+                measured = stored_profile.configurations
                 disturbed = [(entry.configuration, entry.items.tolist()) for entry in measured if entry.disturbed]
                 if repeat_disturbed(measurer, disturbed, budget, observer):
-                    before = build_profile(opened, keys, stored, slos, bounds=bounds, explorer=sampler)
+                    stored_profile = stored.profile()
             failed = frozenset[Configuration]() if earlier is None else earlier.failed_in_run
-            loop = _profiling_loop(
-                opened, measurer, keys, stored, slos, budget, observer, sampler, failed, before, bounds
-            )
+            loop = _profiling_loop(stored, stored_profile, measurer, budget, observer, failed)
             if exhaustive:
                 loop.run_exhaustively()
             else:
@@ -182,12 +196,12 @@ def _profile(
         profile = build_profile(
             opened,
             keys,
-            stored,
+            stored.dataset,
             slos,
             with_verdicts=True,
             interrupted=interrupted,
             explorer=explorer,
-            bounds=bounds if sampler is explorer else None,  # others share the risk with comparisons
+            bounds=stored.bounds if sampler is explorer else None,  # others share the risk with comparisons
             decision=decision,
         )
         write_verdicts(opened, keys, specification, profile)
@@ -248,29 +262,23 @@ def repeat_disturbed(
 
 
 def _profiling_loop(
-    store: ProfileStore,
+    stored: _StoredPipeline,
+    stored_profile: PipelineProfile,
     measurer: Measurer,
-    keys: MeasurementKeys,
-    stored: StoredDataset,
-    slos: PipelineSlos,
     budget: TimeBudget,
     observer: ProfileObserver,
-    explorer: ConfigurationSampler | None,
     failed: Collection[Configuration],
-    before: PipelineProfile,
-    bounds: dict[tuple[Configuration, int], Interval],
 ) -> ProfilingLoop:
-    """Create the profiling loop, which resumes from the stored profile and tries no `failed` configuration.
-
-    `bounds` are those of the run so far, and are extended.
-    """
+    """Create the profiling loop, which resumes from the stored profile and tries no `failed` configuration."""
+    store, keys, dataset, slos, explorer = stored.store, stored.keys, stored.dataset, stored.slos, stored.explorer
     pipeline = keys.pipeline
-    measured_before = before.configurations
+    measured_before = stored_profile.configurations
     if explorer is None:
         candidates = prefix_order(pipeline)
     else:
-        started = [*(c.configuration for c in measured_before), *(failure.configuration for failure in before.failed)]
-        covering_design = explorer.initial_design(load_source_scores(store, keys, stored))
+        started = [entry.configuration for entry in measured_before]
+        started += [failure.configuration for failure in stored_profile.failed]
+        covering_design = explorer.initial_design(load_source_scores(store, keys, dataset))
         unstarted = [configuration for configuration in covering_design if configuration not in started]
         candidates = in_prefix_order(
             pipeline, [*started, *unstarted[: max(max_measured_configurations(pipeline) - len(started), 0)]]
@@ -280,20 +288,20 @@ def _profiling_loop(
         service_s = {name: operator.service_s.tolist() for name, operator in measured.operators.items()}
         time_estimator.add_service_times(measured.configuration, service_s)
     measurer.register([measured.configuration for measured in measured_before])
-    confidence = run_confidence(keys, stored, slos, len(candidates), with_references=explorer is None)
+    confidence = run_confidence(keys, dataset, slos, len(candidates), with_references=explorer is None)
     race = ConfigurationRace(candidates, confidence, slos, with_references=explorer is None)
     for configuration in filter(race.has, failed):
         race.mark_failed(configuration)
-    order = stored.profiling_items(pipeline)
+    order = dataset.profiling_items(pipeline)
     allocations = AllocationProfiler(store, keys, measurer, order, race, time_estimator, budget, observer)
 
     def resource_usage() -> ResourceUsage:
         max_items = None if class_machines(store) else PROFILING.usage_items
-        measurements = StoredMeasurements(store, keys, stored, race.configurations, max_items)
+        measurements = StoredMeasurements(store, keys, dataset, race.configurations, max_items)
         return measurements.resource_usage(race.configurations, slos.hardware)
 
     def current_profile() -> PipelineProfile:
-        current = build_profile(store, keys, stored, slos, bounds=bounds, explorer=explorer)
+        current = stored.profile()
         # Failures of earlier runs are retried.
         return replace(current, failed=tuple(f for f in current.failed if race.failed(f.configuration)))
 

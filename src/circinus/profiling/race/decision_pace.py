@@ -59,12 +59,16 @@ class DecisionPace:
         """Return whether another decision is expected to fit."""
         return _GROWTH * self.last_s <= limit_s
 
-    def limit_s(self, rest_s: float) -> float:
-        """Return the seconds that a decision may take where measuring all that is left takes `rest_s`."""
+    def limit_s(self, rest_s: float, *, is_last: bool = False) -> float:
+        """Return the seconds that a decision may take where measuring all that is left takes `rest_s`.
+
+        Args:
+            is_last: whether no second decision is to follow.
+        """
         remaining_s = self._budget.remaining_s
         total_s = self._budget.elapsed_s + min(rest_s, remaining_s)
         limit_s = PROFILING.decision_share * total_s - self.deciding_s
-        if not self._is_complete and rest_s < remaining_s:
+        if not (is_last or self._is_complete) and rest_s < remaining_s:
             limit_s /= 1.0 + _GROWTH
         return min(remaining_s, limit_s)
 

@@ -110,7 +110,7 @@ class ProfilingLoop:
             return None
         self._is_decided &= not self._is_restricted
         if not interrupted and (rest_s := self._rest_s()) >= self._pace.last_s:
-            self._decide(self._pace.limit_s(rest_s))
+            self._decide(self._pace.limit_s(rest_s, is_last=True))
         if self._decision is not None and self._is_decided:
             return self._decision
         state, unmeasured = self._race.state, self._unmeasured
@@ -198,9 +198,10 @@ class ProfilingLoop:
                 is_started = race.items(configuration) > 0
                 if not race.has(configuration):
                     race.add(configuration)
-                is_suggested = bool(self._suggestions) and self._suggestions[0].configuration == configuration
-                if is_suggested:
-                    del self._suggestions[0]
+                suggestion = self._next_suggestion(new)
+                is_suggested = suggestion is not None and suggestion.configuration == configuration
+                if suggestion is not None and is_suggested:
+                    self._suggestions.remove(suggestion)
                 if self._increase(configuration, self._paced(configuration, target), self._available_s):
                     stepped = True
                     if not is_started:
@@ -232,7 +233,7 @@ class ProfilingLoop:
                 if not self._decide(limit_s, beyond) and is_forced and not is_last_resort:
                     self._decision = None  # the race alone settles what is measured
                     self._race.prune(dict.fromkeys(self._race.state.slos.requirements, ()))
-            step = self._next_step({*beyond, *new})
+            step = self._next_step(beyond, new)
             if step is not None:
                 return step
         return None
@@ -245,7 +246,13 @@ class ProfilingLoop:
             self._suggestions = [s for s in self._decision.suggestions if s.configuration not in settled]
         return bool(self._suggestions)
 
-    def _next_step(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
+    def _next_suggestion(self, new: Collection[Configuration]) -> Suggestion | None:
+        """Return the first suggestion of others than `new` configurations, which wait for a comparison of usages."""
+        return next((suggestion for suggestion in self._suggestions if suggestion.configuration not in new), None)
+
+    def _next_step(
+        self, beyond: Collection[Configuration], new: Collection[Configuration] = ()
+    ) -> tuple[Configuration, int] | None:
         """Return the next suggestion or the race's next step, as configuration and number of items."""
         race = self._race
         is_full = len(race.configurations) >= self._max_measured
@@ -257,13 +264,13 @@ class ProfilingLoop:
             and race.items(configuration) < race.checkpoints[-1]
             and (race.has(configuration) or not is_full)
         ]
-        suggestion = self._suggestions[0] if self._suggestions else None
+        suggestion, skipped = self._next_suggestion(new), {*beyond, *new}
         latency_only = suggestion is not None  # the sampler selects the SLOs to decide
-        step = race.next_step(self._seconds, self._budget.remaining_s, beyond, latency_only=latency_only)
+        step = race.next_step(self._seconds, self._budget.remaining_s, skipped, latency_only=latency_only)
         if suggestion is not None and (step is None or suggestion.value_per_s > step.value_per_s):
             items = race.items(suggestion.configuration)
             return suggestion.configuration, next(size for size in race.checkpoints if size > items)
-        return self._unstarted(beyond) if step is None else (race.configurations[step.configuration], step.target)
+        return self._unstarted(skipped) if step is None else (race.configurations[step.configuration], step.target)
 
     def _unstarted(self, beyond: Collection[Configuration]) -> tuple[Configuration, int] | None:
         """Return the fastest unmeasured configuration and its number of items, if there is no decision."""
