@@ -12,6 +12,7 @@ from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate, RequestStream, merge_loads
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import MeasuredSamples
+from circinus.estimation.stage_latency import _shared_longest_times
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.profiling import ConfigurationProfile, OperatorProfile
 from circinus.specification import (
@@ -301,7 +302,7 @@ def test_shared_parts_do_not_change_an_estimate() -> None:
     first, *others = instance.profile.configurations
     one = Estimator(instance.query, instance.pipeline, first, instance.network)
     slower = instance.query.model_copy(update={"rate_per_s": 0.95 * instance.query.rate_per_s})
-    samples, shared = MeasuredSamples(latency_percentile(instance.query)), 0
+    samples, shared, unshared = MeasuredSamples(latency_percentile(instance.query)), 0, 0
     for profile in others:
         alike = Estimator(instance.query, instance.pipeline, profile, instance.network, template=one)
         fresh = Estimator(instance.query, instance.pipeline, profile, instance.network)
@@ -310,10 +311,14 @@ def test_shared_parts_do_not_change_an_estimate() -> None:
         for plan in all_plans(instance, SETTINGS):
             if plan.configuration == profile.configuration:
                 before.candidate(plan)
-                count = len(samples.stage_times)
-                assert alike.candidate(plan) == after.candidate(plan) == fresh.candidate(plan)
-                shared += len(samples.stage_times) == count
-    assert shared
+                begin = _shared_longest_times.cache_info().hits
+                candidate = after.candidate(plan)
+                middle = _shared_longest_times.cache_info().hits
+                assert candidate == fresh.candidate(plan)
+                shared += middle - begin
+                unshared += _shared_longest_times.cache_info().hits - middle
+                assert candidate == alike.candidate(plan)
+    assert shared > unshared, "the other query left times"
 
 
 def test_a_mixture_has_the_moments_of_its_parts() -> None:

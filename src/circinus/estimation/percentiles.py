@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,6 @@ from circinus.errors import PlanningError
 from circinus.statistics.counts import median_unbiased_ranks, percentile_sample_size
 from circinus.statistics.interval import Interval
 from circinus.statistics.student_t import student_t_quantile
-
-if TYPE_CHECKING:
-    from circinus.estimation.stage_latency import StageTimes
 
 _SCENARIOS = 320
 """Number of scenarios up to the 98th percentile; 16 of them lie beyond the 95th."""
@@ -287,8 +284,6 @@ class MeasuredSamples:
 
     percentile: PercentileEstimator
     _samples: dict[int, MeasuredSample] = field(default_factory=dict)
-    stage_times: dict[object, StageTimes] = field(default_factory=dict)
-    """Times at stations that do not depend on a query (`StageLatencyModel`)."""
 
     def of(self, values: FloatArray, *, is_input: bool = False) -> MeasuredSample:
         """Return the sample of (n,) measured values; see `MeasuredSample`."""

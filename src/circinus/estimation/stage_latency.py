@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -161,40 +162,37 @@ class StageLatencyModel:
             )
         else:
             stations = (deployment_station(use.deployment, conditions),)
-        times = self._times(operator.name, stations, service_time, slowdown, ratios[-1], shared=conditions is None)
+        # Poisson stations do not depend on the query's rate, so that other queries have equal ones.
+        is_shared = conditions is None and all(station.is_poisson for station in stations)
+        parts = operator.name, stations, service_time, slowdown, ratios[-1]
+        times = _shared_longest_times(*parts) if is_shared else _longest_times(*parts)
         caveats = tuple(f"operator {operator.name}: {caveat}" for s in stations for caveat in s.caveats())
         return StageLatency(use, times, caveats)
 
-    def _times(
-        self,
-        operator: str,
-        stations: tuple[LoadedStation, ...],
-        service_time: MeasuredSample,
-        slowdown: float,
-        full_batch_time_ratio: float,
-        *,
-        shared: bool,
-    ) -> StageTimes:
-        """Return the longest times of several stations; `shared` with queries of other rates if they are equal."""
-        shared = shared and all(station.is_poisson for station in stations)
-        key = operator, stations, service_time, slowdown, full_batch_time_ratio
-        if shared and (cached := self._samples.stage_times.get(key)) is not None:
-            return cached
-        draws = self._samples.percentile.grid.exponentials(operator_queue_key(operator))
-        times = [station_time(station, full_batch_time_ratio, draws) for station in stations]
-        pessimistic = [pessimistic_station_time(station, full_batch_time_ratio, draws) for station in stations]
-        expected_s = elementwise_max_s(times, service_time.scenarios * slowdown)
-        pessimistic_s = elementwise_max_s(pessimistic, service_time.inflated_scenarios * slowdown)
-        mean_wait_s = max(time.mean_wait_s for time in times)
-        longest = StageTimes(
-            np.stack([expected_s, pessimistic_s]),
-            mean_wait_s,
-            float(expected_s.mean()) - mean_wait_s,
-            max(time.mean_batch_size for time in times),
-        )
-        if shared:
-            self._samples.stage_times[key] = longest
-        return longest
+
+def _longest_times(
+    operator: str,
+    stations: tuple[LoadedStation, ...],
+    service_time: MeasuredSample,
+    slowdown: float,
+    full_batch_time_ratio: float,
+) -> StageTimes:
+    """Return the longest times of several stations."""
+    draws = service_time.percentile.grid.exponentials(operator_queue_key(operator))
+    times = [station_time(station, full_batch_time_ratio, draws) for station in stations]
+    pessimistic = [pessimistic_station_time(station, full_batch_time_ratio, draws) for station in stations]
+    expected_s = elementwise_max_s(times, service_time.scenarios * slowdown)
+    pessimistic_s = elementwise_max_s(pessimistic, service_time.inflated_scenarios * slowdown)
+    mean_wait_s = max(time.mean_wait_s for time in times)
+    return StageTimes(
+        np.stack([expected_s, pessimistic_s]),
+        mean_wait_s,
+        float(expected_s.mean()) - mean_wait_s,
+        max(time.mean_batch_size for time in times),
+    )
+
+
+_shared_longest_times = lru_cache(maxsize=4096)(_longest_times)
 
 
 def stations_at_target(
