@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circinus.statistics.martingale import UNLIMITED
 from circinus.statistics.mean_decision import items_until_bounded, items_until_decided, shrunk_variance
 
 
@@ -32,9 +33,25 @@ def test_few_equal_scores_prove_no_certainty() -> None:
 
 
 @given(items=st.integers(8, 1000), margin=st.floats(0.01, 0.4), width=st.floats(0.01, 0.4), variance=st.floats(0, 0.25))
-def test_a_bound_nearer_to_the_mean_needs_more_items(items: int, margin: float, width: float, variance: float) -> None:
-    needed = items_until_bounded(items, margin, width, variance, 1.0)
-    standard_error = (variance / items) ** 0.5
-    cautious = max(margin / (1 + 0.75 * standard_error / margin), standard_error / 2)
-    lowest, highest = sorted((width / cautious, (width / cautious) ** 2))
-    assert lowest * (1 - 1e-5) <= needed / items <= highest * (1 + 1e-5)
+def test_a_mean_nearer_to_its_threshold_needs_more_items(
+    items: int, margin: float, width: float, variance: float
+) -> None:
+    needed, nearer, wider = (
+        items_until_bounded(items, *distances, variance, 1.0)
+        for distances in ((margin, width), (margin / 2, width), (margin, 2 * width))
+    )
+    assert 0 < needed <= nearer
+    assert needed < wider
+    unbiased = items * items_until_decided(margin, variance, 1.0, 0.5, UNLIMITED)
+    unbiased /= items_until_decided(width, variance, 1.0, 0.5, UNLIMITED)
+    if margin > (variance / items) ** 0.5:
+        assert needed >= unbiased * (1 - 1e-9), "a measured mean that stands out seems too far"
+
+
+@given(items=st.integers(8, 1000), width=st.floats(0.01, 0.4), variance=st.floats(0.001, 0.25))
+def test_no_mean_needs_items_without_end(items: int, width: float, variance: float) -> None:
+    nearest, near, far = (
+        items_until_bounded(items, margin * (variance / items) ** 0.5, width, variance, 1.0)
+        for margin in (1e-9, 0.1, 3.0)
+    )
+    assert nearest == near > far
