@@ -22,9 +22,10 @@ from circinus.matching import (
     require_fresh,
     save_plan_set,
 )
+from circinus.matching.inline_specification import InlineSpecification
 from circinus.matching.plan_set import SCHEMA_VERSION, PlanFile
 from circinus.operators import resolve_operator
-from circinus.specification import CostSlo, LatencySlo, Query, Slos, Specification
+from circinus.specification import CostSlo, LatencySlo, Query, RecordedArrivals, Slos, Specification
 from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 from golden import check_message
 from planning_instances import everywhere, slower
@@ -361,3 +362,22 @@ def test_all_queries_as_sized_are_estimated_with_corrections(specification: Spec
     assert found.cost_usd_per_h == pytest.approx(expected.cost_usd_per_h)
     latencies_s = [[a.chosen.estimate.latency_s.value for a in m.assignments] for m in (found, plain)]
     assert latencies_s[0] > latencies_s[1]
+
+
+def test_recordings_of_a_specification_made_in_python_are_found_from_any_folder(
+    specification: Specification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another recording of this name lies in the folder of the reader."""
+    for name, times in (("writer", "1\n2\n"), ("reader", "1\n3\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "calls.csv").write_text(f"time_s\n{times}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "writer")
+    recorded = specification.queries[0].model_copy(update={"arrivals": RecordedArrivals(file="calls.csv")})
+    made = Specification.of(tuple(specification.pipelines.values()), specification.infrastructure, [recorded])
+    monkeypatch.chdir(tmp_path / "reader")
+    inline = InlineSpecification.of(made, tmp_path / "plans")
+    assert inline is not None
+    moved = inline.moved(tmp_path / "plans", tmp_path / "reader" / "copies")
+    for read in (inline.load(tmp_path / "plans" / "plan.json"), moved.load(Path("copies/plan.json"))):
+        assert (read, read.module_paths) == (made, ())
+        assert InlineSpecification.of(read, tmp_path / "plans") == inline

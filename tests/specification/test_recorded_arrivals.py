@@ -53,10 +53,12 @@ def test_texts_and_objects_look_in_the_paths_of_modules(folder: Path, monkeypatc
     queries = [query.model_copy(update={"arrivals": arrivals}) for query in read.queries]
     made = Specification.of(tuple(read.pipelines.values()), read.infrastructure, queries, module_paths=[folder])
     assert made == read
+    models = tuple(read.pipelines.values()), read.infrastructure, queries
     monkeypatch.chdir(folder)
-    assert parse_specification(made.to_yaml()) == made
+    assert parse_specification(made.to_yaml()) == made == Specification.of(*models, module_paths=[folder.parent])
+    monkeypatch.chdir(folder.parent)
     with pytest.raises(SpecError) as raised:
-        Specification.of(tuple(read.pipelines.values()), read.infrastructure, queries, module_paths=[folder.parent])
+        Specification.of(*models, module_paths=[folder.parent])
     (fault,) = raised.value.faults
     assert fault.location == "Query calls: arrivals.file"
     assert fault.found == "'traces/calls.csv', which does not exist"

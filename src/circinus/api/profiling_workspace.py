@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 Sources = Mapping[str, "MeasurementBackend"]
 
 
-def _paths(given: object) -> Sequence[AnyPath]:
+def _paths(value: object) -> Sequence[AnyPath]:
     """Return a sequence of paths.
 
     Raises:
         CircinusError: it is something else, such as a pipeline.
     """
-    if isinstance(given, Sequence) and all(isinstance(path, str | os.PathLike) for path in given):
-        return given
+    if isinstance(value, Sequence) and all(isinstance(path, str | os.PathLike) for path in value):
+        return value
     raise argument_error(
         "specification",
-        describe(given),
+        describe(value),
         "a folder, YAML files or a specification",
         "Make one of objects with `Specification.of(pipelines, infrastructure, queries)`.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -15,24 +16,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InlineSpecification:
-    """YAML documents of a specification without files, and the folders of its code."""
+    """YAML documents of a specification without files, and its folders, relative to that of the plan file."""
 
     documents: str
     module_paths: tuple[str, ...]
-    """Folders relative to that of the plan file."""
+    arrival_folders: tuple[str, ...]
 
     @classmethod
     def of(cls, specification: Specification, folder: Path) -> Self | None:
-        """Return what a plan file in `folder` has of a specification, or None if it was read from files."""
+        """Return the specification for a plan file in `folder`, or None if it was read from files."""
         if specification.sources or specification.files:
             return None
-        folders = tuple(os.path.relpath(path.resolve(), folder.resolve()) for path in specification.module_paths)
-        return cls(specification.to_yaml(), folders)
+        return cls(
+            specification.to_yaml(),
+            _relative(specification.module_paths, folder),
+            _relative(specification.arrival_folders, folder),
+        )
 
     def moved(self, source: Path, target: Path) -> Self:
         """Return the specification within a plan file that moves from one folder to another."""
-        folders = tuple(os.path.relpath((source / path).resolve(), target) for path in self.module_paths)
-        return replace(self, module_paths=folders)
+        return replace(
+            self,
+            module_paths=_relative(_resolved(self.module_paths, source), target),
+            arrival_folders=_relative(_resolved(self.arrival_folders, source), target),
+        )
 
     def load(self, plan_file: Path) -> Specification:
         """Return the specification within a plan file.
@@ -40,6 +47,15 @@ class InlineSpecification:
         Raises:
             SpecError: recorded arrivals are missing.
         """
-        folders = [(plan_file.parent / path).resolve() for path in self.module_paths]
-        specification = parse_specification(self.documents, f"{plan_file} (inline)", folders)
-        return replace(specification, locations={})  # lines of the documents are none of the plan file
+        modules, arrivals = (_resolved(paths, plan_file.parent) for paths in (self.module_paths, self.arrival_folders))
+        specification = parse_specification(self.documents, f"{plan_file} (inline)", arrivals)
+        # Lines of the documents are none of the plan file.
+        return replace(specification, module_paths=modules, arrival_folders=arrivals, locations={})
+
+
+def _relative(paths: Iterable[Path], folder: Path) -> tuple[str, ...]:
+    return tuple(os.path.relpath(path.resolve(), folder.resolve()) for path in paths)
+
+
+def _resolved(paths: Iterable[str], folder: Path) -> tuple[Path, ...]:
+    return tuple((folder / path).resolve() for path in paths)

@@ -141,6 +141,7 @@ def _specification(
         infrastructure=next((content for content in contents if isinstance(content, Infrastructure)), None),
         queries=tuple(content for content in contents if isinstance(content, Query)),
         module_paths=module_paths,
+        arrival_folders=tuple(folder.absolute() for folder in folders),
         files=tuple(file for file in files if file not in foreign_files),
         sources=sources,
         skipped_documents=tuple(skipped),

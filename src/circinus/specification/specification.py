@@ -49,6 +49,8 @@ class Specification:
     queries: tuple[Query, ...]
     module_paths: tuple[Path, ...] = field(default=(), compare=False)
     """Folders, usually those of the files, put before `sys.path` to import operators, metrics and data sets."""
+    arrival_folders: tuple[Path, ...] = field(default=(), compare=False)
+    """Search path of relative files of recorded arrivals; empty: the folder of the document."""
     files: tuple[Path, ...] = field(default=(), compare=False)
     sources: tuple[Path, ...] = field(default=(), compare=False)
     """Files and folders passed by the caller. A folder may receive more files later."""
@@ -73,18 +75,30 @@ class Specification:
             SpecError: references between the objects or recorded arrivals are invalid; lists all problems.
             CircinusError: an argument is of another type, such as a pipeline outside of a list.
         """
-        pipelines, queries = _several(pipelines, Pipeline, "pipelines"), _several(queries, Query, "queries")
-        infrastructures = () if infrastructure is None else _several([infrastructure], Infrastructure, "infrastructure")
+        pipelines = _checked(pipelines, Pipeline, "pipelines", "a list of Pipeline objects")
+        queries = _checked(queries, Query, "queries", "a list of Query objects")
+        infrastructures = (
+            ()
+            if infrastructure is None
+            else _checked([infrastructure], Infrastructure, "infrastructure", "one Infrastructure")
+        )
         models: list[Pipeline | Infrastructure | Query] = [*pipelines, *infrastructures, *queries]
         documents = [Document.of(model) for model in models]
         faults = check_references(documents)
-        documents, arrival_faults = resolve_arrival_files(documents, module_paths)
+        folders = (*map(Path, module_paths), Path())
+        documents, arrival_faults = resolve_arrival_files(documents, folders)
         if faults or arrival_faults:
             raise SpecError([*faults, *arrival_faults])
         resolved = tuple(document.content for document in documents if isinstance(document.content, Query))
         references = [reference for pipeline in pipelines for reference in pipeline.code_references]
         paths = tuple(dict.fromkeys((*module_paths, *folders_of(references))))
-        return cls({p.name: p for p in pipelines}, infrastructure, resolved, paths)
+        return cls(
+            {pipeline.name: pipeline for pipeline in pipelines},
+            infrastructure,
+            resolved,
+            paths,
+            arrival_folders=tuple(folder.absolute() for folder in folders),
+        )
 
     @property
     def metric_names(self) -> dict[str, str]:
@@ -144,21 +158,20 @@ class Specification:
         return hashlib.sha256("\n".join(contents).encode()).hexdigest()
 
 
-def _several(given: object, kind: type[_Model], argument: str) -> tuple[_Model, ...]:
+def _checked(value: object, kind: type[_Model], argument: str, expected: str) -> tuple[_Model, ...]:
     """Return the models of an argument.
 
     Raises:
         CircinusError: it is no list of them (`usage.invalid_value`).
     """
-    models = tuple(given) if isinstance(given, Iterable) and not isinstance(given, SpecModel | str | Mapping) else None
-    wrong = [given] if models is None else [model for model in models if not isinstance(model, kind)]
+    models = tuple(value) if isinstance(value, Iterable) and not isinstance(value, SpecModel | str | Mapping) else None
+    wrong = [value] if models is None else [model for model in models if not isinstance(model, kind)]
     if models is None or wrong:
-        expected = f"a list of {kind.__name__} objects" if argument.endswith("s") else f"one {kind.__name__}"
         raise CircinusError(
             f"found {describe(wrong[0])}, expected {expected}",
             code="usage.invalid_value",
             location=argument,
-            hint="Put it into a list." if isinstance(given, kind) else "",
+            hint="Put it into a list." if isinstance(value, kind) else "",
         )
     return models
 
