@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,8 @@ from circinus.matching.second_look import second_look
 from circinus.matching.settings import MATCHING
 from circinus.matching.sizing import is_doubtful
 from circinus.matching.tolerances import EQUAL_USD_PER_H
-from circinus.planning import Frontier, plan_queries
+from circinus.planning import Frontier, plan_queries, search_space
+from circinus.planning.settings import RunningLoad
 from circinus.profiling import PipelineProfile
 from circinus.specification import LatencySlo, Query, QueryPlan, SloKind, Slos, Specification
 from circinus.testing.random_instances import random_specification
@@ -46,20 +49,43 @@ def test_a_query_is_served_on_deployments_that_are_utilized_less_than_their_targ
     assert not any(other.estimate.violations(slos[name], sized=other.is_sized) for name, other in by_cost)
 
 
-def test_a_plan_too_slow_at_its_targets_is_found_where_a_cheaper_one_is_slower_still() -> None:
-    specification, profiles = random_specification(13, queries=4)
+@cache
+def _beside_others(seed: int) -> tuple[AdmissionPlanner, Query]:
+    """Return a planner of the plans of three queries, and a fourth query."""
+    specification, profiles = random_specification(seed, queries=4)
     *most, last = specification.queries
     ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
-    asked = with_slos(last, relax_slo(last.slos, SloKind.LATENCY, 0.5))
-    specification = replace(specification, queries=(*most, asked))
-    admission, after = admit_query(specification, profiles, ran, last.name)
+    return AdmissionPlanner.of(specification, profiles, ran), last
+
+
+def test_a_plan_too_slow_at_its_targets_is_found_where_a_cheaper_one_is_slower_still() -> None:
+    planner, last = _beside_others(13)
+    asked, ran = with_slos(last, relax_slo(last.slos, SloKind.LATENCY, 0.5)), planner.matching
+    specification = replace(planner.specification, queries=(*planner.specification.queries[:-1], asked))
+    admission, after = admit_query(specification, planner.profiles, ran, last.name)
     assert admission.assignment is not None
     chosen = admission.assignment.chosen
     assert not chosen.estimate.violations(asked.slos, sized=True)
-    planner = AdmissionPlanner.of(specification, profiles, ran)
     assert planner.plans.estimate_of(last.name, chosen.plan).estimate.violations(asked.slos)
     assert all(candidate.plan != chosen.plan for candidate in planner.isolated_plans(asked))
     assert [a.chosen.plan for a in after.assignments] == [*(a.chosen.plan for a in ran.assignments), chosen.plan]
+
+
+def test_admissions_of_a_query_with_other_slos_share_its_options_at_the_final_sizes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planner, last = _beside_others(13)
+    planner = planner.with_matching(planner.matching)
+    compiled, loads = search_space._compiled, list[RunningLoad | None]()
+
+    def counted(*arguments: Any) -> search_space.SearchSpace:
+        loads.append(arguments[-1])
+        return compiled(*arguments)
+
+    monkeypatch.setattr(search_space, "_compiled", counted)
+    for change in (0.0, 0.5, 1.0):
+        planner.admitted(with_slos(last, relax_slo(last.slos, SloKind.LATENCY, change)), short=True)
+    assert [load for load in loads if load is not None] == [planner.running.load]
 
 
 def _with_pins(specification: Specification, *names: str) -> Specification:

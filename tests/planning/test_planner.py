@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from circinus.errors import PlanningError
-from circinus.estimation import Estimator, merge_loads
+from circinus.estimation import Estimator, PlanCandidate, QueryEstimators, merge_loads
 from circinus.estimation.estimator import latency_percentile
 from circinus.matching import plan_all_queries
 from circinus.planning import SearchSettings, plan_queries, plan_query
+from circinus.planning.planner import sized_plans
+from circinus.planning.settings import RunningLoad
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.specification import (
     AccuracySlo,
@@ -107,6 +110,38 @@ def test_other_peoples_devices_are_not_used() -> None:
     pipeline, profile = _chain()
     frontier = plan_query(_query(), pipeline, profile, Network(_infrastructure(devices=3)))
     assert {pool for c in frontier.candidates for _, pool in c.plan.placement} == {"device0", "edge"}
+
+
+def test_candidates_for_final_sizes_fit_beside_running_plans_and_may_add_more_than_the_cost_slo() -> None:
+    """Admission decides on the cost: the share of a query may be as low as that of its busy seconds."""
+    pipeline, profile = _chain()
+    infrastructure = _infrastructure()
+    device, edge = infrastructure.pools
+
+    def sized(query: Query, running: RunningLoad, nodes: int = edge.nodes) -> tuple[PlanCandidate, ...]:
+        offered = (device.model_copy(update={"nodes": min(nodes, 1)}), edge.model_copy(update={"nodes": nodes}))
+        network = Network(infrastructure.model_copy(update={"pools": offered}))
+        estimators = QueryEstimators(query, pipeline, network)
+        return sized_plans(query, pipeline, profile, network, SearchSettings(running=running), {}, estimators)
+
+    def pools(candidates: Sequence[PlanCandidate]) -> list[set[str]]:
+        return [{pool for _, pool in candidate.plan.placement} for candidate in candidates]
+
+    query, nothing = _query(latency=LatencySlo(limit=5.0)), RunningLoad({}, {}, {})
+    plans = sized(query, nothing)
+    costs = [candidate.estimate.cost_usd_per_h for candidate in plans]
+    limit = CostSlo(limit=max(cost.lower for cost in costs))
+    assert limit.limit_usd_per_h < min(cost.upper for cost in costs)
+    priced = sized(_query(latency=LatencySlo(limit=5.0), cost=limit), nothing)
+    assert [candidate.plan for candidate in priced] == [candidate.plan for candidate in plans]
+    assert {"device0", "edge"} in pools(plans)
+    beside = pools(sized(query, RunningLoad({}, {}, {device.name: np.multiply(device.amounts, device.nodes)})))
+    assert beside
+    assert all(used == {"edge"} for used in beside)
+    path = Network(infrastructure).path("device0", "edge")
+    assert path is not None
+    assert sized(query, RunningLoad({}, dict.fromkeys(path, 0.7), {})) == ()
+    assert sized(query, nothing, nodes=0) == ()
 
 
 def test_the_cap_is_kept_and_counted() -> None:

@@ -111,14 +111,14 @@ class AdmissionPlanner:
         plans = self.plans.with_query(query)
         running = self.running.with_reestimate(plans.reestimate)
         frontier = self._frontier(query, plans, short=short) if frontier is None else frontier
-        slower: Sequence[PlanCandidate] = ()
+        unlisted: Sequence[PlanCandidate] = ()
         if only is not None:
             frontier = replace(frontier, candidates=())
         elif query.slos.latency is not None:
-            slower = plans.replan(_slower(query), self.search).candidates
+            late = plans.replan(_with_wider_limit(query), self.search).candidates
             if not short:  # what is shown of a plan is about the query's own limit
-                slower = [plans.estimate_of(query.name, candidate.plan) for candidate in slower]
-            slower = [*slower, *plans.sized_plans(query, running.load, self.search)]
+                late = tuple(plans.estimate_of(query.name, candidate.plan) for candidate in late)
+            unlisted = (*late, *plans.sized_plans(query, running.load, self.search))
         is_bounded = bool(frontier.candidates) and any(r.query == query.name for r in self.matching.rejections)
         simulations, undecided = 0, False
         confirmed, kept = None, SimulationCheck(self.matching, {})
@@ -129,7 +129,7 @@ class AdmissionPlanner:
                 running,
                 self.matching,
                 frontier,
-                extra_candidates=_further_plans(running, plans, frontier, slower, only),
+                extra_candidates=_extra_candidates(running, plans, frontier, unlisted, only),
                 near_misses=() if short or only is not None else plans.without_excluded(_near_misses(frontier)),
                 neighbours=neighbours,
                 explained=not short,
@@ -186,8 +186,8 @@ class AdmissionPlanner:
 
     def isolated_plans(self, query: Query) -> Sequence[PlanCandidate]:
         """Return the query's plans by itself, with those that may be fast enough at their final sizes only."""
-        asked = query if query.slos.latency is None else _slower(query)
-        return self.plans.with_query(query).replan(asked, self.search).candidates
+        wider = query if query.slos.latency is None else _with_wider_limit(query)
+        return self.plans.with_query(query).replan(wider, self.search).candidates
 
     def with_relaxation(self, rejection: Rejection) -> Rejection:
         """Return a rejection with the smallest relaxation of its SLOs; `unrelaxable` if it takes several or none does.
@@ -250,24 +250,25 @@ class AdmissionPlanner:
         return replace(self.specification, queries=queries)
 
 
-def _further_plans(
+def _extra_candidates(
     running: AdmissionControl,
     plans: PlanEstimates,
     frontier: Frontier,
-    slower: Sequence[PlanCandidate],
+    unlisted: Sequence[PlanCandidate],
     only: QueryPlan | None,
 ) -> Sequence[PlanCandidate]:
-    """Return plans besides the frontier's: on running deployments, and those that are late at utilization targets.
+    """Return plans besides the frontier's: on running deployments, unlisted ones, and near misses of the latency SLO.
 
-    Without the latter, the nearest plan would not be among those that are tried, and a relaxation could be tighter than
-    the bound that the rejection states.
+    Unlisted plans are late at utilization targets, or were found at the final sizes. Without the late ones, the nearest
+    plan would not be among those that are tried, and a relaxation could be tighter than the bound that the rejection
+    states.
     """
     if only is not None:
         composed = plans.on_deployments(frontier.query, only.deployments, any_latency=True)
         return [candidate for candidate in composed if candidate.plan == only]
     composed = plans.on_deployments(frontier.query, running.deployments, any_latency=True)
     late = (miss.candidate for miss in frontier.near_misses if miss.violations == _LATE)
-    return [*composed, *plans.without_excluded([*slower, *late])]
+    return [*composed, *plans.without_excluded([*unlisted, *late])]
 
 
 def _near_misses(frontier: Frontier) -> Iterable[PlanCandidate]:
@@ -278,7 +279,7 @@ def _near_misses(frontier: Frontier) -> Iterable[PlanCandidate]:
     return {plan.plan: plan for plan in (*best, *(miss.candidate for miss in frontier.near_misses))}.values()
 
 
-def _slower(query: Query) -> Query:
+def _with_wider_limit(query: Query) -> Query:
     """Return the query with a latency limit for plans that may be fast enough at their final sizes."""
     return with_slos(query, relax_slo(query.slos, SloKind.LATENCY, MATCHING.second_look_factor - 1))
 

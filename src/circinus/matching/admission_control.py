@@ -22,6 +22,7 @@ from circinus.matching.sizing import Reestimate, is_doubtful, violations, with_c
 from circinus.matching.solvers.greedy import MarginalCosts, marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning.bin_packing import pack
+from circinus.planning.resource_columns import RESOURCES
 from circinus.planning.settings import RunningLoad
 from circinus.planning.tie_order import TieKey, TieOrder
 from circinus.specification import Deployment, DirectedLink, Infrastructure, Query, Slos
@@ -159,7 +160,7 @@ class AdmissionControl:
         self.conditions = merge_loads(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._users: dict[object, list[str]] = defaultdict(list)
         self._uses: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
-        self._next: dict[Deployment, set[Deployment]] = defaultdict(set)
+        self._successors: dict[Deployment, set[Deployment]] = defaultdict(set)
         self._fractional: dict[Deployment, float] = defaultdict(float)
         self._bytes_per_s: dict[str, float] = defaultdict(float)
         for name, plan in self._plans.items():
@@ -167,27 +168,31 @@ class AdmissionControl:
                 self._users[use.deployment].append(name)
                 self._uses[use.deployment].append(use)
                 for upstream, _ in use.after:
-                    self._next[upstream].add(use.deployment)
+                    self._successors[upstream].add(use.deployment)
                 self._fractional[use.deployment] += use.fractional_replicas
             for crossing in plan.links:
                 self._users[crossing.link].append(name)
                 self._bytes_per_s[crossing.link.name] += crossing.bytes_per_s
         self._transfers_usd_per_h = sum(plan.transfer_cost_usd_per_h for plan in self._plans.values())
+        self.load = self._running_load()
+        """Load of the running plans, one object for all admissions: search spaces are kept by it."""
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
         """Running deployments."""
         return tuple(self._sized)
 
-    @cached_property
-    def load(self) -> RunningLoad:
-        """Load of the running plans."""
+    def _running_load(self) -> RunningLoad:
+        pools: dict[str, FloatArray] = defaultdict(lambda: np.zeros(len(RESOURCES)))
+        for deployment, sized in self._sized.items():
+            pools[deployment.pool] += np.multiply(sized.demand.amounts, sized.replicas)
         return RunningLoad(
             {
                 deployment: (sized.replicas, self._fractional[deployment] * deployment.allocation.utilization_target)
                 for deployment, sized in self._sized.items()
             },
             {link: traffic.offered_load for link, traffic in self.conditions.links.items()},
+            pools,
         )
 
     def prepare(self, query: Query, candidates: Sequence[PlanCandidate]) -> AdmissionProblem:
@@ -363,15 +368,15 @@ class AdmissionControl:
         for crossing in plan.links:
             link = crossing.link
             links[link] = RequestStream.merged((links[link], crossing.traffic)) if link in links else crossing.traffic
-        changed = self._and_downstream(use.deployment for use in plan.deployments)
+        changed = self._reachable(use.deployment for use in plan.deployments)
         return MergedLoad(propagate_departures(deployments, requests, changed), links)
 
-    def _and_downstream(self, deployments: Iterable[Deployment]) -> set[Deployment]:
-        """Return the deployments with all that requests reach from them: no other load depends on theirs."""
+    def _reachable(self, deployments: Iterable[Deployment]) -> set[Deployment]:
+        """Return deployments and all that are downstream of them: no other load depends on theirs."""
         reached, pending = set[Deployment](), set(deployments)
         while pending:
             reached |= pending
-            pending = set[Deployment]().union(*(self._next.get(d, ()) for d in pending)) - reached
+            pending = set[Deployment]().union(*(self._successors.get(d, ()) for d in pending)) - reached
         return reached
 
     def _reloaded(self, conditions: MergedLoad) -> list[Deployment]:

@@ -143,10 +143,10 @@ class PlanEstimates:
         return replace(frontier, candidates=self.without_excluded(frontier.candidates))
 
     def sized_plans(self, query: Query, running: RunningLoad, search: SearchSettings) -> tuple[PlanCandidate, ...]:
-        """Return plans of a query that meet its SLOs at the final sizes beside a running load (`sized_plans`)."""
+        """Return candidates for meeting a query's SLOs at the final sizes beside a running load (`sized_plans`)."""
         pipeline, profile = self._pipelines[query.pipeline], self._pipeline_profiles[query.pipeline]
-        settings = replace(search, running=running)
-        return sized_plans(query, pipeline, profile, self._network, settings, self.compiled)
+        settings, estimators = replace(search, running=running), self._estimators[query.name]
+        return sized_plans(query, pipeline, profile, self._network, settings, self.compiled, estimators)
 
     def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
         """Return the candidate's estimate under the merged load; cached by the loads that the plan meets."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.errors import PlanningError
-from circinus.estimation import PlanCandidate
+from circinus.estimation import PlanCandidate, QueryEstimators
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator
 from circinus.planning.frontier import MEASUREMENTS, Frontier
@@ -29,7 +29,7 @@ from circinus.planning.resource_columns import ResourceColumns
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.planning.tie_order import by_cost
 from circinus.profiling import MIN_ITEMS, PipelineProfile
-from circinus.specification import Network, Pipeline, Query, Specification
+from circinus.specification import Network, Pipeline, Query, SloKind, Specification
 
 _MIN_BEST_EFFORT_ITEMS = 2
 """Minimum number of items for a best-effort estimate."""
@@ -123,21 +123,25 @@ def sized_plans(
     network: Network,
     settings: SearchSettings,
     compiled: CompiledProfiles,
+    estimators: QueryEstimators,
 ) -> tuple[PlanCandidate, ...]:
-    """Return the plans that meet the SLOs at the final sizes beside `settings.running`, estimated in isolation.
+    """Return candidates for meeting the SLOs at the final sizes beside `settings.running`, estimated in isolation.
 
-    No other such plan adds less to every resource. The arguments are those of `plan_query`; a plan's deployments may
-    miss the latency SLO at their utilization targets.
+    No other such plan adds less to every resource; the plans may miss the latency SLO at their utilization targets.
+    Admission decides on them: the search neglects that several values of a request share a link, and that a query's
+    share of the cost differs from what its plan adds. The other arguments are those of `plan_query`.
+
+    Args:
+        estimators: of the query.
     """
     arrays = _compiled_arrays(query, pipeline, profile, settings, compiled)
-    if arrays is None:
+    if arrays is None or not network.pools_for(query.source):
         return ()
-    search = QuerySearch(query, pipeline, arrays, network, settings, is_near=True)
-    if not search.space.columns.pools:
-        return ()
-    plans = _affordable(search, search.cheapest())
+    search = QuerySearch(query, pipeline, arrays, network, settings, is_near=True, estimators=estimators)
+    plans = search.cheapest()
     selection = select_representatives(plans, search.space.columns, query.source, settings.max_plans)
-    return tuple(search.candidate(plans, index) for index in selection.tolist())
+    candidates = (search.candidate(plans, index) for index in selection.tolist())
+    return tuple(c for c in candidates if set(c.estimate.violations(query.slos)) <= {SloKind.LATENCY})
 
 
 CompiledProfiles = dict[tuple[str, PercentileEstimator, object, type[np.floating]], ProfileArrays]

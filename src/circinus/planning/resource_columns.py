@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from circinus.arrays import FloatArray
+from circinus.planning.settings import RunningLoad
 from circinus.specification import DirectedLink, Pool
 
 RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
@@ -26,6 +27,8 @@ class ResourceColumns:
     pools: tuple[Pool, ...]
     links: tuple[DirectedLink, ...]
     usable_link_share: float
+    running: RunningLoad | None = None
+    """Load beside which plans are searched for."""
 
     @property
     def count(self) -> int:
@@ -55,10 +58,19 @@ class ResourceColumns:
 
     @cached_property
     def capacity(self) -> FloatArray:
-        """(count,) maximum usage of a single query; infinite for columns that only the sum over queries limits."""
+        """(count,) maximum usage of a single query, less that of a running load.
+
+        It is infinite for columns that only the sum over queries limits.
+        """
         capacity = np.full(self.count, np.inf)
         for index, pool in enumerate(self.pools):
             capacity[self.dedicated(index)] = np.multiply(pool.amounts, pool.nodes)
         for index, link in enumerate(self.links):
             capacity[self.link(index)] = self.usable_link_share * link.bandwidth_bytes_per_s
-        return capacity
+        if self.running is None:
+            return capacity
+        for index, pool in enumerate(self.pools):
+            capacity[self.dedicated(index)] -= self.running.pools.get(pool.name, 0.0)
+        for index, link in enumerate(self.links):
+            capacity[self.link(index)] -= self.running.links.get(link, 0.0) * link.bandwidth_bytes_per_s
+        return np.maximum(capacity, 0.0)

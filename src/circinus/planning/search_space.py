@@ -127,7 +127,7 @@ def _compiled(
         if i != j
     }
     links = tuple(dict.fromkeys(link for path in paths.values() for link in path))
-    columns = ResourceColumns(pools, links, usable_link_share)
+    columns = ResourceColumns(pools, links, usable_link_share, running)
     transfers = [
         _transfers(producer, paths, len(sites), columns, query, arrays, running) for producer in arrays.producers
     ]

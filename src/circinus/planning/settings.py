@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from circinus.arrays import FloatArray
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.specification import Deployment, DirectedLink
 
@@ -19,6 +20,8 @@ class RunningLoad:
     """Deployment -> its replicas, and the mean number of them that are busy."""
     links: Mapping[DirectedLink, float]
     """Link -> its utilization."""
+    pools: Mapping[str, FloatArray]
+    """Pool -> amounts that its replicas use, in the order of `Pool.amounts`."""
 
 
 @dataclass(frozen=True)
