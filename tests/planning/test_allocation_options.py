@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 
 from budget import seeds, share_of
-from circinus.estimation import Estimator
+from circinus.estimation import Estimator, MergedLoad, merge_loads
 from circinus.estimation.estimator import latency_percentile
+from circinus.estimation.merged_load import replicas_for
 from circinus.planning.allocation_options import OptionTable, option_table
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.resource_columns import ResourceColumns
 from circinus.planning.search_space import compile_query
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
+from circinus.planning.settings import RunningLoad
 from circinus.specification import (
     Allocation,
     AnyArrivals,
     BurstyArrivals,
+    Deployment,
     PeriodicArrivals,
     PoissonArrivals,
     QueryPlan,
@@ -93,11 +96,8 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
     instance = random_instance(seed)
     if known != "declared":
         instance = corrected(instance) if known == "corrected" else measured_there(instance)
-    (operator,) = instance.pipeline.operators
-    pipeline = instance.pipeline.model_copy(
-        update={"operators": (operator.model_copy(update={"batch_wait_s": 0.1 * (seed % 2)}),)}
-    )
-    instance = replace(instance, pipeline=pipeline, query=instance.query.model_copy(update={"arrivals": arrivals}))
+    instance = _waiting(instance, 0.1 * (seed % 2))
+    instance = replace(instance, query=instance.query.model_copy(update={"arrivals": arrivals}))
     arrays, columns, (table,) = _tables(instance, slack_s=0.0)
     fitting = _tables(instance, slack_s=NOBODY_BEATS)[2][0].available
     compared = 0
@@ -120,6 +120,55 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
         assert table.resources[row, pool, option, columns.dedicated_cost] == pytest.approx(cost.upper)
         compared += 1
     assert compared
+
+
+@pytest.mark.parametrize("arrivals", ARRIVALS, ids=lambda arrivals: arrivals.kind)
+@pytest.mark.parametrize("seed", ONE_OPERATOR_SEEDS[: share_of(len(ONE_OPERATOR_SEEDS))])
+def test_options_at_final_sizes_are_what_the_estimator_computes(seed: int, arrivals: AnyArrivals) -> None:
+    """Every second deployment runs for a Poisson query of a third of the rate, with a replica more than it needs."""
+    instance = _waiting(random_instance(seed), 0.1 * (seed % 2))
+    query = instance.query.model_copy(update={"arrivals": arrivals})
+    other = instance.query.model_copy(update={"name": "other", "rate_per_s": instance.query.rate_per_s / 3})
+    arrays = compile_profile(instance.pipeline, instance.profile, latency_percentile(query))
+    (rows,), grid = arrays.operators, arrays.percentile.grid
+    columns = ResourceColumns(instance.network.pools_for(query.source), (), 0.7)
+    pools = {pool.name: index for index, pool in enumerate(columns.pools)}
+    running: dict[Deployment, tuple[int, float]] = {}
+    expected: list[tuple[tuple[int, int], QueryPlan, Estimator, MergedLoad]] = []
+    targets = SETTINGS.utilization_targets
+    for number, plan in enumerate(all_plans(instance, SETTINGS)):
+        pool, allocation = pools[plan.placement[0][1]], plan.allocations[0][1]
+        if columns.pools[pool].site != query.source:
+            continue
+        position, row = _row_of(arrays, plan)
+        profile = arrays.configurations[position]
+        own, its = (Estimator(q, instance.pipeline, profile, instance.network) for q in (query, other))
+        plans, replicas = [own.candidate(plan)], dict[Deployment, int]()
+        (use,) = its.candidate(plan).deployments
+        if number % 2:
+            plans.append(its.candidate(plan))
+            count = replicas_for(use.busy_replicas, allocation.utilization_target) + 1
+            running[use.deployment] = count, use.busy_replicas
+            together = sum(candidate.deployments[0].busy_replicas for candidate in plans)
+            replicas[use.deployment] = max(count, replicas_for(together, allocation.utilization_target))
+        expected.append(((row, pool), plan, own, merge_loads(plans, replicas)))
+    table = option_table(
+        rows, columns, grid, query=query, utilization_targets=targets, running=RunningLoad(running, {}, {})
+    ).of_rows(np.ones(len(rows.mean_s), dtype=np.bool_))
+    compared = 0
+    for (row, pool), plan, own, conditions in expected:
+        option = row, pool, table.allocations.index(plan.allocations[0][1])
+        if table.available[option]:
+            np.testing.assert_allclose(table.node_s[option], own.latency_s(plan, conditions, cautious=True), rtol=1e-9)
+            compared += 1
+    assert compared > 1
+
+
+def _waiting(instance: Instance, batch_wait_s: float) -> Instance:
+    """Return an instance of one operator with a time that its batches wait to fill."""
+    (operator,) = instance.pipeline.operators
+    waiting = operator.model_copy(update={"batch_wait_s": batch_wait_s})
+    return replace(instance, pipeline=instance.pipeline.model_copy(update={"operators": (waiting,)}))
 
 
 def _row_of(arrays: ProfileArrays, plan: QueryPlan) -> tuple[int, int]:

@@ -29,9 +29,6 @@ from circinus.queueing.station_model import MAX_SIMULATED, LoadedStation
 from circinus.queueing.waiting_time import gi_g_c_wait
 from circinus.specification import Allocation, OperatorSpec, Pool, Query
 
-_NO_LOAD = 1e-12
-"""Lower limit of a divisor, for operators without load."""
-
 
 @dataclass(frozen=True, eq=False)
 class OptionTable:
@@ -112,7 +109,7 @@ def option_table(
 ) -> OptionTable:
     """Return all options of one operator at the arrivals of `query`, in `pool` only if one is given.
 
-    They are at their utilization targets, or at their final sizes beside a running load.
+    Options are at their utilization targets, or at their final sizes beside a running load.
 
     Times of batched options and of arrivals that are not Poisson are missing until `OptionTable.of_rows`.
     """
@@ -125,16 +122,16 @@ def option_table(
     batch_s = rows.mean_s[:, None, None] * slowdown
     offered_load = query.rate_per_s * batch_s / batch_sizes
     mean_factor = rows.mean_factor[:, None, None]
-    if running is None or not columns.pools:
+    running_busy: FloatArray | None = None
+    if running is None:
         replicas = added = min_replicas_array(offered_load, targets)
         fractional, utilization = offered_load / targets, targets
     else:
-        present, busy = _running_replicas(rows, columns, query.pipeline, allocations, running)
-        total_load = offered_load + busy
-        replicas = np.maximum(min_replicas_array(total_load, targets), present)
-        fractional = added = replicas - present
+        running_replicas, running_busy = _running_replicas(rows, columns, query.pipeline, allocations, running)
+        total_load = offered_load + running_busy
+        replicas = np.maximum(min_replicas_array(total_load, targets), running_replicas)
+        fractional = added = replicas - running_replicas
         utilization = total_load / replicas
-        mean_factor = 1 + (mean_factor - 1) * offered_load / np.maximum(total_load, _NO_LOAD)
     resources, fitting = _resources(rows, columns, allocations, fractional, added)
     servers = np.where(fitting, replicas, 1.0)  # avoid slow computations for millions of replicas that no pool holds
     overloaded = utilization * mean_factor >= 1
@@ -156,7 +153,7 @@ def option_table(
 
     def compute(selected: BoolArray, check_time: Callable[[], None]) -> None:
         missing = available & (selected & is_missing)[:, None, None]
-        sizes = _Sizes(replicas, np.broadcast_to(utilization, batch_s.shape), is_final=running is not None)
+        sizes = _Sizes(replicas, np.broadcast_to(utilization, batch_s.shape), running_busy)
         _apply_queueing_models(node_s, missing, rows, columns, grid, query, allocations, batch_s, sizes, check_time)
         is_missing[selected] = False
 
@@ -187,8 +184,9 @@ class _Sizes:
 
     replicas: FloatArray
     utilization: FloatArray
-    is_final: bool
-    """True for final sizes, where batches fill at the actual load; false for utilization targets."""
+    running_busy: FloatArray | None
+    """Number of replicas that running plans keep busy, for final sizes, where batches fill at the actual load; None for
+    utilization targets."""
 
 
 def _apply_queueing_models(
@@ -230,10 +228,12 @@ def _apply_queueing_models(
         )
         batch_wait_s = rows.spec.batch_wait_s if len(ratios) > 1 else 0.0
         busy = query.rate_per_s * full_s / allocation.batch_size
-        if sizes.is_final:
-            servers, utilization = (float(array[row, column, option]) for array in (replicas, sizes.utilization))
-            total = traffic.within(traffic.rate_per_s * (utilization * servers / busy if busy > 0 else 1.0))
-            stations: tuple[LoadedStation, ...] = (station_load(int(servers), total, ratios, batch_wait_s),)
+        if sizes.running_busy is not None:
+            others, servers = float(sizes.running_busy[row, column, option]), int(replicas[row, column, option])
+            total = traffic.within(traffic.rate_per_s * (1 + others / busy if busy > 0 else 1.0))
+            if others > 0:  # several streams are random together
+                total = replace(total, jitter_s=None)
+            stations: tuple[LoadedStation, ...] = (station_load(servers, total, ratios, batch_wait_s),)
         else:
             stations = stations_at_target(busy, traffic, ratios, batch_wait_s, allocation.utilization_target)
         slowdown = full_s / float(rows.mean_s[row]) if rows.mean_s[row] > 0 else 0.0
