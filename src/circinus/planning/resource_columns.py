@@ -73,4 +73,4 @@ class ResourceColumns:
             capacity[self.dedicated(index)] -= self.running.pools.get(pool.name, 0.0)
         for index, link in enumerate(self.links):
             capacity[self.link(index)] -= self.running.links.get(link, 0.0) * link.bandwidth_bytes_per_s
-        return np.maximum(capacity, 0.0)
+        return np.asarray(np.maximum(capacity, 0.0))
