@@ -40,7 +40,7 @@ def repeat(text, *, size=1):
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def specification(tmp_path_factory: pytest.TempPathFactory) -> Specification:
     folder = tmp_path_factory.mktemp("application")
     (folder / "plan_file_operators.py").write_text(OPERATORS, encoding="utf-8")
@@ -59,7 +59,7 @@ def specification(tmp_path_factory: pytest.TempPathFactory) -> Specification:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plan_set(specification: Specification) -> PlanFile:
     (pipeline,) = specification.pipelines.values()
     profile = random_profile(np.random.default_rng(6), pipeline)
