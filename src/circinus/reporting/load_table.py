@@ -248,7 +248,7 @@ def _overload_text(report: LoadReport) -> str:
     if not most:
         return ""
     loads = ", ".join(f"{name} at {ratio:.0%} of its capacity" for name, ratio in most)
-    return f"overloaded at {report.load_factor:g}x load: {loads} or more, so that requests wait ever longer"
+    return f"overloaded at {report.load_factor:g}x load: {loads}, so that requests wait ever longer"
 
 
 def _disturbance_text(report: LoadReport) -> str:

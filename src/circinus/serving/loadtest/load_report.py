@@ -193,6 +193,6 @@ class LoadReport:
     engine_end_s: float | None = None
     """Seconds after the first request at which the engine ended, and the test with it; None: it did not end."""
     overloaded: Mapping[str, float] = field(default_factory=dict)
-    """Deployment -> at least how many times its capacity is asked for by the profile's service times, where that is 1
-    or more; empty for recorded arrivals."""
+    """Deployment -> its load relative to its capacity with full batches, by the profile's service times, where that is
+    1 or more; empty for recorded arrivals."""
     schema_version: int = SCHEMA_VERSION

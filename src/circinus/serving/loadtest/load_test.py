@@ -216,7 +216,7 @@ def _report(
 
 
 def _overloaded(matching: Matching, load_factor: float) -> dict[str, float]:
-    """Return the overloaded deployments; see `LoadReport`. Utilizations are those with full batches."""
+    """Return the overloaded deployments; see `LoadReport`."""
     demand_ratios = {sized.deployment.name: sized.utilization * load_factor for sized in matching.deployments}
     return {name: ratio for name, ratio in demand_ratios.items() if ratio >= 1}
 
