@@ -10,9 +10,9 @@ from .estimate import ReplicaDemand as ReplicaDemand
 from .estimate import SloProbabilities as SloProbabilities
 from .estimate import StageEstimate as StageEstimate
 from .estimator import Estimator as Estimator
-from .estimator import QueryEstimators as QueryEstimators
 from .merged_load import DeploymentLoad as DeploymentLoad
 from .merged_load import MergedLoad as MergedLoad
 from .merged_load import merge_loads as merge_loads
 from .merged_load import replicas_for as replicas_for
+from .query_estimators import QueryEstimators as QueryEstimators
 from .traffic import RequestStream as RequestStream

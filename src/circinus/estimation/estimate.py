@@ -171,3 +171,11 @@ class PlanCandidate:
     """Usages in topological order of the operators."""
     links: tuple[LinkUse, ...]
     transfer_cost_usd_per_h: float
+    parts: tuple[PlanCandidate, ...] = ()
+    """Estimates of the parts of a split plan, each at its share of the requests, in the order of `QueryPlan.parts`;
+    empty if the plan is not split."""
+
+    @property
+    def unsplit(self) -> tuple[PlanCandidate, ...]:
+        """The parts, or the candidate itself if its plan is not split."""
+        return self.parts or (self,)

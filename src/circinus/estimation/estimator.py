@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -26,7 +25,6 @@ from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
 from circinus.profiling import ConfigurationProfile
 from circinus.specification import (
-    Configuration,
     Deployment,
     LatePolicy,
     Network,
@@ -329,40 +327,6 @@ class Estimator:
                     code="plan.unknown_pool",
                     location=f"query {self._query.name}",
                 )
-
-
-class QueryEstimators:
-    """Estimators of one query, one for each configuration, which share the latencies of equal stages and transfers."""
-
-    def __init__(
-        self,
-        query: Query,
-        pipeline: Pipeline,
-        network: Network,
-        *,
-        usable_link_share: float = USABLE_LINK_SHARE,
-        population: int | None = None,
-        samples: MeasuredSamples | None = None,
-    ) -> None:
-        """Set what all estimators have in common; see `Estimator`."""
-        self._create = partial(
-            Estimator,
-            query,
-            pipeline,
-            network=network,
-            usable_link_share=usable_link_share,
-            population=population,
-            samples=samples,
-        )
-        self._estimators: dict[Configuration, Estimator] = {}
-
-    def of(self, profile: ConfigurationProfile) -> Estimator:
-        """Return the estimator of a configuration."""
-        estimator = self._estimators.get(profile.configuration)
-        if estimator is None:
-            template = next(iter(self._estimators.values()), None)
-            estimator = self._estimators[profile.configuration] = self._create(profile, template=template)
-        return estimator
 
 
 def _multiple_value_caveats(links: tuple[LinkUse, ...], latency_s: float) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice, product
 
 from circinus.errors import PlanningError
-from circinus.estimation import Estimator, MergedLoad, PlanCandidate, QueryEstimators
+from circinus.estimation import MergedLoad, PlanCandidate, QueryEstimators
 from circinus.estimation.latest_start import latest_starts_s
 from circinus.matching.plan_set import Assignment, Matching, SizedDeployment
 from circinus.matching.settings import MATCHING
@@ -159,8 +159,7 @@ class PlanEstimates:
         if key not in self._reestimated:
             if len(self._reestimated) >= MATCHING.max_cached_estimates:
                 self._reestimated.clear()
-            estimator = self._estimator(candidate.query, candidate.plan.configuration)
-            self._reestimated[key] = estimator.candidate(candidate.plan, conditions)
+            self._reestimated[key] = self._estimated(candidate.query, candidate.plan, conditions)
         return self._reestimated[key]
 
     def estimate_of(self, query: str, plan: QueryPlan) -> PlanCandidate:
@@ -169,14 +168,19 @@ class PlanEstimates:
         Raises:
             PlanningError: the query or the plan's configuration has no profile, or the query alone overloads a link.
         """
-        if query not in self._queries or (plan.pipeline, plan.configuration) not in self._profiles:
+        unprofiled = [
+            part.plan.configuration
+            for part in plan.parts
+            if query not in self._queries or (plan.pipeline, part.plan.configuration) not in self._profiles
+        ]
+        if unprofiled:
             raise PlanningError(
-                f"no profile of the plan's configuration {plan.configuration}",
+                f"no profile of the plan's configuration {unprofiled[0]}",
                 code="plan.unprofiled_configuration",
                 location=f"query {query}",
                 hint="Run `circinus plan` again.",
             )
-        return self._estimator(query, plan.configuration).candidate(plan)
+        return self._estimated(query, plan)
 
     def with_latest_starts(self, matching: Matching) -> Matching:
         """Return the matching with the latest starts of all plans and rungs whose configuration has a profile."""
@@ -190,7 +194,8 @@ class PlanEstimates:
                 return candidate
             starts_s = latest_starts_s(query, self._pipelines[plan.pipeline], plan, profile, self._network)
             stages = tuple(replace(stage, latest_start_s=starts_s[stage.operator]) for stage in estimate.stages)
-            return replace(candidate, estimate=replace(estimate, stages=stages))
+            parts = tuple(map(added, candidate.parts))
+            return replace(candidate, estimate=replace(estimate, stages=stages), parts=parts)
 
         ladder = assignment.ladder
         if ladder is not None:
@@ -273,14 +278,15 @@ class PlanEstimates:
         key = (query.name, plan)
         if key not in self._isolated_estimates:
             try:
-                candidate = self._estimator(query.name, plan.configuration).candidate(plan)
+                candidate = self._estimated(query.name, plan)
             except PlanningError:
                 candidate = None
             self._isolated_estimates[key] = candidate
         return self._isolated_estimates[key]
 
-    def _estimator(self, query: str, configuration: Configuration) -> Estimator:
-        return self._estimators[query].of(self._profiles[self._queries[query].pipeline, configuration])
+    def _estimated(self, query: str, plan: QueryPlan, conditions: MergedLoad | None = None) -> PlanCandidate:
+        pipeline = self._queries[query].pipeline
+        return self._estimators[query].candidate(plan, lambda c: self._profiles[pipeline, c], conditions)
 
     def _query_estimators(self, query: Query) -> QueryEstimators:
         return QueryEstimators(

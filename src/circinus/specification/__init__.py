@@ -27,7 +27,7 @@ from circinus.specification.infrastructure import (
 )
 from circinus.specification.loader import load_specification, parse_specification
 from circinus.specification.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline, Population
-from circinus.specification.plan import Allocation, Configuration, Deployment, KnobValues, QueryPlan
+from circinus.specification.plan import Allocation, Configuration, Deployment, KnobValues, PlanShare, QueryPlan
 from circinus.specification.query import LatePolicy, PinnedKnob, PinnedOperator, Query
 from circinus.specification.slo import AccuracySlo, CostSlo, LatencySlo, Slo, SloKind, Slos
 from circinus.specification.specification import Specification
@@ -56,6 +56,7 @@ __all__ = [
     "PinnedKnob",
     "PinnedOperator",
     "Pipeline",
+    "PlanShare",
     "PoissonArrivals",
     "Pool",
     "Population",

@@ -79,6 +79,9 @@ class OperatorSpec(SpecModel):
         Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(require_unique("tier")), OneOrMany()] | None
     ) = None
     """Tiers on which the operator may run, for instance `[device, edge]` for privacy; default all."""
+    split: Flag = True
+    """Whether the requests of a query may be divided among several deployments of the operator. With `false`, all
+    requests of a query go to the same deployment, for instance as its replicas remember earlier ones."""
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from circinus.specification.base_model import Scalar
 
@@ -72,8 +72,25 @@ class Allocation:
 
 
 @dataclass(frozen=True)
+class PlanShare:
+    """A share of a query's requests, and the plan of these requests, which is not split."""
+
+    share: float
+    """In (0, 1]."""
+    plan: QueryPlan
+
+
+_SHARE_DIGITS = 4
+"""Digits of the shares of a split plan."""
+
+
+@dataclass(frozen=True)
 class QueryPlan:
-    """Plan of one query: configuration, placement and allocation."""
+    """Plan of one query: configuration, placement and allocation.
+
+    A split plan divides the requests among several plans. Its own configuration, placement and allocations are those of
+    the largest share; `parts` are all.
+    """
 
     pipeline: str
     configuration: Configuration
@@ -81,6 +98,43 @@ class QueryPlan:
     """(operator, pool), sorted by operator."""
     allocations: tuple[tuple[str, Allocation], ...]
     """(operator, allocation), sorted by operator."""
+    others: tuple[PlanShare, ...] = ()
+    """Smaller shares of the requests with plans of their own, in descending order; empty if the plan is not split."""
+
+    @classmethod
+    def split(cls, parts: Iterable[PlanShare]) -> QueryPlan:
+        """Return the plan that divides the requests among the plans of `parts`, in proportion to their shares.
+
+        Equal plans are merged, and shares are rounded to 0.0001. Parts whose share rounds to 0 are left out.
+
+        Args:
+            parts: of one query, none of them split; at least one with a positive share.
+        """
+        shares: dict[QueryPlan, float] = {}
+        for part in parts:
+            shares[part.plan] = shares.get(part.plan, 0.0) + part.share
+        total = sum(shares.values())
+        ordered = sorted(shares.items(), key=lambda entry: (-entry[1], entry[0].sort_key))
+        first, *others = (PlanShare(round(share / total, _SHARE_DIGITS), plan) for plan, share in ordered)
+        return replace(first.plan, others=tuple(part for part in others if part.share > 0))
+
+    @property
+    def parts(self) -> tuple[PlanShare, ...]:
+        """All shares of the requests with their plans, in descending order; one of 1 if the plan is not split."""
+        if not self.others:
+            return (PlanShare(1.0, self),)
+        first = round(1.0 - sum(part.share for part in self.others), _SHARE_DIGITS)
+        return (PlanShare(first, replace(self, others=())), *self.others)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the requests are divided among several plans."""
+        return bool(self.others)
+
+    @property
+    def sort_key(self) -> tuple[Configuration, tuple[tuple[str, str], ...], tuple[tuple[str, Allocation], ...]]:
+        """Key of a total order of the plans of a pipeline that are not split."""
+        return self.configuration, self.placement, self.allocations
 
     def pool_of(self, operator: str) -> str:
         """Return the name of the pool of `operator`."""
@@ -102,8 +156,9 @@ class QueryPlan:
 
     @property
     def deployments(self) -> list[Deployment]:
-        """Deployments of all operators under this plan."""
-        return [self.deployment_of(operator) for operator, _ in self.placement]
+        """Distinct deployments of all operators under all parts of this plan."""
+        plans = [part.plan for part in self.parts]
+        return list(dict.fromkeys(plan.deployment_of(operator) for plan in plans for operator, _ in plan.placement))
 
 
 @dataclass(frozen=True, order=True)

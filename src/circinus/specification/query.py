@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from circinus.specification.arrivals import Arrivals, PeriodicArrivals, PoissonArrivals
-from circinus.specification.base_model import Count, Name, Number, ScalarValue, SpecModel
+from circinus.specification.base_model import Count, Flag, Name, Number, ScalarValue, SpecModel
 from circinus.specification.diagnostics import Issue
 from circinus.specification.document_validators import validate_pins
 from circinus.specification.shorthands import KeyedByName
@@ -79,6 +79,10 @@ class Query(SpecModel):
     """Priority class. Queries of a higher priority are served first, regardless of weights."""
     tenant: Name | None = None
     """Owner of the query: one of the infrastructure's tenants."""
+    split: Flag = True
+    """Whether the requests may be divided among several plans, for instance a large model for some of them."""
+    accuracy_of: Literal["mean", "each"] = "mean"
+    """What the accuracy SLO holds for if requests are divided: the mean over all requests, or each plan."""
     pin: Annotated[tuple[PinnedOperator, ...], KeyedByName(main="pool")] | None = None
     """Fixed parts of the plan by operator; in YAML a mapping from the operator's name to its pool, or to `pool` and
     `knobs`. A query with a pin, even an empty one, must be served."""

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from budget import seeds
+from circinus.errors import PlanningError
+from circinus.estimation import PlanCandidate, QueryEstimators, merge_loads
+from circinus.estimation.merged_load import ArrivalModel
+from circinus.estimation.split_traffic import thinned
+from circinus.planning.settings import DEFAULT_SETTINGS
+from circinus.specification import BurstyArrivals, Deployment, PeriodicArrivals, PlanShare, Query, QueryPlan
+from planning_instances import Instance, all_plans, random_instance
+
+
+def _split(seed: int, accuracy_of: str = "mean") -> tuple[Instance, QueryEstimators, PlanCandidate]:
+    """Return a random instance with a random split plan of two or three parts that overloads nothing."""
+    rng = np.random.default_rng(seed)
+    instance = random_instance(seed)
+    query = instance.query.model_copy(update={"rate_per_s": 0.1, "accuracy_of": accuracy_of})
+    estimators = QueryEstimators(query, instance.pipeline, instance.network)
+    plans = list(islice(all_plans(instance, DEFAULT_SETTINGS), 2000))
+    profiles = {measured.configuration: measured for measured in instance.profile.configurations}
+    while True:
+        drawn = [plans[index] for index in rng.choice(len(plans), size=int(rng.integers(2, 4)))]
+        plan = QueryPlan.split(PlanShare(float(rng.uniform(0.1, 1.0)), part) for part in drawn)
+        try:
+            candidate = estimators.candidate(plan, profiles.__getitem__)
+        except PlanningError:
+            continue
+        if plan.is_split:
+            return instance, estimators, candidate
+
+
+@pytest.mark.parametrize("seed", seeds(12))
+def test_a_split_plan_uses_what_its_parts_use_and_is_as_accurate_as_their_mixture(seed: int) -> None:
+    _, _, candidate = _split(seed)
+    shares = [part.share for part in candidate.plan.parts]
+    assert sum(shares) == pytest.approx(1.0)
+    assert shares == sorted(shares, reverse=True)
+    for bound in ("lower", "value", "upper"):
+        mixture = sum(
+            share * getattr(part.estimate.accuracy, bound) for share, part in zip(shares, candidate.parts, strict=True)
+        )
+        assert getattr(candidate.estimate.accuracy, bound) == pytest.approx(mixture)
+    busy: dict[Deployment, float] = {}
+    for part in candidate.parts:
+        for use in part.deployments:
+            busy[use.deployment] = busy.get(use.deployment, 0.0) + use.busy_replicas
+    assert {use.deployment: use.busy_replicas for use in candidate.deployments} == pytest.approx(busy)
+    assert set(busy) == set(candidate.plan.deployments)
+    for use in candidate.deployments:
+        assert sum(share for _, share in use.after) == pytest.approx(1.0 if use.after else 0.0)
+    sent = sum(use.bytes_per_s for part in candidate.parts for use in part.links)
+    assert sum(use.bytes_per_s for use in candidate.links) == pytest.approx(sent)
+
+
+@pytest.mark.parametrize("seed", seeds(12))
+def test_the_latency_of_a_split_plan_is_between_those_of_its_parts(seed: int) -> None:
+    _, _, candidate = _split(seed)
+    latencies = [part.estimate.latency_s for part in candidate.parts]
+    mixed = candidate.estimate.latency_s
+    assert mixed.upper == max(latency.upper for latency in latencies)
+    assert min(latency.value for latency in latencies) <= mixed.value * 1.1
+    assert mixed.value <= mixed.upper
+
+
+@pytest.mark.parametrize("seed", seeds(8))
+def test_a_split_into_equal_plans_is_not_split(seed: int) -> None:
+    _, _, candidate = _split(seed)
+    plan = candidate.plan.parts[0].plan
+    assert QueryPlan.split([PlanShare(0.4, plan), PlanShare(0.6, plan)]) == plan
+
+
+@pytest.mark.parametrize("seed", seeds(8))
+def test_the_parts_of_a_split_plan_load_their_deployments_as_one_query_does(seed: int) -> None:
+    _, _, candidate = _split(seed)
+    whole, apart = merge_loads([candidate]), merge_loads(candidate.parts)
+    assert set(whole.deployments) == set(apart.deployments)
+    assert set(whole.links) == set(apart.links)
+    for deployment, load in whole.deployments.items():
+        assert load.busy_replicas == pytest.approx(apart.deployments[deployment].busy_replicas)
+        assert load.traffic.rate_per_s == pytest.approx(apart.deployments[deployment].traffic.rate_per_s)
+
+
+def test_the_accuracy_of_each_part_counts_if_the_query_says_so() -> None:
+    _, _, candidate = _split(3, "each")
+    assert candidate.estimate.accuracy.lower == min(part.estimate.accuracy.lower for part in candidate.parts)
+
+
+def test_a_share_of_bursty_requests_has_the_same_bursts() -> None:
+    query = Query(name="q", pipeline="p", source="s", rate="10/s", arrivals=BurstyArrivals(peak=4))
+    model, whole = ArrivalModel.of(thinned(query, 0.3)).modulation, ArrivalModel.of(query).modulation
+    assert model is not None
+    assert whole is not None
+    assert model.rates_per_s == pytest.approx([0.3 * rate for rate in whole.rates_per_s])
+    assert model.durations_s == pytest.approx(whole.durations_s)
+    periodic = query.model_copy(update={"arrivals": PeriodicArrivals()})
+    assert ArrivalModel.of(thinned(periodic, 0.5)).jitter_s is None
