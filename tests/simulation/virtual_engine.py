@@ -94,7 +94,9 @@ def served(
                     await running[deployment].scale_up(replicas[deployment])
         router = EmulatedRouter(loop)
         router.dispatchers = {deployment.name: runtime.dispatcher for deployment, runtime in running.items()}
-        router.routes = {one.query.name: _compiled(number, one, network, running) for number, one in enumerate(planned)}
+        router.routes = {
+            one.query.name: [_compiled(number, one, network, running)] for number, one in enumerate(planned)
+        }
 
         async def submit(query: str, item: int, input_bytes: float, latency_s: FloatArray, index: int) -> None:
             try:

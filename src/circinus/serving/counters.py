@@ -61,6 +61,11 @@ class RequestCounters:
         """Count a received request."""
         self._counts.setdefault(query, _Counts()).received += 1
 
+    def received(self, query: str) -> int:
+        """Return the number of received requests."""
+        counts = self._counts.get(query)
+        return 0 if counts is None else counts.received
+
     def answered(self, query: str, latency_s: float) -> None:
         """Count an answered request."""
         counts = self._counts[query]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 
 from circinus.errors import ServingError
 from circinus.estimation import PlanCandidate
 from circinus.matching import Matching, SizedDeployment
-from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteShare, RouteStage
 from circinus.serving.settings import SERVING
 from circinus.specification import (
     BurstyArrivals,
@@ -72,7 +73,10 @@ def build_desired_state(
                 queries[assignment.query],
                 candidate.plan,
                 specification.pipelines[candidate.plan.pipeline],
-                {stage.operator: stage.latest_start_s for stage in candidate.estimate.stages},
+                *(
+                    {stage.operator: stage.latest_start_s for stage in part.estimate.stages}
+                    for part in candidate.unsplit
+                ),
                 peak=peak,
                 audited_share=audited_share,
             )
@@ -88,8 +92,7 @@ def build_route(
     query: Query,
     plan: QueryPlan,
     pipeline: Pipeline,
-    latest_starts_s: Mapping[str, float | None] | None = None,
-    *,
+    *latest_starts_s: Mapping[str, float | None],
     peak: float = 1.0,
     audited_share: float = 0.0,
 ) -> Route:
@@ -99,29 +102,40 @@ def build_route(
         query: the query.
         plan: its plan.
         pipeline: its pipeline.
-        latest_starts_s: operator -> latest start (`circinus.estimation.latest_start`); by default there are none.
+        latest_starts_s: operator -> latest start (`circinus.estimation.latest_start`), for each part of the plan; by
+            default there are none.
         peak: see `build_desired_state`.
         audited_share: see `build_desired_state`.
     """
-    starts_s = {operator: start_s for operator, start_s in (latest_starts_s or {}).items() if start_s != math.inf}
+    main, *others = (
+        RouteShare(part.share, _stages(part.plan, pipeline, starts_s))
+        for part, starts_s in zip(plan.parts, chain(latest_starts_s, repeat({})), strict=False)
+    )
     return Route(
         query=query.name,
         pipeline=pipeline.name,
         source=query.source,
-        stages=tuple(
-            RouteStage(
-                operator=operator.name,
-                after=operator.after,
-                deployment=plan.deployment_of(operator.name),
-                prefix=prefix_configuration(pipeline, plan.configuration, operator.name),
-                latest_start_s=starts_s.get(operator.name),
-            )
-            for operator in pipeline.topological_order()
-        ),
+        stages=main.stages,
         sinks=pipeline.sinks(),
         late=query.late,
         rate_limit_per_s=SERVING.admission_headroom * query.rate_per_s * max(peak, _burst_factor(query)),
         audit_rate=audited_share,
+        others=tuple(others),
+    )
+
+
+def _stages(plan: QueryPlan, pipeline: Pipeline, starts_s: Mapping[str, float | None]) -> tuple[RouteStage, ...]:
+    """Return the stages of a plan that is not split."""
+    finite_s = {operator: start_s for operator, start_s in starts_s.items() if start_s != math.inf}
+    return tuple(
+        RouteStage(
+            operator=operator.name,
+            after=operator.after,
+            deployment=plan.deployment_of(operator.name),
+            prefix=prefix_configuration(pipeline, plan.configuration, operator.name),
+            latest_start_s=finite_s.get(operator.name),
+        )
+        for operator in pipeline.topological_order()
     )
 
 

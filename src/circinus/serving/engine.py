@@ -64,14 +64,29 @@ class RouteStage:
 
 
 @dataclass(frozen=True)
+class RouteShare:
+    """Share of a query's requests, and the stages that these requests pass."""
+
+    share: float
+    """In (0, 1]."""
+    stages: tuple[RouteStage, ...]
+    """Stages in topological order."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """Configuration of the pipeline."""
+        return Configuration.of({stage.operator: stage.prefix[stage.operator] for stage in self.stages})
+
+
+@dataclass(frozen=True)
 class Route:
-    """Path of the requests of one query: a DAG over deployments."""
+    """Path of the requests of one query: a DAG over deployments, or several that divide the requests."""
 
     query: str
     pipeline: str
     source: str
     stages: tuple[RouteStage, ...]
-    """Stages in topological order."""
+    """Stages in topological order; of a split route those of its largest share."""
     sinks: tuple[str, ...]
     late: LatePolicy = LatePolicy.ANSWER
     """Treatment of requests that wait beyond the latest start of a stage."""
@@ -79,11 +94,24 @@ class Route:
     """Admission limit of client entries, in requests per second; None for no limit."""
     audit_rate: float = 0.0
     """Fraction of answered requests to keep for `AuditableEngine.drain_audits`, sampled deterministically."""
+    others: tuple[RouteShare, ...] = ()
+    """Smaller shares of the requests, which pass other deployments; empty if the route is not split. Each request takes
+    one part, by `circinus.queueing.split_sequence`."""
+
+    @property
+    def parts(self) -> tuple[RouteShare, ...]:
+        """All shares of the requests with their stages, as in `QueryPlan.parts`; one of 1 if the route is not split."""
+        return (RouteShare(1.0 - sum(part.share for part in self.others), self.stages), *self.others)
+
+    @property
+    def all_stages(self) -> tuple[RouteStage, ...]:
+        """Distinct stages of all parts."""
+        return tuple(dict.fromkeys(stage for part in self.parts for stage in part.stages))
 
     @property
     def configuration(self) -> Configuration:
-        """Configuration of the pipeline."""
-        return Configuration.of({stage.operator: stage.prefix[stage.operator] for stage in self.stages})
+        """Configuration of the pipeline; of a split route that of its largest share."""
+        return self.parts[0].configuration
 
 
 @dataclass(frozen=True)
@@ -127,6 +155,8 @@ class ResponseTimings:
     """Name of a directed link -> bytes sent over it."""
     wait_s: Mapping[str, float] = field(default_factory=dict)
     """Operator -> seconds in its queue, in its batch and on the way to and from the replica."""
+    part: int = 0
+    """Index of the part of a split route (`Route.parts`) that the request took."""
 
     def outside_s(self, inputs: Mapping[str, Sequence[str]]) -> float:
         """Return seconds on links and in routers: the latency less the longest path of operators' times.

@@ -16,8 +16,8 @@ def validate_state(desired: DesiredState) -> None:
     """Raise an error if a state contradicts itself.
 
     Raises:
-        ServingError: a deployment is duplicated or has no replicas, a pool is unknown, or a route uses a deployment
-            that is not in the state.
+        ServingError: a deployment is duplicated or has no replicas, a pool is unknown, a route uses a deployment that
+            is not in the state, or the shares of a split route do not add up to 1.
     """
     pools = {pool.name for pool in desired.infrastructure.pools}
     deployments = set()
@@ -47,7 +47,13 @@ def validate_state(desired: DesiredState) -> None:
                 "the query has two routes", code="route.duplicate_query", location=f"query {route.query}"
             )
         queries.add(route.query)
-        for stage in route.stages:
+        if min(part.share for part in route.parts) <= 0:
+            raise ServingError(
+                f"the shares of the route must be positive and sum to 1, got {[part.share for part in route.parts]}",
+                code="route.invalid_shares",
+                location=f"query {route.query}",
+            )
+        for stage in route.all_stages:
             if stage.deployment not in deployments:
                 raise ServingError(
                     f"the route uses {stage.deployment.name}, which is not deployed",
@@ -56,9 +62,11 @@ def validate_state(desired: DesiredState) -> None:
                 )
 
 
-SCHEMA_VERSION = 4
-_READABLE_VERSIONS = (2, 3, SCHEMA_VERSION)
+SCHEMA_VERSION = 5
+_READABLE_VERSIONS = (2, 3, 4, SCHEMA_VERSION)
 """Schema versions that can be read: fields of later versions have a default."""
+_UNSPLIT_VERSION = 4
+"""Schema version of states without a split route, which have no field of a later version."""
 _RENAMED_ROUTE_FIELDS = {"admitted_per_s": "rate_limit_per_s", "audited_share": "audit_rate"}
 """Field of a route up to version 3 -> current field."""
 
@@ -67,7 +75,8 @@ _ADAPTER = TypeAdapter(DesiredState)
 
 def state_to_json(desired: DesiredState) -> str:
     """Return the JSON document of a state, the inverse of `state_from_json`."""
-    document = {"schema_version": SCHEMA_VERSION, "state": _ADAPTER.dump_python(desired, mode="json")}
+    version = SCHEMA_VERSION if any(route.others for route in desired.routes) else _UNSPLIT_VERSION
+    document = {"schema_version": version, "state": _plain_data(desired)}
     return json.dumps(document, indent=1)
 
 
@@ -87,7 +96,7 @@ def state_from_json(text: str) -> DesiredState:
                 hint="Use the same version of Circinus for client and engine.",
             )
         state = document["state"]
-        for route in state["routes"] if version < SCHEMA_VERSION else ():
+        for route in state["routes"] if version < _UNSPLIT_VERSION else ():
             for old, new in _RENAMED_ROUTE_FIELDS.items():
                 if old in route:
                     route[new] = route.pop(old)
@@ -103,7 +112,16 @@ def state_fingerprint(desired: DesiredState) -> str:
     the routes, in any order. Excludes the paths, which may be relative or absolute.
     """
     read_back = state_from_json(state_to_json(desired))  # normalizes numbers: 1 and 1.0 CPUs are equal
-    content = _ADAPTER.dump_python(read_back, mode="json", exclude={"module_paths", "recordings"})
+    content = _plain_data(read_back, exclude={"module_paths", "recordings"})
     for field in ("deployments", "routes"):
         content[field] = sorted(json.dumps(entry, sort_keys=True) for entry in content[field])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _plain_data(desired: DesiredState, exclude: set[str] | None = None) -> dict[str, Any]:
+    """Return a state as plain data; routes that are not split have no `others`."""
+    content: dict[str, Any] = _ADAPTER.dump_python(desired, mode="json", exclude=exclude)
+    for route in content["routes"]:
+        if not route["others"]:
+            del route["others"]
+    return content

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from circinus.profiling import Recordings, record_for_replay
-from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteShare, RouteStage
 from circinus.specification import (
     Allocation,
     Configuration,
@@ -103,6 +103,13 @@ def route(query: str, *steps: StageSpec) -> Route:
         ),
         sinks=tuple(step.operator for step in steps if step.operator not in consumed),
     )
+
+
+def split_route(query: str, *parts: tuple[float, Sequence[StageSpec]]) -> Route:
+    """Return a route with the share and the stages of each part, whose sinks are equal."""
+    routes = [route(query, *steps) for _, steps in parts]
+    _, *others = (RouteShare(share, part.stages) for (share, _), part in zip(parts, routes, strict=True))
+    return replace(routes[0], others=tuple(others))
 
 
 def limited(given: Route, latest_start_s: float | None, *, drops: bool = False) -> Route:

@@ -35,11 +35,12 @@ from circinus.testing.engine_driver import (
     wait_until,
 )
 from circinus.testing.operators import signal_barrier
+from circinus.testing.split_conformance import SplitConformance
 
 __all__ = ["EngineConformance", "ask", "is_alive", "respond", "run_async_test", "wait_until"]
 
 
-class EngineConformance(StatusConformance):
+class EngineConformance(StatusConformance, SplitConformance):
     """Base class of an engine's tests. They define the fixture `engine`: mode `real`, without deployments."""
 
     # -- routes --

@@ -31,6 +31,8 @@ class FakeEngine:
     stage: str = ""
     """Operator that the seconds are reported for; empty: none."""
     link_bytes: Mapping[str, float] = field(default_factory=dict)
+    part: Callable[[Request], int] = lambda request: 0
+    """Index of the part of a split route that answers a request."""
     mode: Mode = Mode.REAL
     nodes: dict[str, int] = field(default_factory=dict)
     """Pool -> live nodes; a pool without nodes has no replicas. Empty: nodes are not reported."""
@@ -70,7 +72,8 @@ class FakeEngine:
         if self.fails(request):
             raise ServingError(f"item {request.item_key} is bad", code=self.error_code)
         stage_s = {self.stage: service_s} if self.stage else {}
-        return Response(self.answer(request), ResponseTimings(loop.time() - begin_s, stage_s, stage_s, self.link_bytes))
+        timings = ResponseTimings(loop.time() - begin_s, stage_s, stage_s, self.link_bytes, part=self.part(request))
+        return Response(self.answer(request), timings)
 
     async def status(self) -> EngineStatus:
         """Implement `Engine.status`."""

@@ -16,6 +16,7 @@ from circinus.errors import ServingError
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import arrival_process
 from circinus.queueing.event_arrays import VisitDepartures
+from circinus.queueing.split_sequence import split_part
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response, ServedBatch
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import DesiredDeployment, QueryStatus, Route
@@ -108,16 +109,31 @@ class _ServedBatches:
         return int((start_s > now_s).sum())
 
 
+@dataclass(frozen=True, eq=False)
+class _SimulatedPart:
+    """Part of a plan, whose requests are those of a simulated query."""
+
+    index: int
+    """Index of the simulated query."""
+    deployments: tuple[Deployment, ...]
+    requests: IntArray
+    """(n,) indexes of its requests among those of the query."""
+
+
+_RouteKey = tuple[str, tuple[tuple[float, tuple[Deployment, ...]], ...]]
+"""Query, and share and deployments of each part of its route."""
+
+
 @dataclass(eq=False)
 class _Phase:
-    """Period with constant deployments, with a simulated query for each plan that these deployments can serve."""
+    """Period with constant deployments, with simulated queries for each plan that these deployments can serve."""
 
     desired: DesiredState
     start_s: float
     """Time from which requests may enter."""
     simulation: Simulation
-    variants: dict[tuple[str, tuple[Deployment, ...]], int]
-    """(query, deployments of a plan) -> index of the simulated query."""
+    variants: dict[_RouteKey, tuple[_SimulatedPart, ...]]
+    """Route -> its parts."""
     served: _ServedBatches
 
 
@@ -134,8 +150,8 @@ class _QueryRequests:
     dropped: int = 0
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_LATENCIES))
     """Latencies of recent requests; infinite for dropped and NaN for failed requests."""
-    in_flight: list[tuple[_Phase, int, IntArray]] = field(default_factory=list)
-    """(phase, index of its simulated query, indexes of requests)"""
+    in_flight: list[tuple[_Phase, _SimulatedPart, IntArray]] = field(default_factory=list)
+    """(phase, part of a plan, indexes of requests)"""
 
     def fail(self, count: int) -> None:
         self.failed += count
@@ -203,9 +219,8 @@ class SimulatedEngine:
         """Remove all nodes of a pool, and fail the requests in flight that use it."""
         self._lost.add(pool)
         for query in self._queries.values():
-            for phase, index, requests in query.in_flight:
-                deployments = next(key[1] for key, value in phase.variants.items() if value == index)
-                if any(deployment.pool == pool for deployment in deployments):
+            for _, part, requests in query.in_flight:
+                if any(deployment.pool == pool for deployment in part.deployments):
                     query.fail(len(requests))
                     query.in_flight = [entry for entry in query.in_flight if entry[2] is not requests]
 
@@ -277,23 +292,29 @@ class SimulatedEngine:
     def _phase(self, desired: DesiredState, start_s: float) -> _Phase:
         replicas = _sizes(desired)
         planned: list[PlannedQuery] = []
-        variants: dict[tuple[str, tuple[Deployment, ...]], int] = {}
+        variants: dict[_RouteKey, tuple[_SimulatedPart, ...]] = {}
         requests: list[Requests] = []
         for query in self._specification.queries:
             pipeline = self._specification.pipelines[query.pipeline]
             order = [operator.name for operator in pipeline.topological_order()]
             for plan in self._plans.get(query.name, []):
-                deployments = tuple(plan.deployment_of(name) for name in order)
-                if query.name not in self._queries or not replicas.keys() >= set(deployments):
+                if query.name not in self._queries or not replicas.keys() >= set(plan.deployments):
                     continue
-                profile = next(
-                    candidate
-                    for candidate in self._profiles[query.pipeline].configurations
-                    if candidate.configuration == plan.configuration
-                )
-                variants[query.name, deployments] = len(planned)
-                planned.append(PlannedQuery(query, pipeline, plan, profile, arrival_process(query)))
-                requests.append(_on_items(self._queries[query.name].requests, len(profile.items)))
+                sent = self._queries[query.name].requests
+                shares = [part.share for part in plan.parts]
+                part_of = split_part(query.name, shares, np.arange(len(sent.arrival_s)))
+                parts = []
+                for number, part in enumerate(plan.parts):
+                    profile = next(
+                        candidate
+                        for candidate in self._profiles[query.pipeline].configurations
+                        if candidate.configuration == part.plan.configuration
+                    )
+                    deployments = tuple(part.plan.deployment_of(name) for name in order)
+                    parts.append(_SimulatedPart(len(planned), deployments, np.flatnonzero(part_of == number)))
+                    planned.append(PlannedQuery(query, pipeline, part.plan, profile, arrival_process(query)))
+                    requests.append(_on_items(sent, parts[-1].requests, len(profile.items)))
+                variants[_route_key(query.name, shares, [part.deployments for part in parts])] = tuple(parts)
         model = build_model(planned, replicas, self._network)
         duration_s = max((float(sent.arrival_s[-1]) for sent in requests if len(sent.arrival_s)), default=0.0) + 1.0
         served = _ServedBatches(_visits(model, planned))
@@ -318,18 +339,24 @@ class SimulatedEngine:
             return
         current = self._phases[-1] if self._phases else None
         for phase in self._phases:
-            for index in phase.variants.values():
-                phase.simulation.inject(index, False)
+            for parts in phase.variants.values():
+                for part in parts:
+                    phase.simulation.inject(part.index, False)
         for name, query in self._queries.items():
             begin, query.received = query.received, int(np.searchsorted(query.requests.arrival_s, until_s))
             route = self._routes.get(name)
-            variant = None if current is None or route is None else current.variants.get((name, _deployments(route)))
-            if variant is None or current is None or any(d.pool in self._lost for d in _deployments(route)):
+            entered = () if current is None or route is None else current.variants.get(_key_of(route), ())
+            if current is None or not entered:
                 query.fail(query.received - begin)
                 continue
-            current.simulation.inject(variant, True)
-            if query.received > begin:
-                query.in_flight.append((current, variant, np.arange(begin, query.received)))
+            for part in entered:
+                first, last = np.searchsorted(part.requests, (begin, query.received)).tolist()
+                if any(deployment.pool in self._lost for deployment in part.deployments):
+                    query.fail(last - first)
+                    continue
+                current.simulation.inject(part.index, True)
+                if last > first:
+                    query.in_flight.append((current, part, part.requests[first:last]))
         for phase in self._phases:
             phase.simulation.advance(until_s)
         self.now_s = until_s
@@ -341,16 +368,16 @@ class SimulatedEngine:
     def _complete(self, query: _QueryRequests) -> None:
         """Record the requests of a query that completed by now."""
         remaining = []
-        for phase, index, requests in query.in_flight:
-            run = phase.simulation.runs[index]
-            done_s, is_dropped = run.done_s[requests], run.dropped_s[requests] <= self.now_s
+        for phase, part, requests in query.in_flight:
+            run, rows = phase.simulation.runs[part.index], np.searchsorted(part.requests, requests)
+            done_s, is_dropped = run.done_s[rows], run.dropped_s[rows] <= self.now_s
             has_ended = is_dropped | (done_s <= self.now_s)
             query.done_s[requests[has_ended]] = done_s[has_ended]
             query.dropped += int(is_dropped.sum())
             query.completed += int((has_ended & ~is_dropped).sum())
             query.recent_s.extend((done_s - query.requests.arrival_s[requests])[has_ended].tolist())
             if not has_ended.all():
-                remaining.append((phase, index, requests[~has_ended]))
+                remaining.append((phase, part, requests[~has_ended]))
         query.in_flight = remaining
 
 
@@ -374,10 +401,16 @@ def _sizes(desired: DesiredState) -> dict[Deployment, int]:
     return {deployment.deployment: deployment.replicas for deployment in desired.deployments}
 
 
-def _deployments(route: Route | None) -> tuple[Deployment, ...]:
-    return () if route is None else tuple(stage.deployment for stage in route.stages)
+def _key_of(route: Route) -> _RouteKey:
+    parts = route.parts
+    deployments = [tuple(stage.deployment for stage in part.stages) for part in parts]
+    return _route_key(route.query, [part.share for part in parts], deployments)
 
 
-def _on_items(requests: Requests, items: int) -> Requests:
-    """Return requests on the items of a configuration, which may be fewer than those of other configurations."""
-    return Requests(requests.arrival_s, requests.items % items)
+def _route_key(query: str, shares: Sequence[float], deployments: Sequence[tuple[Deployment, ...]]) -> _RouteKey:
+    return query, tuple((round(share, 9), used) for share, used in zip(shares, deployments, strict=True))
+
+
+def _on_items(requests: Requests, rows: IntArray, items: int) -> Requests:
+    """Return some requests on the items of a configuration, which may be fewer than those of other configurations."""
+    return Requests(requests.arrival_s[rows], requests.items[rows] % items)

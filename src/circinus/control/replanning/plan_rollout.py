@@ -103,7 +103,7 @@ def _is_final(route: Route, before: DesiredState, after: DesiredState) -> bool:
 
 
 def _used_deployments(routes: Sequence[Route]) -> set[Deployment]:
-    return {stage.deployment for route in routes for stage in route.stages}
+    return {stage.deployment for route in routes for stage in route.all_stages}
 
 
 def _without_unused(before: DesiredState, routes: Sequence[Route], after: DesiredState) -> DesiredState:

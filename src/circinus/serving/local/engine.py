@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -211,7 +211,7 @@ class LocalEngine:
         desired: DesiredState,
         running: Mapping[str, DeploymentRuntime],
         stages: Mapping[tuple[str, RouteStage], ReplayStage],
-    ) -> Mapping[str, CompiledRoute]:
+    ) -> Mapping[str, Sequence[CompiledRoute]]:
         network = Network(desired.infrastructure)
         by_deployment = {deployment.deployment: deployment for deployment in running.values()}
         for (pipeline, stage), recorded in stages.items():
@@ -220,12 +220,17 @@ class LocalEngine:
         names = {deployment.deployment: deployment.name for deployment in running.values()}
         routes = {}
         for route in desired.routes:
-            recordings = {
-                stage.operator: self._recording_ids[route.pipeline, stage.unlimited]
-                for stage in route.stages
-                if (route.pipeline, stage.unlimited) in stages
-            }
-            routes[route.query] = CompiledRoute.compile(route, network, names, recordings)
+            recordings = [
+                {
+                    stage.operator: self._recording_ids[route.pipeline, stage.unlimited]
+                    for stage in part.stages
+                    if (route.pipeline, stage.unlimited) in stages
+                }
+                for part in route.parts
+            ]
+            routes[route.query] = [
+                CompiledRoute.compile(route, network, names, of_part, part) for part, of_part in enumerate(recordings)
+            ]
         return routes
 
     def _new_deployment(self, application: Application) -> DeploymentRuntime:

@@ -151,7 +151,7 @@ class RayEngine:
         return EngineStatus(
             mode=Mode(configs[0].mode) if configs else Mode.REAL,
             deployments=tuple(deployments),
-            routes=tuple(route.query for config in configs for route in config.routes),
+            routes=tuple(dict.fromkeys(route.query for config in configs for route in config.routes)),
             state=states.pop() if len(states) == 1 else "",
             queries=queries_of(seen.values()),
             nodes={name: nodes.count for name, nodes in snapshot.pools.items()},

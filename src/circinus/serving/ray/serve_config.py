@@ -41,12 +41,13 @@ def build_router_configs(
     state = state_fingerprint(desired)
     routes = []
     for route in desired.routes:
-        recordings = {
-            stage.operator: str(RecordingKey(route.pipeline, stage.unlimited, stage.operator in route.sinks))
-            for stage in route.stages
-            if desired.mode is Mode.REPLAY
-        }
-        routes.append(CompiledRoute.compile(route, network, names, recordings))
+        for index, part in enumerate(route.parts):
+            recordings = {
+                stage.operator: str(RecordingKey(route.pipeline, stage.unlimited, stage.operator in route.sinks))
+                for stage in part.stages
+                if desired.mode is Mode.REPLAY
+            }
+            routes.append(CompiledRoute.compile(route, network, names, recordings, index))
     number = 1 + max((config.number for config in deployed), default=0)
     configs = {
         site: RouterConfig(

@@ -28,7 +28,7 @@ class RouterConfig:
     deployments: Mapping[str, DesiredDeployment]
     """Deployments of the site by application."""
     routes: tuple[CompiledRoute, ...]
-    """Routes of the queries whose source is this site."""
+    """Routes of the queries whose source is this site; several parts of a split one, in their order."""
     peers: tuple[str, ...] = ()
     """Other sites that receive outputs of this one."""
     number: int = 0
@@ -112,7 +112,10 @@ class SiteRouterCore(RouterCore):
     def configure(self, config: RouterConfig) -> None:
         """Set routes and deployments; requests in flight stay on the route that they carry."""
         self._config = config
-        self.routes = {route.query: route for route in config.routes}
+        routes: dict[str, list[CompiledRoute]] = {}
+        for route in config.routes:
+            routes.setdefault(route.query, []).append(route)
+        self.routes = routes
         for name, target in config.deployments.items():
             if name in self._replicas:
                 self._replicas[name].configure(target)

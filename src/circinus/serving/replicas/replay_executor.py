@@ -44,7 +44,7 @@ def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage],
         )
     prefixes: defaultdict[str, dict[Configuration, None]] = defaultdict(dict)
     for route in desired.routes:
-        prefixes[route.pipeline].update((stage.prefix, None) for stage in route.stages)
+        prefixes[route.pipeline].update((stage.prefix, None) for stage in route.all_stages)
     try:
         recordings = {name: load_recordings(desired.recordings, name, needed) for name, needed in prefixes.items()}
     except ProfileError as error:
@@ -52,7 +52,7 @@ def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage],
     stages = {}
     for route in desired.routes:
         recorded = recordings[route.pipeline]
-        for stage in (stage.unlimited for stage in route.stages):
+        for stage in (stage.unlimited for stage in route.all_stages):
             stages[route.pipeline, stage] = replay_stage(recorded, stage, is_sink=stage.operator in route.sinks)
     return stages
 

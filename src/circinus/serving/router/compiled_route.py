@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from circinus.errors import ServingError
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import Route
+from circinus.serving.engine import Route, RouteStage
 from circinus.specification import Deployment, DirectedLink, LatePolicy, Network
 
 INPUT = ""
@@ -45,7 +45,7 @@ class CompiledStage:
 
 @dataclass(frozen=True)
 class CompiledRoute:
-    """Route with all information that routers on the way need; requests carry it from site to site."""
+    """Part of a route with all information that routers on the way need; requests carry it from site to site."""
 
     query: str
     source: str
@@ -55,10 +55,14 @@ class CompiledRoute:
     transfers: Mapping[str, tuple[RouteTransfer, ...]]
     """Transfers by producer."""
     configuration: str
-    """Hash of the route's configuration."""
+    """Hash of the part's configuration."""
     late: LatePolicy
     rate_limit_per_s: float | None
     audit_rate: float
+    part: int = 0
+    """Index of the part of a split route."""
+    share: float = 1.0
+    """Share of the query's requests that take this part."""
 
     @classmethod
     def compile(
@@ -67,6 +71,7 @@ class CompiledRoute:
         network: Network,
         applications: Mapping[Deployment, str],
         recordings: Mapping[str, int] | Mapping[str, str],
+        part: int = 0,
     ) -> CompiledRoute:
         """Look up applications and paths.
 
@@ -75,10 +80,12 @@ class CompiledRoute:
             network: sites and links.
             applications: deployment -> `CompiledStage.application`.
             recordings: operator -> `CompiledStage.recording`; empty if replicas compute.
+            part: index of the part of a split route.
 
         Raises:
             ServingError: the network has no path between two sites of the route.
         """
+        compiled = route.parts[part]
         return cls(
             query=route.query,
             source=route.source,
@@ -91,14 +98,16 @@ class CompiledRoute:
                     prefix=configuration_hash(stage.prefix),
                     latest_start_s=stage.latest_start_s,
                 )
-                for stage in route.stages
+                for stage in compiled.stages
             },
             sinks=route.sinks,
-            transfers=_transfers(route, network),
-            configuration=configuration_hash(route.configuration),
+            transfers=_transfers(route, compiled.stages, network),
+            configuration=configuration_hash(compiled.configuration),
             late=route.late,
             rate_limit_per_s=route.rate_limit_per_s,
             audit_rate=route.audit_rate,
+            part=part,
+            share=compiled.share,
         )
 
     @property
@@ -112,11 +121,11 @@ class CompiledRoute:
         return frozenset(stage.application for stage in self.stages.values())
 
 
-def _transfers(route: Route, network: Network) -> dict[str, tuple[RouteTransfer, ...]]:
-    """Return the transfers of every output, by producer."""
+def _transfers(route: Route, stages: Sequence[RouteStage], network: Network) -> dict[str, tuple[RouteTransfer, ...]]:
+    """Return the transfers of every output of a part of a route, by producer."""
     consumers: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    sites = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages}
-    for stage in route.stages:
+    sites = {stage.operator: network.site_of(stage.deployment.pool) for stage in stages}
+    for stage in stages:
         for producer in dict.fromkeys(stage.after or (INPUT,)):
             consumers[producer][sites[stage.operator]].append(stage.operator)
     for sink in route.sinks:

@@ -7,13 +7,14 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 
 from circinus.errors import ServingError
 from circinus.operators.pickling import Payload
+from circinus.queueing.split_sequence import split_part
 from circinus.serving.audit_buffer import AuditBuffer
 from circinus.serving.counters import RequestCounters
 from circinus.serving.engine import DROPPED_LATE, ResponseTimings
@@ -60,8 +61,8 @@ class RouterCore(ABC):
             prefix: prefix of the ids of requests that enter here, unique among routers and restarts.
             loop: event loop of all calls.
         """
-        self.routes: Mapping[str, CompiledRoute] = {}
-        """Query -> route of its new requests; requests in flight stay on the route that they carry."""
+        self.routes: Mapping[str, Sequence[CompiledRoute]] = {}
+        """Query -> parts of the route of its new requests; requests in flight stay on the part that they carry."""
         self.dispatchers: dict[str, Dispatcher] = {}
         """Dispatchers by `CompiledStage.application`."""
         self.counters = RequestCounters()
@@ -74,15 +75,17 @@ class RouterCore(ABC):
         self._next_sweep_s = 0.0
 
     def route(self, query: str) -> CompiledRoute:
-        """Return the route of a query that enters here.
+        """Return the part of a query's route that its next request takes.
 
         Raises:
-            ServingError: the query has none.
+            ServingError: no route of the query enters here.
         """
-        route = self.routes.get(query)
-        if route is None:
+        parts = self.routes.get(query)
+        if not parts:
             raise missing_route(query, self.routes)
-        return route
+        if len(parts) == 1:
+            return parts[0]
+        return parts[split_part(query, [part.share for part in parts], self.counters.received(query))]
 
     async def submit(
         self, query: str, item_key: str, value: Payload | None, input_bytes: float, left_s: float = math.inf
@@ -293,6 +296,7 @@ class RouterCore(ABC):
                     trace.replica_s,
                     trace.link_bytes,
                     trace.wait_s,
+                    request.route.part,
                 ),
             )
         )

@@ -1,0 +1,72 @@
+"""Tests of split routes, a part of `circinus.testing.engine_conformance`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from circinus.serving.configuration_hash import configuration_hash
+from circinus.serving.engine import AuditableEngine, DesiredState, Engine
+from circinus.testing.desired_states import StageSpec, split_route, state
+from circinus.testing.engine_driver import ask, respond, run_async_test
+
+_SMALL = StageSpec("first", "add", knobs=(("amount", 1),), replicas=2)
+_LARGE = StageSpec("first", "add", knobs=(("amount", 10),), pool="far")
+_SECOND = StageSpec("second", "add", after=("first",), knobs=(("amount", 100),))
+
+
+class SplitConformance:
+    """Conformance tests of split routes."""
+
+    @run_async_test
+    async def test_a_split_route_divides_the_requests_by_its_shares(self, engine: Engine) -> None:
+        desired = _split(0.3)
+        audited = tuple(replace(route, audit_rate=0.1) for route in desired.routes)
+        await engine.apply(replace(desired, routes=audited))
+        responses = await asyncio.gather(*(respond(engine, 0) for _ in range(500)))
+        parts = [response.timings.part for response in responses]
+        assert sum(parts) / 500 == pytest.approx(0.3, abs=0.02)
+        assert [response.output for response in responses] == [(101, 110)[part] for part in parts]
+        assert [bool(response.timings.link_bytes) for response in responses] == [bool(part) for part in parts]
+        status = await engine.status()
+        assert status.routes == ("q",)
+        assert sorted(deployment.requests for deployment in status.deployments) == [sum(parts), 500 - sum(parts), 500]
+        assert isinstance(engine, AuditableEngine)
+        audits = (await engine.drain_audits()).samples
+        assert {sample.configuration for sample in audits} == {
+            configuration_hash(part.configuration) for part in desired.routes[0].parts
+        }
+
+    @run_async_test
+    async def test_a_change_of_shares_and_parts_loses_no_request(self, engine: Engine) -> None:
+        await engine.apply(_split(0.3))
+        changed = asyncio.Event()
+
+        async def keep_asking() -> list[int]:
+            answers = []
+            while not changed.is_set():
+                answers.append(await ask(engine, 0))
+            return answers
+
+        senders = [asyncio.create_task(keep_asking()) for _ in range(10)]
+        await asyncio.sleep(0.05)
+        await engine.apply(_split(0.6))
+        await engine.apply(state(_split(0.0).routes, [_SMALL, _SECOND]))
+        unsplit = await asyncio.gather(*(ask(engine, 0) for _ in range(20)))
+        await engine.apply(_split(0.5))
+        changed.set()
+        answers = [answer for answers in await asyncio.gather(*senders) for answer in answers]
+        assert set(answers) == {101, 110}
+        assert set(unsplit) == {101}
+        divided = await asyncio.gather(*(ask(engine, 0) for _ in range(100)))
+        assert divided.count(110) / 100 == pytest.approx(0.5, abs=0.05)
+        counters = {query.query: query for query in (await engine.status()).queries}["q"]
+        assert (counters.failed, counters.in_flight) == (0, 0)
+
+
+def _split(share: float) -> DesiredState:
+    """Return a state in which a share of the requests takes the far pool."""
+    parts = [(1.0 - share, (_SMALL, _SECOND)), (share, (_LARGE, _SECOND))]
+    return state([split_route("q", *(part for part in parts if part[0] > 0))], [_SMALL, _LARGE, _SECOND])
