@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from circinus.control.replanning.plan_rollout import ClusterCapacity, next_intermediate_state
 from circinus.serving import DesiredState, Mode
-from circinus.serving.engine import DesiredDeployment, Route, RouteStage
+from circinus.serving.engine import DesiredDeployment, Route, RouteShare, RouteStage
 from circinus.serving.state_serialization import validate_state
 from circinus.specification import (
     Allocation,
@@ -58,13 +58,18 @@ def _state(infrastructure: Infrastructure, routes: dict[str, list[int]], replica
                 query,
                 "p",
                 "s",
-                tuple(RouteStage(f"o{n}", (), DEPLOYMENTS[n], Configuration(())) for n in numbers),
+                _stages(numbers[:2]),
                 (f"o{numbers[-1]}",),
+                others=(RouteShare(0.3, _stages(numbers[2:])),) if len(numbers) > 2 else (),
             )
             for query, numbers in routes.items()
         ),
         module_paths=(Path(),),
     )
+
+
+def _stages(numbers: list[int]) -> tuple[RouteStage, ...]:
+    return tuple(RouteStage(f"o{n}", (), DEPLOYMENTS[n], Configuration(())) for n in numbers)
 
 
 ROUTES = st.dictionaries(

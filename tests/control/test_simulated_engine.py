@@ -15,15 +15,17 @@ from circinus.control.managed_plans import ManagedPlans
 from circinus.control.settings import ControlSettings
 from circinus.control.state_store import ControlStateStore
 from circinus.errors import ServingError
-from circinus.matching import plan_all_queries
+from circinus.estimation import QueryEstimators
+from circinus.matching import SizedDeployment, plan_all_queries
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import arrival_process
+from circinus.queueing.split_sequence import split_part
 from circinus.serving import Mode
 from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model import Requests
 from circinus.simulation.model_builder import build_model
-from circinus.specification import LatePolicy, Network, Specification
+from circinus.specification import LatePolicy, Network, PlanShare, QueryPlan, Specification
 from circinus.testing.random_instances import random_specification
 from circinus.testing.simulated_engine import SimulatedEngine
 from circinus.testing.simulated_run import run_controlled
@@ -66,41 +68,77 @@ async def _looked_at(engine: SimulatedEngine, controlled: ManagedPlans, rng: np.
         await engine.status()
 
 
-@pytest.mark.parametrize(("late", "times"), [(LatePolicy.ANSWER, 1.0), (LatePolicy.DROP, 5.0)])
-def test_however_often_it_is_looked_at_latencies_are_those_of_a_simulation(late: LatePolicy, times: float) -> None:
-    for seed in (1, 3):
-        controlled, specification, profiles = _planned(seed, late=late)
-        requests = _requests(controlled, 60.0, seed, times)
-        engine = SimulatedEngine(controlled, profiles, requests, startup_s=5.0)
-        asyncio.run(_looked_at(engine, controlled, np.random.default_rng(seed)))
-        planned = []
-        for assignment in controlled.matching.assignments:
-            query, plan = controlled.queries[assignment.query], assignment.chosen.plan
-            profile = next(p for p in profiles[query.pipeline].configurations if p.configuration == plan.configuration)
-            pipeline = specification.pipelines[query.pipeline]
-            planned.append(PlannedQuery(query, pipeline, plan, profile, arrival_process(query)))
-        assert specification.infrastructure is not None
-        replicas = {d.deployment: d.replicas for d in controlled.deployments}
-        model = build_model(planned, replicas, Network(specification.infrastructure))
-        plain = Simulation(
-            model.stations,
-            model.queries,
-            duration_s=61.0,
-            requests=[
-                Requests(requests[one.query.name].arrival_s, requests[one.query.name].items % len(one.profile.items))
-                for one in planned
-            ],
+@pytest.mark.parametrize(("seed", "late", "times"), [(1, LatePolicy.ANSWER, 1.0), (3, LatePolicy.DROP, 5.0)])
+def test_however_often_it_is_looked_at_latencies_are_those_of_a_simulation(
+    seed: int, late: LatePolicy, times: float
+) -> None:
+    controlled, specification, profiles = _planned(seed, late=late)
+    requests = _requests(controlled, 60.0, seed, times)
+    engine = SimulatedEngine(controlled, profiles, requests, startup_s=5.0)
+    asyncio.run(_looked_at(engine, controlled, np.random.default_rng(seed)))
+    planned = []
+    for assignment in controlled.matching.assignments:
+        query, plan = controlled.queries[assignment.query], assignment.chosen.plan
+        profile = next(p for p in profiles[query.pipeline].configurations if p.configuration == plan.configuration)
+        pipeline = specification.pipelines[query.pipeline]
+        planned.append(PlannedQuery(query, pipeline, plan, profile, arrival_process(query)))
+    assert specification.infrastructure is not None
+    replicas = {d.deployment: d.replicas for d in controlled.deployments}
+    model = build_model(planned, replicas, Network(specification.infrastructure))
+    plain = Simulation(
+        model.stations,
+        model.queries,
+        duration_s=61.0,
+        requests=[
+            Requests(requests[one.query.name].arrival_s, requests[one.query.name].items % len(one.profile.items))
+            for one in planned
+        ],
+    )
+    plain.run()
+    for one, run in zip(planned, plain.runs, strict=True):
+        _, latency_s = engine.latency_s(one.query.name)
+        np.testing.assert_allclose(latency_s, run.latency_s, rtol=1e-9)
+    dropped = {query.query: query.dropped for query in asyncio.run(engine.status()).queries}
+    expected = {one.query.name: np.isfinite(run.dropped_s).sum() for one, run in zip(planned, plain.runs, strict=True)}
+    assert {name: dropped[name] for name in expected} == expected
+    assert (sum(expected.values()) > 0) == (late is LatePolicy.DROP)
+
+
+def test_a_split_route_sends_each_request_to_one_part() -> None:
+    controlled, specification, profiles = _planned(1, queries=1)
+    matching, network = controlled.matching, Network(specification.required_infrastructure)
+    assignment = matching.assignments[0]
+    name, plan = assignment.query, assignment.chosen.plan
+    measured = {entry.configuration: entry for entry in profiles[plan.pipeline].configurations}
+    other = next(other for other in measured if other != plan.configuration)
+    split = QueryPlan.split([PlanShare(0.7, plan), PlanShare(0.3, replace(plan, configuration=other))])
+    query, pipeline = controlled.queries[name], specification.pipelines[plan.pipeline]
+    chosen = QueryEstimators(query, pipeline, network).candidate(split, measured.__getitem__)
+    replicas = dict.fromkeys(split.deployments, 50)
+    used = {use.deployment: use.demand for use in chosen.deployments}
+    sized = tuple(SizedDeployment(deployment, used[deployment], (0,) * 50, 0.1) for deployment in replicas)
+    matching = replace(matching, assignments=(replace(assignment, chosen=chosen, ladder=None),), deployments=sized)
+    controlled = ManagedPlans(matching, specification, sized, Mode.REPLAY, Path("s"), {})
+    requests = {name: Requests(np.arange(500) / 10.0, np.arange(500) % 20)}
+    engine = SimulatedEngine(controlled, profiles, requests, startup_s=5.0)
+    asyncio.run(engine.apply(controlled.desired_state(controlled.initial_ladder_states())))
+    for now_s in (10.0, 30.0, 100.0):
+        engine.advance(now_s)
+    _, latency_s = engine.latency_s(name)
+    parts = split_part(name, [part.share for part in split.parts], np.arange(500))
+    assert np.isfinite(latency_s).all()
+    assert parts.mean() == pytest.approx(0.3, abs=0.01)
+    for number, part in enumerate(split.parts):
+        rows = np.flatnonzero(parts == number)
+        planned = PlannedQuery(query, pipeline, part.plan, measured[part.plan.configuration], arrival_process(query))
+        model = build_model([planned], replicas, network)
+        items = requests[name].items[rows] % len(planned.profile.items)
+        apart = Simulation(
+            model.stations, model.queries, duration_s=51.0, requests=[Requests(requests[name].arrival_s[rows], items)]
         )
-        plain.run()
-        for one, run in zip(planned, plain.runs, strict=True):
-            _, latency_s = engine.latency_s(one.query.name)
-            np.testing.assert_allclose(latency_s, run.latency_s, rtol=1e-9)
-        dropped = {query.query: query.dropped for query in asyncio.run(engine.status()).queries}
-        expected = {
-            one.query.name: np.isfinite(run.dropped_s).sum() for one, run in zip(planned, plain.runs, strict=True)
-        }
-        assert {name: dropped[name] for name in expected} == expected
-        assert (sum(expected.values()) > 0) == (late is LatePolicy.DROP)
+        apart.run()
+        # Links are shared by the parts, so their transfers may wait for each other.
+        assert np.median(latency_s[rows]) == pytest.approx(np.median(apart.runs[0].latency_s), rel=0.01)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching import Assignment, Matching, Rejection, SizedDeployment
@@ -20,6 +20,7 @@ from circinus.specification import (
     MetricSpec,
     OperatorSpec,
     Pipeline,
+    PlanShare,
     Pool,
     Query,
     QueryPlan,
@@ -96,6 +97,30 @@ def matching(served: list[str], rejected: list[str] | None = None) -> Matching:
         optimal=True,
         cost_bound_usd_per_h=0.6,
     )
+
+
+OTHER_PLAN = replace(
+    PLAN,
+    configuration=Configuration.of({"add": KnobValues.of({"amount": 2})}),
+    allocations=(("add", Allocation(0.2, 1, 0.5)),),
+)
+
+
+def split_matching(served: list[str]) -> Matching:
+    """Return a matching that splits every query: a quarter of the requests takes a deployment of $1.2 an hour."""
+    given = matching(served)
+    plan = QueryPlan.split([PlanShare(0.75, PLAN), PlanShare(0.25, OTHER_PLAN)])
+    other = SizedDeployment(OTHER_PLAN.deployment_of("add"), ReplicaDemand(0.2, 2.0**20, 0, 0, 1.2), (0,), 0.3)
+    assignments = []
+    for assignment in given.assignments:
+        parts = tuple(replace(assignment.chosen, plan=part.plan) for part in plan.parts)
+        assignments.append(replace(assignment, chosen=replace(assignment.chosen, plan=plan, parts=parts)))
+    return replace(given, assignments=tuple(assignments), deployments=(*given.deployments, other))
+
+
+def part_in_turns(request: Request) -> int:
+    """Return the index of a part: every fourth item takes the second one."""
+    return int(int(request.item_key.rpartition("-")[2]) % 4 == 3)
 
 
 def specification(*queries: Query) -> Specification:

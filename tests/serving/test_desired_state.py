@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from served_scenario import PLAN, matching, pipeline, query, specification
+import pytest
+from served_scenario import PLAN, matching, pipeline, query, specification, split_matching
 
 from circinus.errors import PlanningError, ServingError
 from circinus.estimation import StageEstimate
@@ -61,6 +62,23 @@ def test_routes_carry_the_latest_starts_of_the_plan_that_they_follow() -> None:
     assert without.deployments == state.deployments
     unlimited = build_route(dropping, PLAN, pipeline(), {"add": math.inf})
     assert unlimited.stages[0].latest_start_s is None
+
+
+def test_a_split_plan_has_a_route_with_its_parts_and_their_own_latest_starts() -> None:
+    found = split_matching(["a"])
+    stages = [StageEstimate("add", "far", 0.0, 0.0, 0.1, latest_start_s=start_s) for start_s in (0.7, 0.2)]
+    chosen = found.assignments[0].chosen
+    parts = tuple(
+        replace(part, estimate=replace(part.estimate, stages=(stage,)))
+        for part, stage in zip(chosen.parts, stages, strict=True)
+    )
+    plans = {"a": replace(chosen, parts=parts)}
+    (route,) = build_desired_state(found, specification(query("a")), Mode.REAL, plans=plans).routes
+    assert [part.share for part in route.parts] == pytest.approx([0.75, 0.25])
+    assert [part.configuration for part in route.parts] == [part.plan.configuration for part in chosen.plan.parts]
+    assert [part.stages[0].latest_start_s for part in route.parts] == [0.7, 0.2]
+    assert {stage.deployment for stage in route.all_stages} == set(chosen.plan.deployments)
+    assert replace(route, others=()) == build_route(query("a"), chosen.plan.parts[0].plan, pipeline(), {"add": 0.7})
 
 
 def test_batches_wait_as_the_operator_says() -> None:

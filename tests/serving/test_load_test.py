@@ -13,7 +13,17 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from pydantic_core import to_jsonable_python
-from served_scenario import ITEMS, MODULE, ObedientEngine, infrastructure, matching, query, specification
+from served_scenario import (
+    ITEMS,
+    MODULE,
+    ObedientEngine,
+    infrastructure,
+    matching,
+    part_in_turns,
+    query,
+    specification,
+    split_matching,
+)
 
 from circinus.errors import ServingError
 from circinus.operators import Item
@@ -224,6 +234,27 @@ def test_costs_are_shared_by_busy_seconds_and_transfers_come_on_top() -> None:
     assert a.cost_usd_per_h - transfers["a"] == pytest.approx(0.6 * shares["a"] / sum(shares.values()))
     assert a.cost_usd_per_h + b.cost_usd_per_h == pytest.approx(0.6 + sum(transfers.values()))
     assert report.deployments_cost_usd_per_h == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("accuracy_of", "score"), [("mean", 0.8), ("each", 0.0)])
+def test_the_parts_of_a_split_plan_are_measured_and_paid_apart(accuracy_of: str, score: float) -> None:
+    split = query("a", rate_per_s=10.0).model_copy(update={"accuracy_of": accuracy_of})
+    engine = ObedientEngine(("a", "b"), service_s=lambda request, _: 0.1 * (1 + engine.part(request)))
+    engine.part = lambda request: part_in_turns(request) if request.query == "a" else 0
+    engine.answer = lambda request: request.value + 1.0 - engine.part(request)
+    both = split_matching(["a"])
+    chosen = replace(both, assignments=(*both.assignments, *matching(["b"]).assignments))
+    given, traffic = specification(split, query("b", rate_per_s=10.0)), LoadSpec(duration_s=100.0)
+    report = run(run_load_test(engine, given, chosen, {"p": ITEMS}, traffic))
+    a, b = report.queries
+    small, large = a.parts
+    assert (small.planned_share, large.planned_share) == (0.75, 0.25)
+    assert (small.score, large.score) == (1.0, 0.0)
+    assert (small.at_percentile_s, large.at_percentile_s) == pytest.approx((0.1, 0.2))
+    assert (small.share, large.share) == pytest.approx((0.8, 0.2), abs=0.01)  # of ten items
+    assert a.score == pytest.approx(score, abs=0.01)
+    assert b.parts == ()
+    assert a.cost_usd_per_h == pytest.approx(1.2 + 0.6 * small.answered / (small.answered + b.requests))
 
 
 def test_rejected_queries_count_as_not_served() -> None:

@@ -10,9 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from served_scenario import ITEMS, MODULE, PLAN, ObedientEngine, matching, query, specification
+from served_scenario import (
+    ITEMS,
+    MODULE,
+    OTHER_PLAN,
+    PLAN,
+    ObedientEngine,
+    matching,
+    part_in_turns,
+    query,
+    specification,
+    split_matching,
+)
 
 from circinus.matching import Matching
+from circinus.operators import Item
 from circinus.profiling import (
     DECLARED,
     Machine,
@@ -103,6 +115,28 @@ def refused(learning: ServiceTimeReport) -> str:
     (skipped,) = learning.refused
     assert skipped.deployment == DEPLOYMENT
     return skipped.reason
+
+
+def test_every_part_of_a_split_plan_is_compared_with_its_own_profile() -> None:
+    warm = replace(WARM, deployment=OTHER_PLAN.deployment_of("add"), target_replicas=1, replicas_ready=1)
+    engine = Watched(("a",), service_s=lambda request, _: 1.5 * (1 + part_in_turns(request)), part=part_in_turns)
+    engine.statuses = ((WARM, warm), (WARM, warm))
+    engine.fails = lambda request: request.item_key == "number-0"
+    items = [Item(f"number-{value}", float(value), float(value + 1)) for value in range(50)]
+    small, large = service({item.key: 0.5 for item in items}), service({item.key: 2.0 for item in items}, {(0.2, 1): 1})
+    services = {("add", PLAN.configuration): small, ("add", OTHER_PLAN.configuration): large}
+    predictions = expected(small)
+    predictions = replace(predictions, services={"p": replace(predictions.services["p"], services=services)})
+    given, chosen = specification(query("a", rate_per_s=10.0)), split_matching(["a"])
+    for first in (1, 0):
+        engine.status_calls = 0
+        report = run(run_load_test(engine, given, chosen, {"p": items[first:]}, TRAFFIC, None, predictions))
+        assert report.learning is not None
+        ratios = {seen.cpus: math.exp(seen.log_ratio) for seen in report.learning.observations}
+        if first:
+            assert ratios == pytest.approx({0.1: 1.5 * SPEED / 0.5, 0.2: 3.0 * SPEED / 2.0})
+        else:  # the part of a failed request is unknown, so that it may have disturbed both
+            assert (ratios, len(report.learning.refused)) == ({}, 2)
 
 
 def test_the_ratio_to_the_profile_is_observed() -> None:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.state_serialization import state_fingerprint, state_from_json, state_to_json
+from circinus.serving.state_serialization import state_fingerprint, state_from_json, state_to_json, validate_state
 from circinus.specification.base_model import Scalar
-from circinus.testing.desired_states import StageSpec, chain, route
+from circinus.testing.desired_states import StageSpec, chain, route, split_route
 from circinus.testing.desired_states import state as state_of
+from raised import raises_code
 
 SCALARS = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 
@@ -48,7 +49,21 @@ def test_damaged_documents_are_refused(text: str) -> None:
 
 
 def test_document_names_its_schema_version() -> None:
-    assert json.loads(state_to_json(chain("q", StageSpec("first", "add"))))["schema_version"] == 4
+    document = json.loads(state_to_json(GIVEN))
+    assert document["schema_version"] == 4
+    assert "others" not in document["state"]["routes"][0]
+    assert json.loads(state_to_json(SPLIT))["schema_version"] == 5  # an older engine would serve one part only
+    assert state_from_json(state_to_json(SPLIT)) == SPLIT
+
+
+def test_every_part_of_a_split_route_needs_its_deployments_and_a_share() -> None:
+    validate_state(SPLIT)
+    with raises_code(ServingError, "route.missing_deployment"):
+        validate_state(replace(SPLIT, deployments=SPLIT.deployments[:1]))
+    for share in (0.0, 1.0):
+        others = replace(SPLIT.routes[0].others[0], share=share)
+        with raises_code(ServingError, "route.invalid_shares"):
+            validate_state(replace(SPLIT, routes=(replace(SPLIT.routes[0], others=(others,)),)))
 
 
 def test_a_document_of_the_version_before_is_read_with_what_is_new_by_default() -> None:
@@ -74,6 +89,8 @@ def test_routes_of_version_3_are_renamed() -> None:
 FIRST, OTHER = StageSpec("first", "add", knobs=(("amount", 1),)), StageSpec("other", "add")
 ROUTES = [route("a", FIRST), route("b", OTHER)]
 GIVEN = state_of(ROUTES, [FIRST, OTHER])
+FAR = replace(FIRST, pool="far")
+SPLIT = state_of([split_route("a", (0.7, [FIRST]), (0.3, [FAR]))], [FIRST, FAR])
 
 
 @pytest.mark.parametrize(
@@ -100,6 +117,7 @@ def test_fingerprint_is_that_of_what_runs(same: DesiredState) -> None:
         replace(GIVEN, deployments=tuple(replace(d, operator_version="new") for d in GIVEN.deployments)),
         replace(GIVEN, deployments=tuple(replace(d, batch_wait_s=0.02) for d in GIVEN.deployments)),
         state_of(ROUTES, [replace(FIRST, knobs=(("amount", True),)), OTHER]),
+        state_of([split_route("a", (0.5, [FIRST]), (0.5, [OTHER])), ROUTES[1]], [FIRST, OTHER]),
     ],
 )
 def test_fingerprint_tells_states_apart(different: DesiredState) -> None:

@@ -144,7 +144,7 @@ class DeployedPlan:
             >>> list(report.pools), type(report.response.output)
             (['clean', 'correct'], <class 'str'>)
         """
-        from circinus.api.single_request import RequestReport, find_item, parse_input, pipeline_of, pools_of
+        from circinus.api.single_request import find_item, parse_input, pipeline_of, report_request, route_of
 
         timeout_s = seconds(timeout, "timeout", above_zero=True)
         inputs = {operator.name: operator.after for operator in pipeline_of(self._opened, query).topological_order()}
@@ -159,7 +159,7 @@ class DeployedPlan:
         except TimeoutError:
             reason = f"there is no response within {timeout_s:g} s"
             raise ServingError(reason, code="query.deadline_passed", location=f"query {query}") from None
-        return RequestReport(query, key, response, pools_of(self._opened, query, status), inputs)
+        return report_request(query, key, response, route_of(self._opened, query, status), inputs)
 
     def load_test(
         self,

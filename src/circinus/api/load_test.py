@@ -140,9 +140,8 @@ async def _refuse(handle: EngineHandle, plan_file: Path | None, mode: str) -> No
 def _predictions(opened: LoadedPlan) -> PredictionsAtRun:
     """Return the service times that the current profile predicts, without corrections."""
     plan_set, services = opened.plan_set, {}
-    plans = [assignment.chosen.plan for assignment in plan_set.matching.assignments]
-    for name in sorted({plan.pipeline for plan in plans}):
-        used = [plan.configuration for plan in plans if plan.pipeline == name]
+    for name in sorted({pipeline for pipeline, _ in opened.configurations}):
+        used = [configuration for pipeline, configuration in opened.configurations if pipeline == name]
         try:
             services[name] = load_predicted_service_times(
                 opened.specification, name, opened.store, used, seed=plan_set.seed

@@ -64,9 +64,9 @@ class LoadedPlan:
 
     @property
     def configurations(self) -> list[tuple[str, Configuration]]:
-        """Pipeline and configuration of each served query."""
+        """Pipeline and configuration of each part of the plan of each served query."""
         plans = [assignment.chosen.plan for assignment in self.plan_set.matching.assignments]
-        return [(plan.pipeline, plan.configuration) for plan in plans]
+        return [(plan.pipeline, part.plan.configuration) for plan in plans for part in plan.parts]
 
     def missing_query(self, name: str) -> PlanningError:
         """Return the error of a name that none of the plan's queries has."""

@@ -20,7 +20,7 @@ from circinus.specification.formatting import format_duration
 if TYPE_CHECKING:
     from circinus.api.plan_context import LoadedPlan
     from circinus.operators import Item
-    from circinus.serving import EngineStatus, Response
+    from circinus.serving import EngineStatus, Response, Route
     from circinus.specification import Pipeline
 
 
@@ -37,6 +37,9 @@ class RequestReport:
 
     inputs: Mapping[str, Sequence[str]]
     """Operator -> operators whose outputs it takes, in topological order."""
+    share: float | None = None
+    """Share of the query's requests that take the part of its plan that answered; None if the plan is not split, or if
+    a controller may have moved the query."""
 
     def __str__(self) -> str:
         """Return the output, or the number of its bytes, and the times."""
@@ -48,7 +51,8 @@ class RequestReport:
     def times(self) -> str:
         """The latency, and a line for each of its parts: operators with their pools, and transfers."""
         timings = self.response.timings
-        lines = [f"{f'item {self.item}: ' if self.item else ''}{format_duration(timings.latency_s)}"]
+        part = "" if self.share is None else f", on the plan of {self.share:.1%} of the requests"
+        lines = [f"{f'item {self.item}: ' if self.item else ''}{format_duration(timings.latency_s)}{part}"]
         for operator, seconds in timings.stage_s.items():
             waited = f", waiting {format_duration(timings.wait_s.get(operator, 0.0))}"
             pool = f" ({self.pools[operator]})" if operator in self.pools else ""
@@ -69,6 +73,7 @@ class RequestReport:
             "query": self.query,
             "item": self.item or None,
             "latency_s": timings.latency_s,
+            **({} if self.share is None else {"part": timings.part, "share": self.share}),
             "operators": {
                 operator: {
                     "service_s": seconds,
@@ -182,14 +187,28 @@ def parse_input(opened: LoadedPlan, query: str, data: bytes, mode: Mode) -> Any:
         ) from error
 
 
-def pools_of(opened: LoadedPlan, query: str, status: EngineStatus) -> Mapping[str, str]:
-    """Return operator -> pool of a query, or nothing if the engine runs another state than that of the plan."""
+def route_of(opened: LoadedPlan, query: str, status: EngineStatus) -> Route | None:
+    """Return the route of a served query, or None if the engine runs another state than that of the plan."""
     desired = opened.desired_state(status.mode)
     if status.state != state_fingerprint(desired):
-        return {}
-    return {
-        stage.operator: stage.deployment.pool
-        for route in desired.routes
-        if route.query == query
-        for stage in route.stages
-    }
+        return None
+    return next(route for route in desired.routes if route.query == query)
+
+
+def report_request(
+    query: str, item: str, response: Response, route: Route | None, inputs: Mapping[str, Sequence[str]]
+) -> RequestReport:
+    """Return the report of an answered request.
+
+    Args:
+        query: name of the query.
+        item: key of the item that was sent; empty for another input.
+        response: the response.
+        route: route of the query; None if a controller may have changed it.
+        inputs: operator -> operators whose outputs it takes, in topological order.
+    """
+    if route is None or response.timings.part >= len(route.parts):  # a controller has just changed it
+        return RequestReport(query, item, response, {}, inputs)
+    part = route.parts[response.timings.part]
+    pools = {stage.operator: stage.deployment.pool for stage in part.stages}
+    return RequestReport(query, item, response, pools, inputs, part.share if route.others else None)

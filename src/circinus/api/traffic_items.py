@@ -41,10 +41,9 @@ def select_traffic_items(
         dataset = load_dataset(pipeline, specification.module_paths, seed=seed)
         sent = tuple(dataset.items[index] for index in dataset.traffic_items(count))
         if mode is Mode.REPLAY:
-            plans = [a.chosen.plan for a in matching.assignments if a.chosen.plan.pipeline == name]
             prefixes = {
-                prefix_configuration(pipeline, plan.configuration, operator.name)
-                for plan in plans
+                prefix_configuration(pipeline, configuration, operator.name)
+                for configuration in _used(matching, name)
                 for operator in pipeline.operators
             }
             recorded = set(load_recordings(store, name, prefixes).items)
@@ -75,7 +74,7 @@ def count_profiled_items(
         except (OperatorError, ProfileError):
             count += len(items[name])
             continue
-        used = {a.chosen.plan.configuration for a in matching.assignments if a.chosen.plan.pipeline == name}
+        used = _used(matching, name)
         measured = {int(index) for c in profile.configurations if c.configuration in used for index in c.items}
         index_of = {item.key: index for index, item in enumerate(dataset.items)}
         count += sum(index_of[item.key] in measured for item in items[name])
@@ -150,6 +149,12 @@ def record_configurations(
 def _by_pipeline(configurations: Iterable[tuple[str, Configuration]]) -> dict[str, list[Configuration]]:
     pairs = list(dict.fromkeys(configurations))
     return {name: [chosen for pipeline, chosen in pairs if pipeline == name] for name, _ in pairs}
+
+
+def _used(matching: Matching, pipeline: str) -> set[Configuration]:
+    """Return the configurations of a pipeline that the parts of all plans have."""
+    plans = [assignment.chosen.plan for assignment in matching.assignments]
+    return {part.plan.configuration for plan in plans if plan.pipeline == pipeline for part in plan.parts}
 
 
 def _pipelines(matching: Matching) -> list[str]:

@@ -87,7 +87,8 @@ def _sent_text(query: QueryMeasurement) -> str:
         return "no requests" if query.served else "rejected"
     counts = {"lost": query.failures + query.unanswered, "dropped": query.dropped, "unscored": query.unscored}
     losses = [f"{count} {name}" for name, count in counts.items() if count]
-    return "\n".join([f"{query.requests} requests", f"{query.items} items", *losses])
+    shares = [" + ".join(f"{part.share:.1%}" for part in query.parts)] if query.parts else []
+    return "\n".join([f"{query.requests} requests", *shares, f"{query.items} items", *losses])
 
 
 def _rows(query: QueryMeasurement) -> list[tuple[RenderableType, ...]]:

@@ -21,7 +21,7 @@ from circinus.serving.ray.serve_config import build_router_configs
 from circinus.serving.ray.site_router import RouterConfig, config_to_dict
 from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
 from circinus.specification import Infrastructure, LatePolicy, Link, Site
-from circinus.testing.desired_states import StageSpec, chain, route, state
+from circinus.testing.desired_states import StageSpec, chain, route, split_route, state
 from raised import raises_code
 from router_scenario import Scene, driven
 
@@ -42,6 +42,28 @@ async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
     assert response.timings.link_bytes["home->center"] == 2 * value
     assert response.timings.link_bytes["center->home"] == value + len(pickle_value([4, 2]))
     assert scene.crossings[:4] == [("start", "center"), ("left", "home"), ("right", "center"), ("join", "home")]
+
+
+@driven
+async def test_the_router_at_the_source_picks_the_part_of_a_request_and_loses_only_requests_of_a_lost_part() -> None:
+    far = replace(START, pool="far")
+    desired = state([split_route("q", (0.6, [START]), (0.4, [far]))], [START, far])
+    scene = Scene(desired)
+    home = scene.boards["home"]
+    responses = [await home.submit("q", "item", pickle_value(1), 100.0) for _ in range(100)]
+    assert sum(response.timings.part for response in responses) == pytest.approx(40, abs=2)
+    assert [bool(response.timings.link_bytes) for response in responses] == [bool(r.timings.part) for r in responses]
+    scene.hold.clear()
+    waiting = [asyncio.create_task(scene.ask(1)) for _ in range(10)]
+    await asyncio.sleep(1)
+    near, lost = (app.name for app in scene.applications)
+    under_way = home.under_way()
+    assert under_way[near] + under_way[lost] == 10
+    home.fail_requests([lost], "its pool is lost")
+    scene.hold.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert sum(isinstance(answer, ServingError) for answer in answers) == under_way[lost] > 0
+    assert answers.count(2) == under_way[near] > 0
 
 
 @driven

@@ -42,11 +42,15 @@ def cost_shares(
     own_s: defaultdict[tuple[Deployment, str], float] = defaultdict(float)
     own_squares_s2: defaultdict[tuple[Deployment, str], float] = defaultdict(float)
     plans = {query: assignment.chosen.plan for query, assignment in assignments.items()}
-    deployments = {q: {name: plan.deployment_of(name) for name, _ in plan.placement} for q, plan in plans.items()}
+    deployments = {
+        query: [{name: part.plan.deployment_of(name) for name, _ in part.plan.placement} for part in plan.parts]
+        for query, plan in plans.items()
+    }
     for query in assignments:
         for timings in answered.get(query, ()):
+            taken = _taken_part(deployments[query], timings)
             for operator, seconds in timings.replica_s.items():
-                deployment = deployments[query][operator]
+                deployment = taken[operator]
                 totals_s[deployment] += seconds
                 squares_s2[deployment] += seconds**2
                 own_s[deployment, query] += seconds
@@ -57,21 +61,30 @@ def cost_shares(
     costs = {}
     for query in assignments:
         cost = others = 0.0
-        per_s: dict[str, float] = {}
-        """Operator -> change of the cost with a busy second of the query."""
-        for operator, deployment in deployments[query].items():
+        per_s: dict[Deployment, float] = {}
+        """Deployment -> change of the cost with a busy second of the query."""
+        for deployment in plans[query].deployments:
             if totals_s[deployment] > 0:
                 share = own_s[deployment, query] / totals_s[deployment]
                 price_per_s = prices.get(deployment, 0.0) / totals_s[deployment]
                 cost += prices.get(deployment, 0.0) * share
-                per_s[operator] = price_per_s * (1 - share)
+                per_s[deployment] = price_per_s * (1 - share)
                 remaining_s2 = squares_s2[deployment] - own_squares_s2[deployment, query]
                 others += price_per_s * share * math.sqrt(max(0.0, remaining_s2))
         variance = others**2  # as if requests of others were proportional in all deployments: at most that
         for timings in answered.get(query, ()):
             transfers = sum(sent_bytes * per_byte[link] for link, sent_bytes in timings.link_bytes.items())
             cost += transfers
-            busy = sum(seconds * per_s.get(operator, 0.0) for operator, seconds in timings.replica_s.items())
+            taken = _taken_part(deployments[query], timings)
+            busy = sum(seconds * per_s.get(taken[operator], 0.0) for operator, seconds in timings.replica_s.items())
             variance += (transfers + busy) ** 2
         costs[query] = cost, math.sqrt(variance)
     return costs
+
+
+def _taken_part(parts: Sequence[Mapping[str, Deployment]], timings: ResponseTimings) -> Mapping[str, Deployment]:
+    """Return the deployments by operator of the part of a plan that answered.
+
+    Further parts, of a plan to which a controller has moved the query, count as the first one.
+    """
+    return parts[timings.part if timings.part < len(parts) else 0]

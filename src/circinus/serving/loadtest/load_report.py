@@ -62,6 +62,20 @@ class MeasuredBounds:
 
 
 @dataclass(frozen=True)
+class PartMeasurement:
+    """Measurement of the answered requests that took one part of a split plan."""
+
+    planned_share: float
+    share: float
+    """Observed share of the answered requests."""
+    answered: int
+    at_percentile_s: float | None = None
+    """Latency at the percentile of the query's SLO; None without an answer."""
+    score: float | None = None
+    """Mean score."""
+
+
+@dataclass(frozen=True)
 class QueryMeasurement:
     """Measurement of one query under load."""
 
@@ -96,7 +110,8 @@ class QueryMeasurement:
     percentile_stage_s: Mapping[str, float] | None = None
     """Operator -> service time in seconds of the request at the percentile."""
     score: float | None = None
-    """Mean score of the answered requests; unscored ones count with the worst score of the metric."""
+    """Mean score of the answered requests, or with `accuracy_of: each` of those of the worst part; unscored ones count
+    with the worst score of the metric."""
     score_standard_error: float | None = None
     cost_usd_per_h: float | None = None
     """Share of the cost of the sized deployments, by busy seconds, plus transfers."""
@@ -128,6 +143,8 @@ class QueryMeasurement:
     """First distinct error messages."""
     metric: str = "accuracy"
     """Name of the metric whose mean is the score."""
+    parts: tuple[PartMeasurement, ...] = ()
+    """Measurements of the parts of a split plan, in the order of `QueryPlan.parts`; empty if it is not split."""
 
 
 @dataclass(frozen=True)

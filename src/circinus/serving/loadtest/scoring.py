@@ -16,11 +16,11 @@ from circinus.profiling.dataset.scorer import validate_score
 from circinus.queueing.arrivals import empirical_idc
 from circinus.serving.engine import Response
 from circinus.serving.loadtest.cost_shares import cost_shares
-from circinus.serving.loadtest.load_report import LatencySummary, MeasuredBounds, QueryMeasurement
+from circinus.serving.loadtest.load_report import LatencySummary, MeasuredBounds, PartMeasurement, QueryMeasurement
 from circinus.serving.loadtest.open_loop import RequestOutcome
 from circinus.serving.loadtest.request_sample import DecisiveTest, ItemsOfTest, RequestSample, decisive_test
 from circinus.serving.loadtest.slo_bounds import SloVerdict
-from circinus.specification import Pipeline, Query, Specification
+from circinus.specification import Pipeline, Query, QueryPlan, Specification
 from circinus.specification.units import DURATION
 from circinus.statistics.clustered_ratio import clustered_ratio
 
@@ -126,6 +126,14 @@ class _Scorer:
         """Share of the data set that is held out."""
         self.worst = lowest if pipeline.metric.direction == "maximize" else highest
 
+    def worst_part(self, parts: Sequence[PartMeasurement]) -> int:
+        """Return the index of the part with the worst mean score, of which one has a score."""
+        sign = 1.0 if self._pipeline.metric.direction == "maximize" else -1.0
+        return min(
+            (index for index, part in enumerate(parts) if part.score is not None),
+            key=lambda index: sign * (parts[index].score or 0.0),
+        )
+
     def score(self, answer: RequestOutcome, response: Response) -> float:
         """Return the score of an answer.
 
@@ -193,6 +201,7 @@ def _measure(
     latency = score = standard_error = stage_s = lag_at_s = engine_at_s = stage_at_s = None
     sample = RequestSample(np.zeros(0), (), (), (), *cost, lag_s=lag_s)
     unscored: list[str] = []
+    parts: tuple[PartMeasurement, ...] = ()
     if answers:
         latency_s = np.array([a.latency_s if a.response is not None else math.inf for a in answers])
         latency = LatencySummary.of(latency_s, query.slos.percentile)
@@ -207,6 +216,11 @@ def _measure(
                 stage_at_s = None if response_at is None else response_at.timings.stage_s
             scores, unscored = scorer.scores(answered)
             items = [answer.item_key for answer, _ in answered]
+            parts = _parts(assignment.chosen.plan, answered, scores, query.slos.percentile)
+            if query.accuracy_of == "each" and parts:
+                worst = scorer.worst_part(parts)
+                rows = [row for row, (_, response) in enumerate(answered) if response.timings.part == worst]
+                scores, items = [scores[row] for row in rows], [items[row] for row in rows]
             score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
             sample = replace(sample, scores=scores, scored_items=items)
             shortest_s = min(max(response.timings.stage_s.values()) for _, response in answered)
@@ -245,8 +259,29 @@ def _measure(
         verdict=SloVerdict.of_all(verdicts.values()) if answers else SloVerdict.UNSURE,
         predicted=assignment.chosen.estimate,
         errors=_first_distinct(unscored, (answer.error for answer in answers if answer.error)),
+        parts=parts,
     )
     return measured, sample
+
+
+def _parts(
+    plan: QueryPlan, answered: Sequence[tuple[RequestOutcome, Response]], scores: Sequence[float], percentile: float
+) -> tuple[PartMeasurement, ...]:
+    """Return the measurements of the parts of a split plan."""
+    if not plan.is_split:
+        return ()
+    taken = np.array([response.timings.part for _, response in answered])
+    latency_s = np.array([answer.latency_s for answer, _ in answered])
+    measurements = []
+    for index, part in enumerate(plan.parts):
+        rows = taken == index
+        measured = PartMeasurement(part.share, float(rows.mean()), int(rows.sum()))
+        if rows.any():
+            at_percentile_s = LatencySummary.of(latency_s[rows], percentile).at_percentile_s
+            score = float(np.mean(np.array(scores)[rows]))
+            measured = replace(measured, at_percentile_s=at_percentile_s, score=score)
+        measurements.append(measured)
+    return tuple(measurements)
 
 
 def _first_distinct(unscored: Iterable[str], failed: Iterable[str]) -> tuple[str, ...]:

@@ -55,15 +55,24 @@ def observe_service_times(
         run: outcome of the run.
         expected: predictions of the profile.
     """
-    plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
+    plans = {
+        (assignment.query, index): part.plan
+        for assignment in matching.assignments
+        for index, part in enumerate(assignment.chosen.plan.parts)
+    }
     before = {status.deployment: status for status in run.before.deployments}
     after = {status.deployment: status for status in run.after.deployments}
     observations: list[ServiceTimeObservation] = []
     refused: list[SkippedDeployment] = []
     for sized in matching.deployments:
         deployment = sized.deployment
-        users = {q for q, plan in plans.items() if _uses(plan, deployment)}
-        answers = [answer for answer in run.answers if answer.query in users]
+        users = {part for part, plan in plans.items() if _uses(plan, deployment)}
+        queries = {query for query, _ in users}
+        answers = [
+            answer
+            for answer in run.answers
+            if answer.query in queries and (answer.response is None or _part(answer.query, answer.response) in users)
+        ]
         reason = _disturbance(run, answers, before.get(deployment), after.get(deployment))
         result: ServiceTimeObservation | str
         result = reason or _observation(specification, sized, plans, answers, before[deployment], run, expected)
@@ -76,6 +85,11 @@ def observe_service_times(
 
 def _uses(plan: QueryPlan, deployment: Deployment) -> bool:
     return plan.pipeline == deployment.pipeline and plan.deployment_of(deployment.operator) == deployment
+
+
+def _part(query: str, response: Response) -> tuple[str, int]:
+    """Return the query of a response and the index of the part of its plan that answered."""
+    return query, response.timings.part
 
 
 def _disturbance(
@@ -101,18 +115,31 @@ def _disturbance(
 def _observation(
     specification: Specification,
     sized: SizedDeployment,
-    plans: Mapping[str, QueryPlan],
+    plans: Mapping[tuple[str, int], QueryPlan],
     answers: Sequence[RequestOutcome],
     before: DeploymentStatus,
     run: LoadRun,
     expected: PredictionsAtRun,
 ) -> ServiceTimeObservation | str:
-    """Return the observation of a deployment whose requests were all answered, or the reason to skip it."""
+    """Return the observation of a deployment whose requests were all answered, or the reason to skip it.
+
+    Args:
+        specification: specification of the plan.
+        sized: the deployment with its size.
+        plans: (query, index of a part) -> plan of the part.
+        answers: outcomes of the requests that took the deployment.
+        before: its status before the run.
+        run: outcome of the run.
+        expected: predictions of the profile.
+    """
     deployment, allocation = sized.deployment, sized.deployment.allocation
     predictions = expected.services.get(deployment.pipeline)
-    used = {query: (deployment.operator, plans[query].configuration) for query in {a.query for a in answers}}
+    responses = [(answer, answer.response) for answer in answers if answer.response is not None]
     services = {
-        query: predictions.services.get(key) if predictions is not None else None for query, key in used.items()
+        part: None
+        if predictions is None
+        else predictions.services.get((deployment.operator, plans[part].configuration))
+        for part in {_part(answer.query, response) for answer, response in responses}
     }
     if predictions is None or None in services.values():
         return "the profile store no longer has its operator under this plan"
@@ -127,10 +154,9 @@ def _observation(
     speeds = next((service.profile.speeds for service in services.values() if service is not None), DECLARED)
     speed = speeds.guaranteed(hardware)
     items, observed_s, predicted_s = [], [], []
-    for answer in answers[cold:]:
-        service, response = services[answer.query], answer.response
+    for answer, response in responses[cold:]:
+        service = services[_part(answer.query, response)]
         assert service is not None
-        assert response is not None
         expected_s = _predicted_s(service, answer.item_key, response, deployment)
         if answer.scheduled_s >= run.warm_up_s and expected_s is not None:
             items.append(answer.item_key)
