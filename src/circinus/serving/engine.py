@@ -101,7 +101,8 @@ class Route:
     @property
     def parts(self) -> tuple[RouteShare, ...]:
         """All shares of the requests with their stages, as in `QueryPlan.parts`; one of 1 if the route is not split."""
-        return (RouteShare(1.0 - sum(part.share for part in self.others), self.stages), *self.others)
+        first = round(1.0 - sum(part.share for part in self.others), 9)  # without errors of floating point
+        return (RouteShare(first, self.stages), *self.others)
 
     @property
     def all_stages(self) -> tuple[RouteStage, ...]:

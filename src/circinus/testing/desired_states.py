@@ -135,7 +135,10 @@ def chain(query: str, *steps: StageSpec) -> DesiredState:
 
 
 def recorded(store: Path) -> tuple[DesiredState, Recordings]:
-    """Record a pipeline of two operators into `store`, and return a state that replays it as query `q`."""
+    """Record a pipeline of two operators into `store`, and return a state that replays it as query `q`.
+
+    The route is split: the first operator runs in both pools.
+    """
     steps = (
         StageSpec("first", "add", knobs=(("amount", 1),), pool="far", batch_size=4),
         StageSpec("second", "process_id", after=("first",), replicas=2),
@@ -161,7 +164,10 @@ def recorded(store: Path) -> tuple[DesiredState, Recordings]:
     specification = Specification(pipelines={PIPELINE: pipeline}, infrastructure=infrastructure(), queries=())
     configuration = Configuration.of({step.operator: KnobValues(step.knobs) for step in steps})
     recordings = record_for_replay(specification, PIPELINE, store, configurations=[configuration], items_count=4)
-    return replace(state([route("q", *steps)], steps, Mode.REPLAY), recordings=store), recordings
+    first, second = steps
+    near = replace(first, pool="near")
+    replayed = split_route("q", (0.5, steps), (0.5, (near, second)))
+    return replace(state([replayed], [first, near, second], Mode.REPLAY), recordings=store), recordings
 
 
 def _prefix(step: StageSpec, steps: Sequence[StageSpec], knobs: dict[str, KnobValues]) -> Configuration:

@@ -408,7 +408,7 @@ def _key_of(route: Route) -> _RouteKey:
 
 
 def _route_key(query: str, shares: Sequence[float], deployments: Sequence[tuple[Deployment, ...]]) -> _RouteKey:
-    return query, tuple((round(share, 9), used) for share, used in zip(shares, deployments, strict=True))
+    return query, tuple(zip(shares, deployments, strict=True))
 
 
 def _on_items(requests: Requests, rows: IntArray, items: int) -> Requests:

@@ -15,7 +15,7 @@ from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.serve_replica import RecordingKey
 from circinus.serving.ray.settings import RaySettings
 from circinus.serving.ray.site_router import config_from_dict, config_to_dict
-from circinus.testing.desired_states import StageSpec, chain
+from circinus.testing.desired_states import StageSpec, chain, split_route, state
 from raised import raises_code
 
 NEAR = StageSpec("start", "add", replicas=3, batch_size=4, batch_wait_s=0.5)
@@ -83,11 +83,15 @@ def test_changed_configurations_get_larger_numbers_and_others_stay() -> None:
 
 
 def test_replays_need_no_cpus_and_name_what_they_answer_from() -> None:
-    desired = replace(chain("q", NEAR, FAR), mode=Mode.REPLAY, recordings=Path("/store.sqlite"))
+    other = replace(NEAR, pool="far")
+    split = split_route("q", (0.7, [NEAR, FAR]), (0.3, [other, FAR]))
+    desired = replace(state([split], [NEAR, other, FAR], Mode.REPLAY), recordings=Path("/store.sqlite"))
     applications = build_applications(desired)
     (deployment,) = _schema(desired)[applications[0].name]["deployments"]  # type: ignore[misc]
     assert deployment["ray_actor_options"]["num_cpus"] == 0
-    (route,) = build_router_configs(desired, applications)["home"].routes
+    route, part = build_router_configs(desired, applications)["home"].routes
+    assert (part.part, part.share) == (1, 0.3)
+    assert RecordingKey.read(str(part.stages["start"].recording)).stage.deployment == other.deployment
     names = [RecordingKey.read(str(stage.recording)) for stage in route.stages.values()]
     assert [(name.pipeline, name.stage.operator, name.is_sink) for name in names] == [
         ("conformance", "start", False),
