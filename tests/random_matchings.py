@@ -317,3 +317,17 @@ def larger(instance: Instance, times: int) -> Instance:
         for name, plans in instance.candidates.items()
     }
     return Instance(wider, instance.queries, candidates)
+
+
+def repeated(instance: Instance, times: list[int]) -> Instance:
+    """Return `instance` with as many copies of each query as `times`."""
+    queries = tuple(
+        query.model_copy(update={"name": f"{query.name}-{number}"})
+        for query, count in zip(instance.queries, times, strict=True)
+        for number in range(count)
+    )
+    candidates = {
+        query.name: tuple(replace(c, query=query.name) for c in instance.candidates[query.name.partition("-")[0]])
+        for query in queries
+    }
+    return Instance(instance.infrastructure, queries, candidates)

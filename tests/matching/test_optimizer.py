@@ -21,6 +21,7 @@ from random_matchings import (
     packs,
     random_instance,
     reestimate,
+    repeated,
     use,
 )
 
@@ -88,6 +89,18 @@ def test_finds_what_listing_every_answer_finds(block: int) -> None:
 def test_whatever_the_time_the_answer_holds(seed: int, queries: int, time_limit_s: float) -> None:
     instance = random_instance(seed, queries=queries, candidates=6)
     check_everything(instance, matched(instance, time_limit_s))
+
+
+@settings(max_examples=examples(60))
+@given(seed=st.integers(0, 2**31), times=st.lists(st.integers(1, 3), min_size=2, max_size=2))
+def test_queries_that_are_alike_get_the_best_plans_together(seed: int, times: list[int]) -> None:
+    instance = repeated(random_instance(seed, queries=2, candidates=3, cost_slos=0.1), times)
+    weight, cost = best_answer(instance)
+    found = matched(instance)
+    check_everything(instance, found)
+    assert found.optimal
+    assert found.satisfied_weight == pytest.approx(weight, abs=1e-6)
+    assert found.cost_usd_per_h == pytest.approx(cost, abs=1e-6)
 
 
 def test_the_same_problem_has_the_same_answer() -> None:

@@ -2,8 +2,9 @@
 
 A frontier offers a limited number of plans to the matching. Its unlisted plans are priced together
 (`Frontier.unlisted`); those with a lower reduced cost than the listed ones become candidates and prices are recomputed,
-until there are none, or for a few rounds (Dantzig and Wolfe, "Decomposition principle for linear programs", Operations
-Research 8, 1960). Further plans share deployments with an answer; running plans are a third source (`Incumbent`).
+until there are none, or time is over (Dantzig and Wolfe, "Decomposition principle for linear programs", Operations
+Research 8, 1960). `plan_space_bounds` bounds what the others are worth. Further plans share deployments with an answer;
+running plans are a third source (`Incumbent`). Up to 40 queries, all plans are tried at last, if few enough.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ Promise = Callable[[Query, QueryPlan], PlanCandidate | None]
 Candidates = Mapping[str, Sequence[PlanCandidate]]
 """Query name -> candidates."""
 
-_MAX_ROUNDS = 4
+Enumerate = Callable[[Sequence[Query], Callable[[], bool]], Candidates | None]
+"""Planner that returns all plans of queries that meet their SLOs, dominated or not; None if there are too many, or if
+the given function says to stop."""
+
 _PLANS_PER_ROUND = 2
 """Maximum number of plans that enter for a query in a round."""
 _MIN_SAVING = 0.02
@@ -68,23 +72,22 @@ def generate_columns(
         should_stop: whether to stop.
         seed: of samples.
     """
-    pending = {name for name, frontier in frontiers.items() if frontier.unlisted is not None and candidates[name]}
-    for _ in range(_MAX_ROUNDS):
-        if not pending or should_stop():
-            break
+    pools = {
+        name: frontier.unlisted
+        for name, frontier in frontiers.items()
+        if frontier.unlisted is not None and candidates[name]
+    }
+    count = -1
+    while pools and count < (count := sum(map(len, candidates.values()))) and not should_stop():
         prices = dual_prices(compile_candidates(candidates), seed)
         if prices is None:
             break
         columns: dict[str, list[PlanCandidate]] = {}
-        for name in sorted(pending):
-            unlisted = frontiers[name].unlisted
-            assert unlisted is not None
-            plans = unlisted.lowest_reduced_cost(prices, _PLANS_PER_ROUND, better_by=_MIN_SAVING)
+        for name, pool in pools.items():
+            plans = pool.lowest_reduced_cost(prices, _PLANS_PER_ROUND, better_by=_MIN_SAVING)
             priced = (promise(frontiers[name].query, plan) for plan in plans)
             columns[name] = [candidate for candidate in priced if candidate is not None]
-        extended = add_columns(candidates, columns)
-        pending = {name for name in columns if len(extended[name]) > len(candidates[name])}
-        candidates = extended
+        candidates = add_columns(candidates, columns)
     return candidates
 
 

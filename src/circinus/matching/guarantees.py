@@ -121,7 +121,7 @@ def pins_error(
 
 
 def _conflict_error(names: Sequence[str], answer: Answer, reason: str) -> PlanningError:
-    """Return the error for pinned queries that cannot all be served; `answer` serves as many of them as possible."""
+    """Return the error for pinned queries of which `answer` serves as many as possible among its candidates."""
     single = len(names) == 1
     location = f"query {names[0]}" if single else f"queries {', '.join(names[:-1])} and {names[-1]}"
     pinned = "the query is pinned but" if single else "the queries are pinned but"
@@ -135,7 +135,7 @@ def _conflict_error(names: Sequence[str], answer: Answer, reason: str) -> Planni
         )
     minimal = "" if single else " (any smaller subset can)"
     return PlanningError(
-        f"{pinned} cannot be served{jointly} at utilization targets{minimal}: {reason}",
+        f"{pinned} cannot be served{jointly} by the plans considered at utilization targets{minimal}: {reason}",
         code="query.pinned_infeasible" if single else "query.pins_conflict",
         location=location,
         hint="Remove a pin or relax an SLO.",

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from circinus.arrays import IntArray
 from circinus.errors import PlanningError
 from circinus.estimation import PlanCandidate
@@ -86,15 +84,8 @@ class Incumbent:
 
     def mark(self, problem: Problem) -> Problem:
         """Return the problem with the running candidates marked."""
-        chosen = np.full(len(problem.queries), -1, dtype=np.int64)
-        for index, name in enumerate(problem.queries):
-            plan = self.plans.get(name)
-            for candidate in problem.candidates_of(index) if plan is not None else ():
-                if problem.candidates[candidate].plan == plan:
-                    chosen[index] = candidate
-        return replace(
-            problem, incumbent=IncumbentChoice(chosen, max(self.churn_price_usd_per_h, _MIN_CHURN_USD_PER_H))
-        )
+        churn_price_usd_per_h = max(self.churn_price_usd_per_h, _MIN_CHURN_USD_PER_H)
+        return replace(problem, incumbent=IncumbentChoice(problem.choice_of(self.plans), churn_price_usd_per_h))
 
     def churn_cuts(self, retained: IntArray) -> list[ChurnCut]:
         """Return the limit on changes of the candidates with which queries (Q,) may stay, if there is one."""

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from circinus.arrays import IntArray
 from circinus.estimation import ReplicaDemand
-from circinus.matching.column_generation import Compose, Promise
+from circinus.matching.column_generation import Compose, Enumerate, Promise
 from circinus.matching.cuts import Cut
 from circinus.matching.feasibility import FeasibleSolution
 from circinus.matching.incumbent import Incumbent
@@ -31,6 +31,7 @@ class MatchRun:
     compose: Compose | None
     compose_running: Compose | None
     promise: Promise | None
+    enumerate_plans: Enumerate | None
     solver: Solver
     settings: MatchSettings
     clock: Callable[[], float]
@@ -72,6 +73,7 @@ class Answer:
     """Lexicographic upper bound on the weights by level of any answer; see `Solution`."""
     cost_bound_usd_per_h: float
     optimal: bool
+    """True if both bounds are reached."""
     is_large: bool
     """True if there are too many queries to cut off infeasible choices individually."""
     weight_with_more_changes: float | None = None
@@ -79,6 +81,10 @@ class Answer:
 
     It may be smaller than that of this answer, if the other serves more of a higher priority.
     """
+    covers_all_plans: bool = False
+    """True if the bounds hold for all plans, whether they are candidates or not."""
+    is_revised: bool = False
+    """True if a choice among all plans replaced one among the candidates."""
 
     @property
     def chosen(self) -> IntArray:

@@ -16,18 +16,18 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.backfill import backfill, sized_deployments
-from circinus.matching.column_generation import Compose, Promise
+from circinus.matching.column_generation import Compose, Enumerate, Promise
 from circinus.matching.cuts import ChurnCut
 from circinus.matching.explanation.assignment_explanations import explain_assignments
 from circinus.matching.explanation.rejections import rejections
-from circinus.matching.explanation.shadow_prices import shadow_prices
+from circinus.matching.explanation.shadow_prices import RelaxationBounds, shadow_prices
 from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares, pins_error, with_others_rejected
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, MatchRun
 from circinus.matching.phases import phase
 from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Matching, larger_weight, tenant_shares
-from circinus.matching.plan_space_bounds import plan_space_bounds
+from circinus.matching.plan_space_bounds import are_reached, plan_space_bounds
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.search import search
 from circinus.matching.second_look import second_look
@@ -44,7 +44,6 @@ from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
 from circinus.matching.tie_breaking import break_ties
-from circinus.matching.tolerances import COST_GAP_TOLERANCE
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -129,7 +128,13 @@ def plan_all_queries(
         with phase("planned each query alone"):
             frontiers = plan_queries(specification, profiles, search, plans.compiled)
     plans.adopt(frontiers)
-    match_settings = MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed, requires_pins=False)
+    match_settings = replace(settings, usable_link_share=search.usable_link_share, requires_pins=False)
+    revised = list[Answer]()
+
+    def note_revised(name: str, answer: Answer) -> None:
+        log_pass(name, answer)
+        revised.extend([answer] if answer.is_revised else [])
+
     match_offered = partial(
         match,
         infrastructure=infrastructure,
@@ -137,7 +142,9 @@ def plan_all_queries(
         compose=plans.on_deployments,
         compose_running=partial(plans.on_deployments, any_latency=True),
         promise=plans.feasible_estimate,
+        enumerate_plans=partial(plans.all_plans, targets=search.utilization_targets),
         incumbent=incumbent,
+        observer=note_revised,
     )
     matching, offered = _match_confirmed(
         partial(match_offered, settings=match_settings),
@@ -167,10 +174,15 @@ def plan_all_queries(
         elif refused:
             required = partial(match_offered, settings=replace(match_settings, requires_pins=True))
             raise pins_error(refused, {name: f for name, f in offered.items() if f.candidates}, required)
+        if revised and _may_serve_more(planner):
+            # Which plans are chosen at utilization targets decides whom a second look can add.
+            few = replace(settings, considers_all_plans=False)
+            with suppress(PlanningError):  # pinned queries may need all plans
+                of_candidates, _ = plan_on(specification, settings=few, incumbent=incumbent, frontiers=frontiers)
+                planner = _heavier(planner, of_candidates)
         if incumbent is not None and incumbent.plans and not infrastructure.tenants and _may_serve_more(planner):
             planner = _or_running_plans(planner, frontiers, incumbent, limit_s)
             if may_change and _may_serve_more(planner):
-                # Which plans the search prefers at utilization targets decides whom a second look can add.
                 with suppress(PlanningError):  # pinned queries may fit only as they run
                     afresh, _ = plan_on(specification, frontiers=frontiers)
                     planner = _heavier(planner, afresh)
@@ -269,6 +281,7 @@ def match(
     compose: Compose | None = None,
     compose_running: Compose | None = None,
     promise: Promise | None = None,
+    enumerate_plans: Enumerate | None = None,
     solver: Solver | None = None,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     clock: Callable[[], float] = time.monotonic,
@@ -287,6 +300,7 @@ def match(
         compose_running: likewise for running plans, which may be too slow at their utilization targets, but not as
             sized; default `compose`.
         promise: estimates a plan that a frontier does not list; without it, there is no column generation.
+        enumerate_plans: returns all plans of a query; without it, nothing is proved of plans on given deployments.
         solver: by default the exact one, or the Lagrangian one for more than `MATCHING.max_exact_queries` queries.
         settings: time limit, usable share of links, seed.
         clock: for the time limit.
@@ -305,6 +319,7 @@ def match(
             compose=compose,
             compose_running=compose_running,
             promise=promise,
+            enumerate_plans=enumerate_plans,
             solver=solver or _solver(len(frontiers), settings.seed, clock, resources),
             settings=settings,
             clock=clock,
@@ -330,27 +345,15 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], resources: Exit
 def _matching(answer: Answer) -> Matching:
     problem, run, usage = answer.problem, answer.run, answer.solution.usage
     levels = problem.priority_levels
-    total_weight, satisfied = float(levels.weight.sum()), levels.weight_of(answer.chosen)
     relaxation = shadow_prices(problem, answer.chosen, run.settings.seed)
-    # The answer's bound includes churn: subtract the maximum churn to bound the cost alone. With limited changes, the
-    # answer's bounds hold for answers within the limit only, but those of the relaxation hold for all answers.
-    changes_limited = any(isinstance(cut, ChurnCut) for cut in answer.cuts)
-    cost_bound_usd_per_h = 0.0 if changes_limited else answer.cost_bound_usd_per_h - problem.max_change_usd_per_h
-    weight_bound = total_weight if changes_limited else levels.bound(answer.chosen, answer.weight_bounds)
-    weight_bound = max(min(weight_bound, relaxation.weight_bound, total_weight), satisfied)
-    cost_bound_usd_per_h = max(cost_bound_usd_per_h, relaxation.cost_bound_usd_per_h)
-    optimal = answer.optimal and not changes_limited
-    if run.compose is not None:  # there are more plans than candidates
-        weight_bound, cost_bound_usd_per_h = plan_space_bounds(answer)
-        optimal = weight_bound <= satisfied and (
-            usage.cost_usd_per_h <= cost_bound_usd_per_h + COST_GAP_TOLERANCE * usage.cost_usd_per_h
-        )
+    satisfied = levels.weight_of(answer.chosen)
+    weight_bound, cost_bound_usd_per_h, optimal = _bounds(answer, relaxation)
     return Matching(
         assignments=explain_assignments(answer),
         rejections=rejections(answer),
         deployments=sized_deployments(answer),
         satisfied_weight=satisfied,
-        total_weight=total_weight,
+        total_weight=float(levels.weight.sum()),
         cost_usd_per_h=usage.cost_usd_per_h,
         weight_bound=weight_bound,
         optimal=optimal,
@@ -359,3 +362,27 @@ def _matching(answer: Answer) -> Matching:
         tenants=tenant_shares(run.queries, answer.served, run.infrastructure.tenants),
         weight_with_more_changes=larger_weight(answer.weight_with_more_changes, satisfied),
     )
+
+
+def _bounds(answer: Answer, relaxation: RelaxationBounds) -> tuple[float, float, bool]:
+    """Return bounds of the weight and of the cost of all matchings, and whether the answer is proved to be the best.
+
+    Where not all plans are covered by the answer's bounds, or its priorities have several levels, the bounds are those
+    of `plan_space_bounds`.
+    """
+    levels, are_candidates = answer.problem.priority_levels, answer.covers_all_plans and answer.run.compose is None
+    satisfied, total_weight = levels.weight_of(answer.chosen), float(levels.weight.sum())
+    # With limited changes, the answer's bounds hold for answers within the limit only; others hold for all answers.
+    covers = answer.covers_all_plans and not any(isinstance(cut, ChurnCut) for cut in answer.cuts)
+    if are_candidates:
+        weight_bound, cost_bound_usd_per_h = relaxation.weight_bound, relaxation.cost_bound_usd_per_h
+    else:
+        weight_bound, cost_bound_usd_per_h = plan_space_bounds(answer)
+    if covers and (are_candidates or levels.count == 1):
+        weight_bound = min(weight_bound, levels.bound(answer.chosen, answer.weight_bounds))
+        # The answer's bound includes churn: subtract the maximum churn to bound the cost alone.
+        own_usd_per_h = answer.cost_bound_usd_per_h - answer.problem.max_change_usd_per_h
+        cost_bound_usd_per_h = max(cost_bound_usd_per_h, own_usd_per_h)
+    weight_bound = max(min(weight_bound, total_weight), satisfied)
+    reaches = not are_candidates and are_reached(answer, weight_bound, cost_bound_usd_per_h)
+    return weight_bound, cost_bound_usd_per_h, reaches or (covers and answer.optimal)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import islice, product
@@ -10,14 +11,17 @@ from itertools import islice, product
 from circinus.errors import PlanningError
 from circinus.estimation import MergedLoad, PlanCandidate, QueryEstimators
 from circinus.estimation.latest_start import latest_starts_s
+from circinus.matching.explanation.rejections import query_kind
 from circinus.matching.plan_set import Assignment, Matching, SizedDeployment
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, plan_query
 from circinus.planning.planner import CompiledProfiles, sized_plans
 from circinus.planning.pool_eligibility import matches_pins
-from circinus.planning.settings import RunningLoad, SearchSettings
+from circinus.planning.search_space import utilization_targets
+from circinus.planning.settings import DEFAULT_SETTINGS, RunningLoad, SearchSettings
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import (
+    Allocation,
     Configuration,
     Deployment,
     Infrastructure,
@@ -63,6 +67,21 @@ def add_startup_times(
     return tuple(result)
 
 
+_Choices = Sequence[tuple[str, str, Allocation]]
+"""Operator, pool and allocation of each choice for an operator."""
+
+
+def _plans(pipeline: str, configurations: Sequence[Configuration], choices: Sequence[_Choices]) -> Iterator[QueryPlan]:
+    """Yield the plans of all combinations of configurations and choices."""
+    for configuration, choice in product(configurations, product(*choices)):
+        yield QueryPlan(
+            pipeline=pipeline,
+            configuration=configuration,
+            placement=tuple(sorted((operator, pool) for operator, pool, _ in choice)),
+            allocations=tuple(sorted((operator, allocation) for operator, _, allocation in choice)),
+        )
+
+
 class PlanEstimates:
     """Cached estimates of plans from profiles.
 
@@ -90,6 +109,7 @@ class PlanEstimates:
         self._estimators = {name: self._query_estimators(query) for name, query in self._queries.items()}
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
+        self._all_plans: dict[tuple[Query, tuple[float, ...]], Sequence[PlanCandidate]] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
         self.compiled: CompiledProfiles = {} if compiled is None else compiled
         """Cache of `plan_query` on these profiles."""
@@ -218,18 +238,14 @@ class PlanEstimates:
                 the deployments may be utilized less.
         """
         pipeline = self._pipelines[query.pipeline]
-        open_pools = {pool.name: pool.tier for pool in self._network.pools_for(query.source)}
         choices = []
-        for operator in pipeline.operators:
-            tiers = operator.allowed_tiers
+        for operator, pools in zip(pipeline.operators, self._pools(query), strict=True):
             choices.append(
                 [
                     deployment
                     for deployment in running
                     if (deployment.pipeline, deployment.operator) == (pipeline.name, operator.name)
-                    and deployment.pool in open_pools
-                    and (tiers is None or open_pools[deployment.pool] in tiers)
-                    and query.pinned_pool(operator.name) in (None, deployment.pool)
+                    and deployment.pool in pools
                     and deployment.allocation.cpus in operator.cpus
                     and deployment.allocation.batch_size in operator.batch_sizes
                 ]
@@ -247,6 +263,67 @@ class PlanEstimates:
         estimate = self._estimate_but_latency if any_latency else self.feasible_estimate
         candidates = (estimate(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
         return [candidate for candidate in candidates if candidate is not None]
+
+    def all_plans(
+        self,
+        queries: Sequence[Query],
+        should_stop: Callable[[], bool],
+        *,
+        max_plans: int = MATCHING.max_enumerated_plans,
+        targets: Sequence[float] = DEFAULT_SETTINGS.utilization_targets,
+    ) -> Mapping[str, Sequence[PlanCandidate]] | None:
+        """Return all plans of queries that meet their SLOs, dominated or not; None if they are too many to estimate.
+
+        Queries that differ in name, weight, priority and tenant only share the estimates.
+
+        Args:
+            queries: of the specification.
+            should_stop: whether the time is over.
+            max_plans: maximum number of plans of each query to estimate.
+            targets: utilization targets.
+        """
+        spaces = {query.name: self._space(query, utilization_targets(query, targets)) for query in queries}
+        sizes = (len(configurations) * math.prod(map(len, choices)) for configurations, choices in spaces.values())
+        if max(sizes, default=0) > max_plans:
+            return None
+        plans = {}
+        for query in queries:
+            key = query_kind(query), tuple(targets)
+            if key not in self._all_plans:
+                estimates = list[PlanCandidate | None]()
+                for plan in _plans(query.pipeline, *spaces[query.name]):
+                    if should_stop():
+                        return None
+                    estimates.append(self._isolated(query, plan))
+                self._all_plans[key] = [e for e in estimates if e is not None and not e.estimate.violations(query.slos)]
+            plans[query.name] = self.without_excluded(replace(c, query=query.name) for c in self._all_plans[key])
+        return plans
+
+    def _space(self, query: Query, targets: Sequence[float]) -> tuple[Sequence[Configuration], Sequence[_Choices]]:
+        """Return the configurations that are accurate enough for a query, and the choices for each operator."""
+        configurations = [c for name, c in self._profiles if name == query.pipeline and self._is_accurate(query, c)]
+        operators = zip(self._pipelines[query.pipeline].operators, self._pools(query), strict=True)
+        return configurations, [
+            [
+                (operator.name, pool, Allocation(*allocation))
+                for pool in pools
+                for allocation in product(operator.cpus, operator.batch_sizes, targets)
+            ]
+            for operator, pools in operators
+        ]
+
+    def _pools(self, query: Query) -> Sequence[Sequence[str]]:
+        """Return the pools in which each operator may run for a query."""
+        pools, operators = self._network.pools_for(query.source), self._pipelines[query.pipeline].operators
+        return [
+            [
+                pool.name
+                for pool in pools
+                if (operator.allowed_tiers is None or pool.tier in operator.allowed_tiers)
+                and query.pinned_pool(operator.name) in (None, pool.name)
+            ]
+            for operator in operators
+        ]
 
     def has_accurate(self, query: Query) -> bool:
         """Return whether any configuration within a query's pins is guaranteed to meet its accuracy SLO."""

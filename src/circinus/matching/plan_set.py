@@ -245,7 +245,7 @@ class Matching:
     a second look or an admission may serve more. Of plans that are all candidates, bounds are summed over priorities:
     each holds for matchings that serve as much of every higher one."""
     optimal: bool
-    """True if weight and cost reach their bounds, so that no matching of plans at utilization targets is better."""
+    """True if it is proved that no matching of plans at utilization targets is better, listed as candidates or not."""
     cost_bound_usd_per_h: float
     """Lower bound on the cost of any matching of all plans at utilization targets with this weight, without churn."""
     prices: tuple[ShadowPrice, ...] = ()

@@ -18,7 +18,7 @@ from circinus.matching.column_generation import dual_prices
 from circinus.matching.match_run import Answer
 from circinus.matching.priority_levels import IntegerWeights
 from circinus.matching.problem import Problem
-from circinus.matching.tolerances import CAPACITY_TOLERANCE, WEIGHT_TOLERANCE
+from circinus.matching.tolerances import CAPACITY_TOLERANCE, COST_GAP_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import Frontier
 from circinus.planning.plan_arrays import DualPrices
 
@@ -48,6 +48,20 @@ def plan_space_bounds(answer: Answer) -> tuple[float, float]:
     lowest_usd_per_h = _lowest_prices([frontiers[name] for name in names], _FREE)
     bound = satisfied if _is_reached(bound, satisfied) else bound
     return bound + served_as_sized, _cost_bound(weight[servable], lowest_usd_per_h, satisfied)
+
+
+def reaches_bounds(answer: Answer) -> bool:
+    """Return whether an answer reaches the bounds of all plans, so that no other matching is better."""
+    weight_bound, cost_bound_usd_per_h = plan_space_bounds(answer)
+    return are_reached(answer, weight_bound, cost_bound_usd_per_h)
+
+
+def are_reached(answer: Answer, weight_bound: float, cost_bound_usd_per_h: float) -> bool:
+    """Return whether an answer reaches bounds of the weight and of the cost at its weight."""
+    cost_usd_per_h, levels = answer.solution.usage.cost_usd_per_h, answer.problem.priority_levels
+    is_cheapest = cost_usd_per_h <= cost_bound_usd_per_h + COST_GAP_TOLERANCE * cost_usd_per_h
+    is_heaviest = weight_bound <= levels.weight_of(answer.chosen)
+    return is_cheapest and is_heaviest and (levels.count == 1 or bool((answer.chosen >= 0).all()))
 
 
 def _has_plan_at_targets(answer: Answer, query: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.solvers.sparse_rows import SparseRows
 from circinus.matching.tolerances import CAPACITY_TOLERANCE, REPLICA_TOLERANCE
-from circinus.specification import Deployment
+from circinus.specification import Deployment, QueryPlan
 from circinus.specification.slo import COST_ROUNDING, COST_ROUNDING_USD_PER_H
 
 RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
@@ -195,6 +195,34 @@ class Problem:
                 self.price_usd_per_h[columns] * usage.replicas[columns] * fractional / usage.fractional_load[columns]
             )
         )
+
+    def choice_of(self, plans: Mapping[str, QueryPlan]) -> IntArray:
+        """Return (Q,) the candidates with the given plans, by query name; -1 where there is none."""
+        chosen = np.full(len(self.queries), -1, dtype=np.int64)
+        for index, name in enumerate(self.queries):
+            plan = plans.get(name)
+            for candidate in self.candidates_of(index) if plan is not None else ():
+                if self.candidates[candidate].plan == plan:
+                    chosen[index] = candidate
+        return chosen
+
+    def exchange_key(self, query: int, usable: BoolArray) -> object:
+        """Return a key that is equal for queries with the same usable candidates (P,), in the same order."""
+        span = slice(self.block[query], self.block[query + 1])
+        parts = [
+            self.cost_limit_usd_per_h[query : query + 1],
+            self.transfer_cost_usd_per_h[span],
+            self.change_usd_per_h[span],
+            usable[span],
+        ]
+        for incidence in (self.fractional_load, self.traffic):
+            entries = slice(incidence.start[span.start], incidence.start[span.stop])
+            parts += [
+                np.diff(incidence.start[span.start : span.stop + 1]),
+                incidence.column[entries],
+                incidence.value[entries],
+            ]
+        return tuple(part.tobytes() for part in parts)
 
     def served(self, chosen: IntArray) -> Iterator[tuple[int, int]]:
         """Yield (query, candidate) of every served query."""

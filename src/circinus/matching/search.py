@@ -17,11 +17,17 @@ import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.estimation import PlanCandidate
-from circinus.matching.column_generation import Candidates, Compose, add_columns, generate_columns
+from circinus.matching.column_generation import (
+    Candidates,
+    Compose,
+    add_columns,
+    generate_columns,
+)
 from circinus.matching.cuts import Cut, share_cut, sizing_cut
 from circinus.matching.feasibility import FeasibleSolution, check_feasibility, repair
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, MatchRun
+from circinus.matching.plan_space_bounds import reaches_bounds
 from circinus.matching.problem import Problem, meets_cost_slo
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.settings import MATCHING
@@ -29,6 +35,7 @@ from circinus.matching.sizing import SloViolation
 from circinus.matching.solvers.greedy import greedy, local_search, objective_key
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
+from circinus.matching.tolerances import COST_GAP_TOLERANCE
 from circinus.specification import Deployment, SloKind
 from circinus.specification.formatting import format_usd_per_h
 
@@ -75,6 +82,8 @@ class _Search:
         self._queries = tuple(query for query in run.queries if query.name in servable)
         self._listed: Candidates = {n: f.candidates if n in servable else () for n, f in run.frontiers.items()}
         self._is_large = len(servable) > MATCHING.max_exact_queries
+        is_restricted = bool(guaranteed or preferred) or restrict_to is not None
+        self._completes = run.settings.considers_all_plans and not (self._is_large or is_restricted)
         is_small_subset = not self._is_large and len(run.frontiers) > MATCHING.max_exact_queries
         self._solver = MilpSolver(seed=run.settings.seed, clock=run.clock) if is_small_subset else run.solver
         self._started_s = run.clock()
@@ -97,9 +106,11 @@ class _Search:
                 should_stop=lambda: run.clock() > self._columns_deadline_s,
                 seed=run.settings.seed,
             )
-        if run.compose is None:
-            return self._solve(self._problem(candidates, self._incumbent), None, 1.0, self._incumbent)
-        fresh, candidates = self._reuse(candidates, run.compose)
+        if run.compose is None:  # the plans of frontiers are all
+            answer = self._solve(self._problem(candidates, self._incumbent), None, 1.0, self._incumbent)
+            is_listed = all(run.frontiers[query.name].unlisted is None for query in self._queries)
+            return replace(answer, covers_all_plans=is_listed)
+        fresh, candidates = self._completed(*self._reuse(candidates, run.compose))
         if self._incumbent is None:
             return fresh
         return self._change_running(self._incumbent, fresh, candidates, run.compose)
@@ -124,6 +135,57 @@ class _Search:
 
     def _is_late(self) -> bool:
         return self._run.clock() >= self._deadline_s
+
+    def _completed(self, answer: Answer, candidates: Candidates) -> tuple[Answer, Candidates]:
+        """Return the best answer of all plans, as far as there is time, and the candidates with its plans.
+
+        The other plans do not become candidates of the answer, as explanations compare each candidate.
+        """
+        if not self._completes or reaches_bounds(answer):
+            return answer, candidates
+        plans = self._all_plans()
+        if plans is None:
+            return answer, candidates
+        extended = add_columns(candidates, plans)
+        wider = self._problem(extended)
+        start = _moved(answer, wider)
+        is_solved = answer.optimal and len(wider.candidates) == len(answer.problem.candidates)
+        whole = answer if is_solved else self._solve(wider, start, 1.0, None)
+        if objective_key(wider, whole.chosen) > objective_key(wider, start):
+            answer, candidates = self._narrowed(whole, candidates, answer)
+        weights_of, cost_usd_per_h = wider.priority_levels.weights_of, whole.solution.usage.cost_usd_per_h
+        if weights_of(answer.chosen) != weights_of(whole.chosen) or not _have_equal_replicas(extended):
+            return answer, candidates
+        is_cheapest = answer.solution.usage.cost_usd_per_h <= cost_usd_per_h * (1.0 + COST_GAP_TOLERANCE)
+        proved = replace(
+            answer,
+            weight_bounds=whole.weight_bounds,
+            cost_bound_usd_per_h=whole.cost_bound_usd_per_h,
+            optimal=whole.optimal and is_cheapest,
+            covers_all_plans=True,
+        )
+        return proved, candidates
+
+    def _narrowed(self, whole: Answer, candidates: Candidates, otherwise: Answer) -> tuple[Answer, Candidates]:
+        """Return an answer with the given candidates and its own plans alone, and these; or the other if that fails."""
+        plans = {whole.problem.queries[q]: whole.problem.candidates[c] for q, c in whole.problem.served(whole.chosen)}
+        extended = add_columns(candidates, {name: (plan,) for name, plan in plans.items()})
+        problem = self._problem(extended)
+        chosen = problem.choice_of({name: candidate.plan for name, candidate in plans.items()})
+        solution = check_feasibility(problem, chosen, self._run.slos, self._run.reestimate)
+        if not isinstance(solution, FeasibleSolution):
+            return otherwise, candidates
+        narrowed = replace(whole, problem=problem, solution=solution, solver_choice=chosen, cuts=(), is_revised=True)
+        return narrowed, extended
+
+    def _all_plans(self) -> Candidates | None:
+        """Return all plans of the queries that have any, or None if they are too many for the time that is left."""
+        run, now_s = self._run, self._run.clock()
+        if run.enumerate_plans is None:
+            return None
+        stop_s = now_s + MATCHING.enumeration_share * (self._deadline_s - now_s)
+        with_plans = [q for q in self._queries if (f := run.frontiers[q.name]).candidates or f.unlisted is not None]
+        return run.enumerate_plans(with_plans, lambda: run.clock() >= stop_s)
 
     def _change_running(self, incumbent: Incumbent, fresh: Answer, candidates: Candidates, compose: Compose) -> Answer:
         """Return the best answer at the price of changes; unless they are limited, of no less weight than `fresh`.
@@ -199,6 +261,12 @@ def _moved(answer: Answer, wider: Problem) -> IntArray:
     """Return (Q,) the choice of an answer in a problem with further candidates behind those of each query."""
     chosen = answer.chosen
     return np.where(chosen >= 0, chosen - answer.problem.block[:-1] + wider.block[:-1], -1)
+
+
+def _have_equal_replicas(candidates: Candidates) -> bool:
+    """Return whether all plans take the same of a deployment's replica; else fewer plans may take less."""
+    uses = {(use.deployment, use.demand) for plans in candidates.values() for plan in plans for use in plan.deployments}
+    return len(uses) == len({deployment for deployment, _ in uses})
 
 
 def _used_deployments(problem: Problem, *choices: IntArray) -> list[Deployment]:

@@ -23,12 +23,16 @@ class MatchingSettings:
     max_reuse_rounds: int = 3
     column_generation_share: float = 0.2
     """Share of the time limit for column generation."""
+    enumeration_share: float = 0.5
+    """Maximum share of the remaining time for estimates of all plans."""
     change_time_share: float = 0.3
     """Minimum time for choosing between running plans and an answer from scratch, as a share of the time limit."""
     round_share_large: float = 0.5
     """Share of the remaining time for a round with many queries, as further rounds will follow."""
     max_rounds: int = 80
     """Maximum number of rounds; then queries are dropped from the last choice until it is feasible."""
+    max_enumerated_plans: int = 4_000
+    """Maximum number of plans of each query if all are estimated, which takes 0.15 ms each."""
     max_composed_plans: int = 500
     """Maximum number of plans on running deployments that are estimated for one query at a time."""
     max_cached_estimates: int = 20_000
@@ -108,6 +112,9 @@ class MatchSettings:
     """Random seed of the solver."""
     requires_pins: bool = True
     """Whether a pinned query without a plan is an error; otherwise it is rejected, as a second look may serve it."""
+
+    considers_all_plans: bool = True
+    """Whether up to 40 queries are matched with all their plans at last."""
 
     @property
     def second_look_limit_s(self) -> float:

@@ -52,7 +52,8 @@ class RelaxedView:
         groups: dict[object, list[int]] = {}
         for query in range(len(problem.queries)):
             if usable[problem.block[query] : problem.block[query + 1]].any():
-                groups.setdefault(_key(problem, weight, query, int(source_of[query]), usable), []).append(query)
+                key = int(source_of[query]), float(weight[query]), problem.exchange_key(query, usable)
+                groups.setdefault(key, []).append(query)
         ordered = sorted(groups.values(), key=lambda members: (source_of[members[0]], members[0]))
         first = np.array([members[0] for members in ordered], dtype=np.int64)
         candidate, resource, _ = _entries(problem, np.ones(len(problem.deployments)))
@@ -129,25 +130,6 @@ class RelaxedView:
         queries = np.concatenate(self.queries) if self.queries else np.zeros(0, dtype=np.int64)
         candidates[queries] = np.where(chosen >= 0, self.problem.block[queries] + chosen, NOT_SERVED)
         return candidates
-
-
-def _key(problem: Problem, weight: FloatArray, query: int, source: int, usable: BoolArray) -> object:
-    """Return a key that is equal for identical queries."""
-    span = slice(problem.block[query], problem.block[query + 1])
-    parts = [
-        np.array([weight[query], problem.cost_limit_usd_per_h[query]]),
-        problem.transfer_cost_usd_per_h[span],
-        problem.change_usd_per_h[span],
-        usable[span],
-    ]
-    for incidence in (problem.fractional_load, problem.traffic):
-        entries = slice(incidence.start[span.start], incidence.start[span.stop])
-        parts += [
-            np.diff(incidence.start[span.start : span.stop + 1]),
-            incidence.column[entries],
-            incidence.value[entries],
-        ]
-    return (source, *(part.tobytes() for part in parts))
 
 
 def _resources(problem: Problem) -> int:

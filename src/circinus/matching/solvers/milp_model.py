@@ -21,14 +21,18 @@ _LOAD_TOLERANCE = REPLICA_TOLERANCE / 2
 
 @dataclass(kw_only=True)
 class MatchingMilp(LpModel):
-    """A program with one binary column per usable candidate, one integer per shared deployment, and indicators of cuts.
+    """A program with one column per usable candidate, one integer per shared deployment, and indicators of cuts.
 
-    A deployment that only one query could use needs no column: its replicas follow from the candidate.
+    A deployment that only one query could use needs no column: its replicas follow from the candidate. Of queries that
+    are alike, the candidates of the first have columns, which count how many of the queries get each: branching on the
+    exchange of two of them would repeat the same work.
     """
 
     problem: Problem
+    classes: tuple[IntArray, ...]
+    """Queries with usable candidates, grouped by those that are identical but in name."""
     candidates: IntArray
-    """(x columns,) candidate of each."""
+    """(x columns,) candidate of each, of the first query of its class."""
     shared: IntArray
     """(n columns,) deployment of each."""
     expression: FloatArray
@@ -40,8 +44,12 @@ class MatchingMilp(LpModel):
 
     def serve_all(self) -> None:
         """Require one candidate of every query that has any: tighter than the equivalent bound on the weight."""
-        servable = len(np.unique(self.problem.query_of[self.candidates]))
-        self.row_lower[:servable] = [1.0] * servable
+        self.row_lower[: len(self.classes)] = [float(len(queries)) for queries in self.classes]
+
+    @property
+    def queries(self) -> IntArray:
+        """Queries with usable candidates."""
+        return np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *self.classes]))
 
     def forbid(self, columns: BoolArray) -> None:
         """Require 0 of `columns` (columns,)."""
@@ -77,30 +85,42 @@ class MatchingMilp(LpModel):
 
     def values_of(self, chosen: IntArray, usage: Usage) -> FloatArray:
         """Return (columns,) the columns' values for a choice whose candidates all have one."""
-        values = np.zeros(len(self.upper))
-        values[self.columns_of(chosen[chosen >= 0])] = 1.0
+        values, block = np.zeros(len(self.upper)), self.problem.block
+        column_of = np.full(len(self.problem.candidates), -1)
+        column_of[self.candidates] = np.arange(len(self.candidates))
+        for queries in self.classes:
+            served = queries[chosen[queries] >= 0]
+            columns = column_of[chosen[served] - block[served] + block[queries[0]]]
+            np.add.at(values, columns[columns >= 0], 1.0)
         values[len(self.candidates) : self.expression.shape[1]] = usage.replicas[self.shared]
         for position, (members, count) in enumerate(self.indicators):
             values[self.expression.shape[1] + position] = float(usage.replicas[members].sum() >= count)
         return values
 
     def rounded_choice(self, values: FloatArray) -> IntArray:
-        """Return (Q,) the most selected candidate of each query that fractional values mostly serve."""
-        chosen = np.full(len(self.problem.queries), -1, dtype=np.int64)
-        x = np.asarray(values[: len(self.candidates)])
-        query_of = self.problem.query_of[self.candidates]
-        for query in np.unique(query_of):
-            columns = np.flatnonzero(query_of == query)
-            if x[columns].sum() > 0.5:
-                chosen[query] = self.candidates[columns[np.argmax(x[columns])]]
-        return chosen
+        """Return (Q,) the most selected candidates of the queries that fractional values mostly serve."""
+        counts, x = np.zeros(len(self.candidates)), np.array(values[: len(self.candidates)])
+        for columns in self.columns_of_classes():
+            for _ in range(round(x[columns].sum() - 1e-9)):
+                most = columns[np.argmax(x[columns])]
+                counts[most] += 1.0
+                x[most] -= 1.0
+        return self.choice_of(counts)
 
     def choice_of(self, values: FloatArray) -> IntArray:
         """Return (Q,) the choice of the columns' values."""
-        chosen = np.full(len(self.problem.queries), -1, dtype=np.int64)
-        selected = self.candidates[np.asarray(values[: len(self.candidates)]) > 0.5]
-        chosen[self.problem.query_of[selected]] = selected
+        chosen, block = np.full(len(self.problem.queries), -1, dtype=np.int64), self.problem.block
+        counts = np.rint(values[: len(self.candidates)]).astype(np.int64)
+        for queries, columns in zip(self.classes, self.columns_of_classes(), strict=True):
+            position = np.repeat(self.candidates[columns] - block[queries[0]], counts[columns])
+            served = queries[: len(position)]
+            chosen[served] = block[served] + position
         return chosen
+
+    def columns_of_classes(self) -> list[IntArray]:
+        """Return the candidate columns of each class."""
+        query_of = self.problem.query_of[self.candidates]
+        return [np.flatnonzero(query_of == queries[0]).astype(np.int64) for queries in self.classes]
 
 
 def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | None = None) -> MatchingMilp:
@@ -114,13 +134,16 @@ def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | N
     usable = viable_candidates(problem, cuts)
     if eligible is not None:
         usable &= eligible
+    classes = _query_classes(problem, usable, cuts)
+    firsts = np.isin(problem.query_of, [queries[0] for queries in classes])
+    max_loads = _max_loads(problem, usable)
+    usable = usable & firsts
     candidates = np.flatnonzero(usable).astype(np.int64)
     row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
     is_usable = usable[row]
     row, column, fractional = row[is_usable], column[is_usable], fractional[is_usable]
     dedicated = round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
 
-    max_loads = _max_loads(problem, usable)
     users = max_loads > 0
     shared = np.flatnonzero(users.sum(axis=1) > 1).astype(np.int64)
     bound = np.minimum(round_up_replicas(max_loads.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
@@ -132,22 +155,28 @@ def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | N
     expression[column[unshared], x_of[row[unshared]]] = dedicated[unshared]
     expression[shared, len(candidates) + np.arange(len(shared))] = 1.0
 
+    times = np.zeros(len(problem.candidates))
+    for queries in classes:
+        times[problem.candidates_of(int(queries[0]))] = len(queries)
     programme = MatchingMilp(
         problem=problem,
+        classes=classes,
         candidates=candidates,
         shared=shared,
-        upper=[1.0] * len(candidates) + [float(bound[deployment]) for deployment in shared],
+        upper=[*times[candidates].tolist(), *(float(bound[deployment]) for deployment in shared)],
         expression=expression,
     )
-    for query in range(len(problem.queries)):
-        columns = np.flatnonzero(problem.query_of[candidates] == query)
-        if len(columns):
-            programme.add_row(columns, np.ones(len(columns)), 0.0, 1.0)
+    for queries, columns in zip(classes, programme.columns_of_classes(), strict=True):
+        programme.add_row(columns, np.ones(len(columns)), 0.0, float(len(queries)))
     for position, deployment in enumerate(shared):
         on_deployment = column == deployment
         x = x_of[row[on_deployment]]
         load = DeploymentColumns(
-            len(candidates) + position, x, fractional[on_deployment], problem.query_of[candidates[x]]
+            len(candidates) + position,
+            x,
+            fractional[on_deployment],
+            problem.query_of[candidates[x]],
+            times[candidates[x]].astype(np.int64),
         )
         programme.loads.append(load)
         _add_load(programme, load, dedicated[on_deployment])
@@ -156,6 +185,23 @@ def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | N
     for cut in cuts:
         _add_cut(programme, cut, bound)
     return programme
+
+
+def _query_classes(problem: Problem, usable: BoolArray, cuts: Sequence[Cut]) -> tuple[IntArray, ...]:
+    """Return the queries with usable candidates, grouped by those whose exchange changes nothing.
+
+    Cost SLOs and some cuts are about single candidates, and so is the price of changes.
+    """
+    are_distinct = problem.incumbent is not None or any(not isinstance(cut, PackingCut | PoolCut) for cut in cuts)
+    weight, rank = problem.priority_levels.weight, problem.priority_levels.rank
+    groups: dict[object, list[int]] = {}
+    for query in range(len(problem.queries)):
+        if usable[problem.block[query] : problem.block[query + 1]].any():
+            key: object = int(rank[query]), float(weight[query]), problem.exchange_key(query, usable)
+            if are_distinct or np.isfinite(problem.cost_limit_usd_per_h[query]):
+                key = query
+            groups.setdefault(key, []).append(query)
+    return tuple(np.array(queries, dtype=np.int64) for queries in groups.values())
 
 
 def viable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
@@ -170,10 +216,10 @@ def viable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
     limit = problem.cost_limit_usd_per_h[problem.query_of]
     while True:  # an excluded candidate cannot share its deployments with others any more
         max_loads = _max_loads(problem, usable)
-        is_single_user = (max_loads > 0).sum(axis=1) <= 1
+        are_distinct_user = (max_loads > 0).sum(axis=1) <= 1
         # A deployment's replicas for each unit of its load are never fewer than 1 / (the most load it could get).
         load = np.maximum(max_loads.sum(axis=1)[column], fractional)
-        ratio = np.where(is_single_user[column], dedicated / fractional, np.maximum(1.0, 1.0 / load))
+        ratio = np.where(are_distinct_user[column], dedicated / fractional, np.maximum(1.0, 1.0 / load))
         min_cost = problem.transfer_cost_usd_per_h.copy()
         np.add.at(min_cost, row, problem.price_usd_per_h[column] * fractional * ratio)
         too_dear = usable & ~meets_cost_slo(min_cost, limit)
@@ -192,14 +238,17 @@ def _max_loads(problem: Problem, usable: BoolArray) -> FloatArray:
 
 
 def _add_load(programme: MatchingMilp, load: DeploymentColumns, dedicated: IntArray) -> None:
-    """Require replicas for the total load of a shared deployment, and at least those of each query in isolation."""
+    """Require replicas for the total load of a shared deployment, and at least those of each query in isolation.
+
+    Of queries that are alike, each counts in part, as together they may need no more than one does.
+    """
     programme.add_row(
         np.append(load.candidates, load.replicas), np.append(-load.fractional, 1.0), -_LOAD_TOLERANCE, np.inf
     )
     for query in np.unique(load.query_of):
         of_query = load.query_of == query
         columns = np.append(load.candidates[of_query], load.replicas)
-        programme.add_row(columns, np.append(-dedicated[of_query].astype(float), 1.0), 0.0, np.inf)
+        programme.add_row(columns, np.append(-dedicated[of_query] / load.times[of_query], 1.0), 0.0, np.inf)
 
 
 def _add_capacities(programme: MatchingMilp) -> None:
@@ -213,7 +262,7 @@ def _add_capacities(programme: MatchingMilp) -> None:
     shares[link, row] = volume / problem.link_capacity_bytes_per_s[link]
     for values in shares[:, programme.candidates]:
         columns = np.flatnonzero(values)
-        if values.sum() > 1.0:
+        if values @ np.array(programme.upper[: len(values)]) > 1.0:
             programme.add_row(columns, values[columns], -np.inf, 1.0)
 
 

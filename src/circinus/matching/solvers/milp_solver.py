@@ -65,7 +65,7 @@ class MilpSolver:
         best = max(starting_points, key=lambda chosen: objective_key(problem, chosen))
         programme = build_milp(problem, cuts, eligible=eligible)
         levels = problem.priority_levels
-        servable = np.where(np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates]), 0, -1)
+        servable = np.where(np.isin(np.arange(len(problem.queries)), programme.queries), 0, -1)
         bounds = list(levels.multiples_of(servable))
         if not any(bounds):
             return Solution(best, best, (0.0,) * levels.count, 0.0, optimal=True)
@@ -175,7 +175,7 @@ class _Search:
     def fix_weight(self, level: int, best: IntArray) -> None:
         """Require at least the weight of a level in `best` from now on."""
         programme = self._programme
-        if (best[np.unique(self._problem.query_of[programme.candidates])] >= 0).all():
+        if (best[programme.queries] >= 0).all():
             programme.serve_all()
             return
         multiples = self._multiples(level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,18 @@ class DeploymentColumns:
     """Fractional replicas that each candidate needs."""
     query_of: IntArray
     """Query of each candidate."""
+    times: IntArray
+    """Number of queries that are alike, whose candidates the column of each candidate counts."""
+
+    @cached_property
+    def apart(self) -> DeploymentColumns:
+        """The columns with an entry for each of the queries that are alike, among which a column is divided."""
+        entry = np.repeat(np.arange(len(self.times)), self.times)
+        number = np.arange(len(entry)) - np.repeat(np.cumsum(self.times) - self.times, self.times)
+        query_of = self.query_of[entry] * self.times.max(initial=1) + number
+        return DeploymentColumns(
+            self.replicas, self.candidates[entry], self.fractional[entry], query_of, self.times[entry]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +67,15 @@ def mir_cut(load: DeploymentColumns, values: FloatArray) -> CutRow | None:
 
     This is the mixed-integer rounding of the load, known for the loading of networks as residual capacity inequalities
     (Magnanti, Mirchandani and Vachani, "The convex hull of two core capacitated network design problems", 1993).
-    Candidates that need more than f_q count as if they needed f_q.
+    Candidates that need more than f_q count as if they needed f_q. Of queries that are alike, each has an equal part of
+    every column: cuts that differ in which of them are in S have the same mean.
 
     Args:
         load: the deployment's columns.
         values: (columns,) the relaxation's solution.
     """
-    x = values[load.candidates]
+    load = load.apart
+    x = values[load.candidates] / load.times
     if x.sum() < _MIN_VIOLATION:
         return None
     queries, position = np.unique(load.query_of, return_inverse=True)
@@ -103,9 +118,13 @@ def _row(
         full_reduction = float(_replica_reduction(np.array(reference), np.array(last_part)))
         shortfall = np.maximum(reference - load.fractional[of_query], 0.0)
         columns.append(load.candidates[of_query])
-        values.append(_replica_reduction(shortfall, np.array(last_part)) - full_reduction)
+        values.append((_replica_reduction(shortfall, np.array(last_part)) - full_reduction) / load.times[of_query])
         lower -= full_reduction
-    return CutRow(np.concatenate(columns), np.concatenate(values), lower)
+    row = CutRow(np.concatenate(columns), np.concatenate(values), lower)
+    if load.times.max(initial=1) == 1:
+        return row
+    merged, entry = np.unique(row.columns, return_inverse=True)
+    return CutRow(merged, np.bincount(entry, weights=row.values).astype(np.float64), lower)
 
 
 def _replica_reduction(amount: FloatArray, last_part: FloatArray) -> FloatArray:
