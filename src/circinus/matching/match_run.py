@@ -8,12 +8,21 @@ from functools import cached_property
 
 from circinus.arrays import IntArray
 from circinus.estimation import ReplicaDemand
-from circinus.matching.column_generation import Compose, Enumerate, Promise
+from circinus.matching.column_generation import (
+    Candidates,
+    Compose,
+    Enumerate,
+    FixedOperators,
+    Parts,
+    Promise,
+    SizedPlans,
+    add_columns,
+)
 from circinus.matching.cuts import Cut
 from circinus.matching.feasibility import FeasibleSolution
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.problem import Problem
-from circinus.matching.problem_builder import merged_demands
+from circinus.matching.problem_builder import build_problem, merged_demands
 from circinus.matching.settings import MatchSettings
 from circinus.matching.sizing import Reestimate
 from circinus.matching.solvers.solver import Solver
@@ -32,6 +41,10 @@ class MatchRun:
     compose_running: Compose | None
     promise: Promise | None
     enumerate_plans: Enumerate | None
+    parts: Parts | None
+    promise_as_sized: Promise | None
+    fixed_operators: FixedOperators | None
+    sized_plans: SizedPlans | None
     solver: Solver
     settings: MatchSettings
     clock: Callable[[], float]
@@ -83,6 +96,10 @@ class Answer:
     """
     covers_all_plans: bool = False
     """True if the bounds hold for all plans, whether they are candidates or not."""
+    covers_divided_requests: bool | None = None
+    """Whether the bounds hold for matchings that divide requests among plans, too; None if none may be divided."""
+    is_beyond_bounds: bool = False
+    """True if it has plans for which the bounds do not hold: with divided requests or fitted utilization targets."""
     is_revised: bool = False
     """True if a choice among all plans replaced one among the candidates."""
 
@@ -95,6 +112,27 @@ class Answer:
     def served(self) -> frozenset[str]:
         """Names of the served queries."""
         return frozenset(self.problem.queries[query] for query, _ in self.problem.served(self.chosen))
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """Candidates of each query."""
+        problem = self.problem
+        return {
+            name: [problem.candidates[candidate] for candidate in problem.candidates_of(query)]
+            for query, name in enumerate(problem.queries)
+        }
+
+    def problem_with(self, columns: Candidates) -> Problem:
+        """Return the problem with further candidates behind those of each query."""
+        run = self.run
+        problem = build_problem(
+            run.queries,
+            add_columns(self.candidates, columns),
+            run.infrastructure,
+            usable_link_share=run.settings.usable_link_share,
+        )
+        problem = replace(problem, priority_levels=self.problem.priority_levels)
+        return problem if run.incumbent is None else run.incumbent.mark(problem)
 
     def with_solution(self, solution: FeasibleSolution) -> Answer:
         """Return the answer with another choice of its candidates; nothing is proved about its cost."""

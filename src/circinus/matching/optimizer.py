@@ -16,7 +16,7 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.backfill import backfill, sized_deployments
-from circinus.matching.column_generation import Compose, Enumerate, Promise
+from circinus.matching.column_generation import Compose, Enumerate, FixedOperators, Parts, Promise, SizedPlans
 from circinus.matching.cuts import ChurnCut
 from circinus.matching.explanation.assignment_explanations import explain_assignments
 from circinus.matching.explanation.rejections import rejections
@@ -43,6 +43,8 @@ from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
+from circinus.matching.splitting import divide_requests
+from circinus.matching.target_fitting import fit_plans, fit_targets
 from circinus.matching.tie_breaking import break_ties
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
@@ -59,6 +61,9 @@ PASSES: Final[tuple[Callable[[Answer], Answer], ...]] = (
     enforce_pins,  # served, or an error that names a minimal conflict
     enforce_tenant_shares,  # guaranteed shares, as far as possible
     backfill,  # unserved queries that still fit next to whole replicas
+    divide_requests,  # among several plans, where that is better
+    fit_plans,  # cheaper ones that are fast enough as sized
+    fit_targets,  # fewer replicas where all SLOs still hold as sized
     break_ties,  # plans of equal cost, as a person would choose
 )
 """Passes after the search, in order."""
@@ -143,6 +148,10 @@ def plan_all_queries(
         compose_running=partial(plans.on_deployments, any_latency=True),
         promise=plans.feasible_estimate,
         enumerate_plans=partial(plans.all_plans, targets=search.utilization_targets),
+        parts=partial(plans.parts, targets=search.utilization_targets),
+        promise_as_sized=plans.sized_candidate,
+        fixed_operators=plans.fixed_operators,
+        sized_plans=partial(plans.sized_plans, search=search),
         incumbent=incumbent,
         observer=note_revised,
     )
@@ -176,7 +185,7 @@ def plan_all_queries(
             raise pins_error(refused, {name: f for name, f in offered.items() if f.candidates}, required)
         if revised and _may_serve_more(planner):
             # Which plans are chosen at utilization targets decides whom a second look can add.
-            few = replace(settings, considers_all_plans=False)
+            few = replace(settings, considers_all_plans=False, divides_requests=False)
             with suppress(PlanningError):  # pinned queries may need all plans
                 of_candidates, _ = plan_on(specification, settings=few, incumbent=incumbent, frontiers=frontiers)
                 planner = _heavier(planner, of_candidates)
@@ -282,6 +291,10 @@ def match(
     compose_running: Compose | None = None,
     promise: Promise | None = None,
     enumerate_plans: Enumerate | None = None,
+    parts: Parts | None = None,
+    promise_as_sized: Promise | None = None,
+    fixed_operators: FixedOperators | None = None,
+    sized_plans: SizedPlans | None = None,
     solver: Solver | None = None,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     clock: Callable[[], float] = time.monotonic,
@@ -301,6 +314,10 @@ def match(
             sized; default `compose`.
         promise: estimates a plan that a frontier does not list; without it, there is no column generation.
         enumerate_plans: returns all plans of a query; without it, nothing is proved of plans on given deployments.
+        parts: returns plans for parts of a query's requests; without it, no requests are divided.
+        fixed_operators: returns a query's operators that are not divided.
+        sized_plans: returns plans that may be fast enough at the final sizes only.
+        promise_as_sized: estimates a plan that may be too slow at its utilization targets, but not as sized.
         solver: by default the exact one, or the Lagrangian one for more than `MATCHING.max_exact_queries` queries.
         settings: time limit, usable share of links, seed.
         clock: for the time limit.
@@ -320,6 +337,10 @@ def match(
             compose_running=compose_running,
             promise=promise,
             enumerate_plans=enumerate_plans,
+            parts=parts,
+            promise_as_sized=promise_as_sized,
+            fixed_operators=fixed_operators,
+            sized_plans=sized_plans,
             solver=solver or _solver(len(frontiers), settings.seed, clock, resources),
             settings=settings,
             clock=clock,
@@ -359,6 +380,7 @@ def _matching(answer: Answer) -> Matching:
         optimal=optimal,
         cost_bound_usd_per_h=min(cost_bound_usd_per_h, usage.cost_usd_per_h),
         prices=relaxation.prices,
+        covers_divided_requests=answer.covers_divided_requests is not False,
         tenants=tenant_shares(run.queries, answer.served, run.infrastructure.tenants),
         weight_with_more_changes=larger_weight(answer.weight_with_more_changes, satisfied),
     )
@@ -372,17 +394,23 @@ def _bounds(answer: Answer, relaxation: RelaxationBounds) -> tuple[float, float,
     """
     levels, are_candidates = answer.problem.priority_levels, answer.covers_all_plans and answer.run.compose is None
     satisfied, total_weight = levels.weight_of(answer.chosen), float(levels.weight.sum())
+    if answer.is_beyond_bounds:
+        return total_weight, 0.0, False
     # With limited changes, the answer's bounds hold for answers within the limit only; others hold for all answers.
     covers = answer.covers_all_plans and not any(isinstance(cut, ChurnCut) for cut in answer.cuts)
-    if are_candidates:
+    if covers and answer.covers_divided_requests:  # the bounds of `plan_space_bounds` are of undivided requests
+        weight_bound, cost_bound_usd_per_h = total_weight, 0.0
+    elif are_candidates:
         weight_bound, cost_bound_usd_per_h = relaxation.weight_bound, relaxation.cost_bound_usd_per_h
     else:
         weight_bound, cost_bound_usd_per_h = plan_space_bounds(answer)
-    if covers and (are_candidates or levels.count == 1):
+    if covers and (are_candidates or levels.count == 1 or answer.covers_divided_requests):
         weight_bound = min(weight_bound, levels.bound(answer.chosen, answer.weight_bounds))
         # The answer's bound includes churn: subtract the maximum churn to bound the cost alone.
         own_usd_per_h = answer.cost_bound_usd_per_h - answer.problem.max_change_usd_per_h
         cost_bound_usd_per_h = max(cost_bound_usd_per_h, own_usd_per_h)
     weight_bound = max(min(weight_bound, total_weight), satisfied)
-    reaches = not are_candidates and are_reached(answer, weight_bound, cost_bound_usd_per_h)
+    reaches = not (are_candidates or answer.covers_divided_requests) and are_reached(
+        answer, weight_bound, cost_bound_usd_per_h
+    )
     return weight_bound, cost_bound_usd_per_h, reaches or (covers and answer.optimal)

@@ -109,7 +109,7 @@ class PlanEstimates:
         self._estimators = {name: self._query_estimators(query) for name, query in self._queries.items()}
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
-        self._all_plans: dict[tuple[Query, tuple[float, ...]], Sequence[PlanCandidate]] = {}
+        self._all_plans: dict[tuple[Query, tuple[float, ...], bool], Sequence[PlanCandidate]] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
         self.compiled: CompiledProfiles = {} if compiled is None else compiled
         """Cache of `plan_query` on these profiles."""
@@ -202,6 +202,10 @@ class PlanEstimates:
             )
         return self._estimated(query, plan)
 
+    def fixed_operators(self, query: Query) -> tuple[str, ...]:
+        """Return the operators of a query all of whose requests go to the same deployment."""
+        return tuple(operator.name for operator in self._pipelines[query.pipeline].operators if not operator.split)
+
     def with_latest_starts(self, matching: Matching) -> Matching:
         """Return the matching with the latest starts of all plans and rungs whose configuration has a profile."""
         return replace(matching, assignments=tuple(self._with_latest_starts(a) for a in matching.assignments))
@@ -224,7 +228,7 @@ class PlanEstimates:
         return replace(assignment, chosen=added(assignment.chosen), ladder=ladder)
 
     def on_deployments(
-        self, query: Query, running: Iterable[Deployment], *, any_latency: bool = False
+        self, query: Query, running: Iterable[Deployment], *, any_latency: bool = False, as_parts: bool = False
     ) -> Sequence[PlanCandidate]:
         """Return the plans of `query` that use running deployments only and meet its SLOs.
 
@@ -236,6 +240,7 @@ class PlanEstimates:
             running: deployments of any pipelines; those that the query cannot use are skipped.
             any_latency: whether to return plans that miss the latency SLO at their utilization targets, too: as sized,
                 the deployments may be utilized less.
+            as_parts: whether to return parts of a split plan, which may miss an accuracy SLO that is about the mean.
         """
         pipeline = self._pipelines[query.pipeline]
         choices = []
@@ -259,8 +264,12 @@ class PlanEstimates:
             )
             for deployments in product(*choices)
         )
-        accurate = (p for p in plans if self._is_accurate(query, p.configuration))
-        estimate = self._estimate_but_latency if any_latency else self.feasible_estimate
+        accurate = (p for p in plans if self._is_accurate(query, p.configuration, as_part=as_parts))
+        if as_parts:
+            isolated = (self._isolated(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
+            parts = [c for c in isolated if c is not None and self._is_possible_part(query, c)]
+            return self.without_excluded(parts)
+        estimate = self.sized_candidate if any_latency else self.feasible_estimate
         candidates = (estimate(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
         return [candidate for candidate in candidates if candidate is not None]
 
@@ -271,6 +280,7 @@ class PlanEstimates:
         *,
         max_plans: int = MATCHING.max_enumerated_plans,
         targets: Sequence[float] = DEFAULT_SETTINGS.utilization_targets,
+        as_parts: bool = False,
     ) -> Mapping[str, Sequence[PlanCandidate]] | None:
         """Return all plans of queries that meet their SLOs, dominated or not; None if they are too many to estimate.
 
@@ -281,27 +291,44 @@ class PlanEstimates:
             should_stop: whether the time is over.
             max_plans: maximum number of plans of each query to estimate.
             targets: utilization targets.
+            as_parts: see `on_deployments`.
         """
-        spaces = {query.name: self._space(query, utilization_targets(query, targets)) for query in queries}
+        spaces = {q.name: self._space(q, utilization_targets(q, targets), as_parts=as_parts) for q in queries}
         sizes = (len(configurations) * math.prod(map(len, choices)) for configurations, choices in spaces.values())
         if max(sizes, default=0) > max_plans:
             return None
         plans = {}
         for query in queries:
-            key = query_kind(query), tuple(targets)
+            key = query_kind(query), tuple(targets), as_parts
             if key not in self._all_plans:
                 estimates = list[PlanCandidate | None]()
                 for plan in _plans(query.pipeline, *spaces[query.name]):
                     if should_stop():
                         return None
                     estimates.append(self._isolated(query, plan))
-                self._all_plans[key] = [e for e in estimates if e is not None and not e.estimate.violations(query.slos)]
+                is_met = self._is_possible_part if as_parts else self._is_feasible
+                self._all_plans[key] = [e for e in estimates if e is not None and is_met(query, e)]
             plans[query.name] = self.without_excluded(replace(c, query=query.name) for c in self._all_plans[key])
         return plans
 
-    def _space(self, query: Query, targets: Sequence[float]) -> tuple[Sequence[Configuration], Sequence[_Choices]]:
+    def parts(
+        self, queries: Sequence[Query], deployments: Sequence[Deployment], *, targets: Sequence[float]
+    ) -> tuple[Mapping[str, Sequence[PlanCandidate]], bool]:
+        """Return plans for parts of queries' requests, and whether they are all; else they are on `deployments`."""
+        max_plans = MATCHING.max_part_plans // len(queries)
+        plans = self.all_plans(queries, lambda: False, max_plans=max_plans, targets=targets, as_parts=True)
+        if plans is not None:
+            return plans, True
+        composed = {query.name: self.on_deployments(query, deployments, as_parts=True) for query in queries}
+        return {name: its_plans[:max_plans] for name, its_plans in composed.items()}, False
+
+    def _space(
+        self, query: Query, targets: Sequence[float], *, as_parts: bool
+    ) -> tuple[Sequence[Configuration], Sequence[_Choices]]:
         """Return the configurations that are accurate enough for a query, and the choices for each operator."""
-        configurations = [c for name, c in self._profiles if name == query.pipeline and self._is_accurate(query, c)]
+        configurations = [
+            c for name, c in self._profiles if name == query.pipeline and self._is_accurate(query, c, as_part=as_parts)
+        ]
         operators = zip(self._pipelines[query.pipeline].operators, self._pools(query), strict=True)
         return configurations, [
             [
@@ -329,12 +356,12 @@ class PlanEstimates:
         """Return whether any configuration within a query's pins is guaranteed to meet its accuracy SLO."""
         return any(name == query.pipeline and self._is_accurate(query, c) for name, c in self._profiles)
 
-    def _is_accurate(self, query: Query, configuration: Configuration) -> bool:
+    def _is_accurate(self, query: Query, configuration: Configuration, *, as_part: bool = False) -> bool:
         profile = self._profiles.get((query.pipeline, configuration))
         if profile is None or not matches_pins(query, configuration):
             return False
         slo = query.slos.accuracy
-        return slo is None or slo.is_met_by(slo.worst(profile.accuracy))
+        return slo is None or (as_part and query.accuracy_of == "mean") or slo.is_met_by(slo.worst(profile.accuracy))
 
     def feasible_estimate(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         """Return the estimate of a query's plan in isolation, or None if it violates an SLO or is excluded."""
@@ -343,12 +370,23 @@ class PlanEstimates:
         candidate = self._isolated(query, plan)
         return None if candidate is None or candidate.estimate.violations(query.slos) else candidate
 
-    def _estimate_but_latency(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
-        """Return the estimate of a query's plan in isolation unless it violates an SLO other than latency."""
+    def sized_candidate(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
+        """Return the estimate of a query's plan in isolation, or None if it violates an SLO other than latency.
+
+        At the final sizes, deployments may be utilized less than in isolation, where they are at their targets.
+        """
         candidate = None if self._is_excluded(query.name, plan) else self._isolated(query, plan)
         if candidate is None or set(candidate.estimate.violations(query.slos)) - {SloKind.LATENCY}:
             return None
         return candidate
+
+    @staticmethod
+    def _is_feasible(query: Query, candidate: PlanCandidate) -> bool:
+        return not candidate.estimate.violations(query.slos)
+
+    @staticmethod
+    def _is_possible_part(query: Query, candidate: PlanCandidate) -> bool:
+        return SloKind.LATENCY not in candidate.estimate.violations(query.slos)
 
     def _isolated(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         """Return the cached estimate of a query's plan in isolation, or None if the query overloads a link."""

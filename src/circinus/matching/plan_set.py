@@ -248,6 +248,8 @@ class Matching:
     """True if it is proved that no matching of plans at utilization targets is better, listed as candidates or not."""
     cost_bound_usd_per_h: float
     """Lower bound on the cost of any matching of all plans at utilization targets with this weight, without churn."""
+    covers_divided_requests: bool = False
+    """Whether the bounds hold for matchings that divide requests of queries among several plans, too."""
     prices: tuple[ShadowPrice, ...] = ()
     """Shadow price of every resource."""
     tenants: tuple[TenantShare, ...] = ()

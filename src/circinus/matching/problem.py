@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,8 @@ from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.solvers.sparse_rows import SparseRows
 from circinus.matching.tolerances import CAPACITY_TOLERANCE, REPLICA_TOLERANCE
-from circinus.specification import Deployment, QueryPlan
+from circinus.planning.settings import RunningLoad
+from circinus.specification import Deployment, DirectedLink, QueryPlan
 from circinus.specification.slo import COST_ROUNDING, COST_ROUNDING_USD_PER_H
 
 RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
@@ -177,6 +179,21 @@ class Problem:
             cost_usd_per_h=float(self.price_usd_per_h @ replicas + self.transfer_cost_usd_per_h[served].sum()),
             changes=int(self.runs.sum() - self.runs[served].sum()),
         )
+
+    def running_load(self, chosen: IntArray) -> RunningLoad:
+        """Return the load of the chosen candidates, beside which plans of one more query are searched for."""
+        usage = self.usage_of(chosen)
+        deployments, pools = {}, {name: np.zeros(len(RESOURCES)) for name in self.pools}
+        for column in np.flatnonzero(usage.used).tolist():
+            deployment, replicas = self.deployments[column], int(usage.replicas[column])
+            busy = float(usage.fractional_load[column]) * deployment.allocation.utilization_target
+            deployments[deployment] = replicas, busy
+            pools[deployment.pool] += replicas * self.demand[column]
+        links: dict[DirectedLink, float] = defaultdict(float)
+        for _, candidate in self.served(chosen):
+            for use in self.candidates[candidate].links:
+                links[use.link] += use.bytes_per_s / use.link.bandwidth_bytes_per_s
+        return RunningLoad(deployments, links, pools)
 
     def fits(self, usage: Usage) -> bool:
         """Return whether all linear capacities hold (packing of replicas on nodes is checked separately)."""

@@ -148,7 +148,7 @@ class _Search:
             return answer, candidates
         extended = add_columns(candidates, plans)
         wider = self._problem(extended)
-        start = _moved(answer, wider)
+        start = moved(answer, wider)
         is_solved = answer.optimal and len(wider.candidates) == len(answer.problem.candidates)
         whole = answer if is_solved else self._solve(wider, start, 1.0, None)
         if objective_key(wider, whole.chosen) > objective_key(wider, start):
@@ -229,13 +229,13 @@ class _Search:
         """
         share = _FIRST_SHARE_LARGE if self._is_large else _FIRST_SHARE
         problem = self._problem(candidates, incumbent)
-        quick = greedy(problem) if first is None else _moved(first, problem)
+        quick = greedy(problem) if first is None else moved(first, problem)
         answer = self._solve(problem, quick, share, incumbent)
-        running = _used_deployments(problem, quick)
-        cheapest = () if self._is_large or first is not None else _cheapest_deployments(candidates)
+        running = used_deployments(problem, quick)
+        cheapest = () if self._is_large or first is not None else cheapest_deployments(candidates)
         for _ in range(MATCHING.max_reuse_rounds):
             problem, chosen = answer.problem, answer.chosen
-            running = list(dict.fromkeys([*running, *_used_deployments(problem, chosen, answer.solver_choice)]))
+            running = list(dict.fromkeys([*running, *used_deployments(problem, chosen, answer.solver_choice)]))
             columns: dict[str, list[PlanCandidate]] = {}
             for query in self._queries:
                 if self._is_late():
@@ -245,7 +245,7 @@ class _Search:
             if all(len(plans) == len(candidates[name]) for name, plans in extended.items()) or self._is_late():
                 break
             wider = self._problem(extended, incumbent)
-            start = _moved(answer, wider)
+            start = moved(answer, wider)
             key = partial(objective_key, wider)
             quick = max(local_search(wider, start), greedy(wider), key=key)
             if self._is_large and answer.optimal and key(quick) <= key(start):
@@ -257,7 +257,7 @@ class _Search:
         return answer, candidates
 
 
-def _moved(answer: Answer, wider: Problem) -> IntArray:
+def moved(answer: Answer, wider: Problem) -> IntArray:
     """Return (Q,) the choice of an answer in a problem with further candidates behind those of each query."""
     chosen = answer.chosen
     return np.where(chosen >= 0, chosen - answer.problem.block[:-1] + wider.block[:-1], -1)
@@ -269,13 +269,13 @@ def _have_equal_replicas(candidates: Candidates) -> bool:
     return len(uses) == len({deployment for deployment, _ in uses})
 
 
-def _used_deployments(problem: Problem, *choices: IntArray) -> list[Deployment]:
+def used_deployments(problem: Problem, *choices: IntArray) -> list[Deployment]:
     """Return the deployments used by any of the choices."""
     used = np.logical_or.reduce([problem.usage_of(chosen).used for chosen in choices])
     return [problem.deployments[column] for column in np.flatnonzero(used)]
 
 
-def _cheapest_deployments(candidates: Candidates) -> Sequence[Sequence[Deployment]]:
+def cheapest_deployments(candidates: Candidates) -> Sequence[Sequence[Deployment]]:
     """Return the distinct deployment sets of each query's cheapest plans in isolation."""
     cheapest = (
         plan

@@ -41,6 +41,18 @@ class MatchingSettings:
     """Maximum number of plans of a query that are tried in backfilling, those with the lowest added cost."""
     backfill_time_share: float = 0.5
     """Time for backfilling queries, as a share of the time limit and in addition to it."""
+    splitting_time_share: float = 0.5
+    """Time for dividing requests among several plans, as a share of the time limit and in addition to it."""
+    fitting_time_share: float = 0.3
+    """Time for fitting utilization targets, as a share of the time limit and in addition to it."""
+    max_fitted_plans: int = 3
+    """Maximum number of plans of a query that are checked at the final sizes, the cheapest."""
+    max_fitted_utilization: float = 0.8
+    """Maximum utilization of a deployment whose target is fitted to its load."""
+    max_part_plans: int = 4_000
+    """Maximum number of plans for parts of requests, of all queries together."""
+    max_splitting_rounds: int = 5
+    """Maximum number of divisions that are tried, each without the plans that were too slow in the ones before."""
     tie_time_share: float = 0.2
     """Time for breaking ties, as a share of the time limit and in addition to it."""
     conflict_time_factor: float = 2.0
@@ -113,6 +125,10 @@ class MatchSettings:
     requires_pins: bool = True
     """Whether a pinned query without a plan is an error; otherwise it is rejected, as a second look may serve it."""
 
+    divides_requests: bool = True
+    """Whether requests of up to 40 queries may be divided among several plans (`Query.split`)."""
+    fits_targets: bool = True
+    """Whether utilization targets are raised to fit the load, for up to 40 queries."""
     considers_all_plans: bool = True
     """Whether up to 40 queries are matched with all their plans at last."""
 

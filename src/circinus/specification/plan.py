@@ -80,8 +80,8 @@ class PlanShare:
     plan: QueryPlan
 
 
-_SHARE_DIGITS = 4
-"""Digits of the shares of a split plan."""
+_SHARE_DIGITS = 9
+"""Digits of the shares of a split plan, so many that whole replicas at their target are not exceeded."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class QueryPlan:
     def split(cls, parts: Iterable[PlanShare]) -> QueryPlan:
         """Return the plan that divides the requests among the plans of `parts`, in proportion to their shares.
 
-        Equal plans are merged, and shares are rounded to 0.0001. Parts whose share rounds to 0 are left out.
+        Equal plans are merged, and shares are rounded to a billionth. Parts whose share rounds to 0 are left out.
 
         Args:
             parts: of one query, none of them split; at least one with a positive share.

@@ -19,7 +19,9 @@ class LpModel:
     """Columns with bounds, and rows over them, collected as lists and passed on as arrays."""
 
     upper: list[float]
-    """Upper bound of every column; lower bounds are 0. In a MILP, all columns are integers."""
+    """Upper bound of every column; lower bounds are 0. In a MILP, columns are integers from `continuous` on."""
+    continuous: int = 0
+    """Number of continuous columns, which are the first."""
     row_columns: list[IntArray] = field(default_factory=list)
     row_values: list[FloatArray] = field(default_factory=list)
     row_lower: list[float] = field(default_factory=list)
@@ -46,6 +48,8 @@ class LpModel:
 
 
 _FEASIBILITY_TOLERANCE = 1e-7
+_FEASIBILITY_TOLERANCE_OF_SHARES = 1e-8
+"""Tolerance if there are continuous columns: replicas that shares fill exactly must not be rounded up."""
 
 _MAX_ITERATIONS = 100_000
 """Maximum number of simplex iterations of a linear program that grows by columns; it takes some thousands."""
@@ -188,11 +192,13 @@ def _branch_and_cut(
     import highspy
 
     solver = _silent_solver(seed)
+    tolerance = _FEASIBILITY_TOLERANCE_OF_SHARES if programme.continuous else _FEASIBILITY_TOLERANCE
     for option, value in (
         ("time_limit", time_limit_s),
         ("mip_rel_gap", 0.0),
         ("mip_abs_gap", gap),
-        ("mip_feasibility_tolerance", _FEASIBILITY_TOLERANCE),
+        ("primal_feasibility_tolerance", tolerance),
+        ("mip_feasibility_tolerance", tolerance),
         # Measured on matchings of 12 queries: these cost more than they save (together a factor of two to five).
         ("mip_allow_restart", False),
         ("mip_detect_symmetry", False),
@@ -277,5 +283,6 @@ def _model(programme: LpModel, objective: FloatArray, *, integer: bool) -> Any:
     model.a_matrix_.index_ = np.concatenate([*programme.row_columns, np.array([], dtype=np.int32)])
     model.a_matrix_.value_ = np.concatenate([*programme.row_values, np.array([])])
     if integer:
-        model.integrality_ = [highspy.HighsVarType.kInteger] * len(programme.upper)
+        kinds, continuous = highspy.HighsVarType, programme.continuous
+        model.integrality_ = [kinds.kContinuous] * continuous + [kinds.kInteger] * (len(programme.upper) - continuous)
     return model

@@ -1,0 +1,173 @@
+"""Division of queries' requests among several plans, where that serves more weight or costs less (decision 24).
+
+A mixed-integer program divides requests at will: shares of plans are continuous, replicas whole. Its answer becomes
+one candidate for each divided query, which is then checked like any other: its SLOs in isolation, packing on nodes,
+the SLOs of all queries at the final sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+
+from circinus.arrays import IntArray
+from circinus.estimation import PlanCandidate
+from circinus.matching.column_generation import Candidates
+from circinus.matching.cuts import ChurnCut
+from circinus.matching.feasibility import FeasibleSolution, check_feasibility
+from circinus.matching.match_run import Answer
+from circinus.matching.problem import Problem
+from circinus.matching.search import cheapest_deployments, moved, used_deployments
+from circinus.matching.settings import MATCHING
+from circinus.matching.solvers.greedy import objective_key
+from circinus.matching.solvers.split_milp import Divisibility, SplitBounds, SplitSolution, solve_split
+from circinus.matching.tolerances import COST_GAP_TOLERANCE
+from circinus.specification import Deployment, PlanShare, QueryPlan, SloKind
+
+
+def divide_requests(answer: Answer) -> Answer:
+    """Divide requests of queries among several plans, as far as that is better and there is time."""
+    run = answer.run
+    is_possible = run.parts is not None and run.promise_as_sized is not None and run.fixed_operators is not None
+    if not is_possible or not any(query.split for query in run.queries):
+        return answer
+    has_limited_changes = any(isinstance(cut, ChurnCut) for cut in answer.cuts)
+    if not run.settings.divides_requests or answer.is_large or has_limited_changes:
+        return replace(answer, covers_divided_requests=False)
+    return _Splitting(answer).answer()
+
+
+class _Splitting:
+    def __init__(self, answer: Answer) -> None:
+        self._answer, self._run = answer, answer.run
+        self._deadline_s = self._run.clock() + MATCHING.splitting_time_share * self._run.limit_s
+        assert self._run.fixed_operators is not None
+        self._fixed = [self._run.fixed_operators(query) for query in self._run.queries]
+        self._excluded: set[tuple[str, QueryPlan]] = set()
+        """(query, plan) of the plans that are not parts of a split plan, as one with it missed an SLO."""
+        self._whole: set[str] = set()
+        """Queries that are not divided, as their cost share exceeded an SLO."""
+        self._kept_out: set[str] = set()
+        """Queries that are not served."""
+
+    def answer(self) -> Answer:
+        """Return the best answer found, with bounds of all plans if they are proved."""
+        parts, are_all = self._parts()
+        wide = self._answer.problem_with(parts)
+        start = moved(self._answer, wide)
+        first = self._solve(wide, start)
+        better = self._tried(wide, first) or self._tried_again(wide, start)
+        if better is None and wide.priority_levels.weights_of(start) < first.bounds.weights:
+            self._kept_out = set(wide.queries) - self._answer.served
+            better = self._tried_again(wide, start)
+        return self._bounded(better or self._answer, first.bounds, covers_all_plans=are_all)
+
+    def _solve(self, wide: Problem, start: IntArray) -> SplitSolution:
+        limit_s = max(self._deadline_s - self._run.clock(), MATCHING.min_step_s)
+        return solve_split(wide, self._divisibility(wide), start, limit_s=limit_s, seed=self._run.settings.seed)
+
+    def _tried_again(self, wide: Problem, start: IntArray) -> Answer | None:
+        """Return a better answer of a few divisions, each without the parts that were at fault in those before."""
+        for _ in range(MATCHING.max_splitting_rounds):
+            excluded = len(self._excluded) + len(self._whole)
+            better = self._tried(wide, self._solve(wide, start))
+            if better is not None or len(self._excluded) + len(self._whole) == excluded:
+                return better
+        return None
+
+    def _parts(self) -> tuple[Candidates, bool]:
+        """Return plans for parts of each query's requests, and whether they are all."""
+        assert self._run.parts is not None
+        queries = [query for query in self._run.queries if query.split]
+        used = used_deployments(self._answer.problem, self._answer.chosen)
+        offered = list(dict.fromkeys(chain(used, *cheapest_deployments(self._answer.candidates))))
+        return self._run.parts(queries, offered)
+
+    def _divisibility(self, problem: Problem) -> Divisibility:
+        """Return which candidates may be parts."""
+        slos = self._run.slos
+        margin, may_be_part = np.zeros(len(problem.candidates)), np.ones(len(problem.candidates), dtype=bool)
+        for index, candidate in enumerate(problem.candidates):
+            accuracy = slos[problem.query_of[index]].accuracy
+            if accuracy is not None:
+                margin[index] = accuracy.margin(accuracy.worst(candidate.estimate.accuracy))
+            may_be_part[index] = (candidate.query, candidate.plan) not in self._excluded
+        queries = np.array([query.split and query.name not in self._whole for query in self._run.queries], dtype=bool)
+        kept_out = np.array([query in self._kept_out for query in problem.queries], dtype=bool)
+        fixed, groups = self._fixed_sets(problem)
+        return Divisibility(queries, margin, may_be_part, kept_out, fixed, groups)
+
+    def _fixed_sets(self, problem: Problem) -> tuple[tuple[IntArray, ...], IntArray]:
+        """Return the sets of `Divisibility.fixed` and their groups."""
+        sets: dict[tuple[int, str, Deployment], list[int]] = {}
+        for index, candidate in enumerate(problem.candidates):
+            query = int(problem.query_of[index])
+            for operator in self._fixed[query]:
+                sets.setdefault((query, operator, candidate.plan.deployment_of(operator)), []).append(index)
+        numbers: dict[tuple[int, str], int] = {}
+        groups = [numbers.setdefault((query, operator), len(numbers)) for query, operator, _ in sets]
+        return tuple(np.array(members, dtype=np.int64) for members in sets.values()), np.array(groups, dtype=np.int64)
+
+    def _tried(self, wide: Problem, solution: SplitSolution) -> Answer | None:
+        """Return the answer with shares of plans if it is feasible and better; else exclude parts that are at fault."""
+        run, columns, promise = self._run, dict[str, Sequence[PlanCandidate]](), self._run.promise_as_sized
+        assert promise is not None
+        for query, parts in solution.shares.items():
+            candidates = [(share, wide.candidates[candidate]) for candidate, share in parts]
+            name, chosen = wide.queries[query], candidates[0][1]
+            if len(candidates) > 1:
+                plan = QueryPlan.split(PlanShare(share, candidate.plan) for share, candidate in candidates)
+                mixture = promise(run.queries[query], plan)
+                if mixture is None:
+                    self._exclude(name, plan)
+                    continue
+                chosen = mixture
+            columns[name] = (chosen,)
+        if len(columns) < len(solution.shares):
+            return None
+        problem = self._answer.problem_with(columns)
+        choice = problem.choice_of({name: candidates[0].plan for name, candidates in columns.items()})
+        if objective_key(problem, choice) <= objective_key(problem, moved(self._answer, problem)):
+            return None
+        outcome = check_feasibility(problem, choice, run.slos, run.reestimate)
+        if isinstance(outcome, FeasibleSolution):
+            return replace(
+                self._answer, problem=problem, solution=outcome, solver_choice=choice, cuts=(), is_revised=True
+            )
+        divided = {
+            q: problem.candidates[c].plan for q, c in problem.served(choice) if problem.candidates[c].plan.is_split
+        }
+        at_fault = [violation for violation in outcome.violations if violation.query in divided]
+        for violation in at_fault:
+            if SloKind.COST in violation.slos:
+                self._whole.add(problem.queries[violation.query])
+            else:
+                self._exclude(problem.queries[violation.query], divided[violation.query])
+        if outcome.violations and not at_fault:  # a divided query slows down one that is not
+            for query, plan in divided.items():
+                self._exclude(problem.queries[query], plan)
+        return None
+
+    def _exclude(self, name: str, plan: QueryPlan) -> None:
+        """Exclude the smallest part of a split plan."""
+        self._excluded.add((name, plan.parts[-1].plan))
+
+    def _bounded(self, answer: Answer, bounds: SplitBounds, *, covers_all_plans: bool) -> Answer:
+        """Return the answer with the bounds of all divisions, or without proof if some plans were left out."""
+        if not covers_all_plans:
+            is_divided = answer is not self._answer
+            return replace(answer, is_beyond_bounds=is_divided, covers_divided_requests=False)
+        problem, usage = answer.problem, answer.solution.usage
+        weights = problem.priority_levels.weights_of(answer.chosen)
+        is_best = weights >= bounds.weights and usage.cost_usd_per_h <= bounds.cost_usd_per_h * (1 + COST_GAP_TOLERANCE)
+        return replace(
+            answer,
+            weight_bounds=bounds.weights,
+            cost_bound_usd_per_h=bounds.cost_usd_per_h + problem.max_change_usd_per_h,
+            optimal=is_best,
+            covers_all_plans=True,
+            covers_divided_requests=True,
+        )

@@ -1,0 +1,174 @@
+"""Plans and utilization targets that fit the load, decided at the final sizes like admissions to running plans.
+
+A plan search computes latencies at a few utilization targets, and deployments with different targets share nothing. A
+plan that is too slow there may be fast enough at the utilization that its deployments will really have, and all queries
+may meet their SLOs with fewer replicas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from circinus.estimation import PlanCandidate
+from circinus.matching.cuts import ChurnCut
+from circinus.matching.feasibility import FeasibleSolution, check_feasibility
+from circinus.matching.match_run import Answer
+from circinus.matching.search import moved
+from circinus.matching.settings import MATCHING
+from circinus.matching.solvers.greedy import objective_key
+from circinus.specification import Deployment, PlanShare, QueryPlan
+
+_TARGET_DIGITS = 3
+"""Digits of fitted targets."""
+
+
+def fit_plans(answer: Answer) -> Answer:
+    """Give queries cheaper plans that meet the SLOs beside the other queries' plans, though not at their targets."""
+    run, best = answer.run, answer
+    if run.sized_plans is None or not _is_possible(answer):
+        return answer
+    deadline_s = run.clock() + MATCHING.fitting_time_share * run.limit_s
+    shares = {query: answer.problem.cost_share_usd_per_h(c, answer.solution.usage) for query, c in _served(answer)}
+    for query in sorted(shares, key=lambda query: (-shares[query], query)):
+        if run.clock() >= deadline_s:
+            break
+        others = best.chosen.copy()
+        others[query] = -1
+        plans = run.sized_plans(run.queries[query], best.problem.running_load(others))
+        problem = best.problem_with({best.problem.queries[query]: plans})
+        start = moved(best, problem)
+        keys = dict[int, tuple[float, ...]]()
+        for candidate in problem.candidates_of(query):
+            choice = start.copy()
+            choice[query] = candidate
+            keys[candidate] = objective_key(problem, choice)
+        for candidate in sorted(keys, key=keys.__getitem__, reverse=True)[: MATCHING.max_fitted_plans]:
+            if keys[candidate] <= objective_key(problem, start):
+                break
+            start[query] = candidate
+            outcome = check_feasibility(problem, start, run.slos, run.reestimate)
+            start = moved(best, problem)
+            if isinstance(outcome, FeasibleSolution):
+                chosen = outcome.chosen
+                best = replace(
+                    best, problem=problem, solution=outcome, solver_choice=chosen, cuts=(), is_beyond_bounds=True
+                )
+                break
+    return best
+
+
+def fit_targets(answer: Answer) -> Answer:
+    """Raise utilization targets, and merge deployments that differ in them only, where that saves replicas."""
+    if answer.run.promise_as_sized is None or not _is_possible(answer):
+        return answer
+    return _Fitting(answer).answer()
+
+
+def _is_possible(answer: Answer) -> bool:
+    has_limited_changes = any(isinstance(cut, ChurnCut) for cut in answer.cuts)
+    return answer.run.settings.fits_targets and not (answer.is_large or has_limited_changes)
+
+
+def _served(answer: Answer) -> Iterator[tuple[int, int]]:
+    return answer.problem.served(answer.chosen)
+
+
+class _Fitting:
+    def __init__(self, answer: Answer) -> None:
+        self._answer, self._run = answer, answer.run
+        self._deadline_s = self._run.clock() + MATCHING.fitting_time_share * self._run.limit_s
+        problem = answer.problem
+        self._plans = {problem.queries[query]: problem.candidates[c] for query, c in problem.served(answer.chosen)}
+
+    def answer(self) -> Answer:
+        """Return the answer with fitted targets."""
+        best, plans = self._answer, self._plans
+        for family in self._families(best):
+            for target in self._targets(best, family):
+                if self._run.clock() >= self._deadline_s:
+                    return best
+                fitted = self._fitted(plans, family, target)
+                trial = self._checked(fitted) if fitted else None
+                if trial is not None and trial.solution.usage.cost_usd_per_h < best.solution.usage.cost_usd_per_h:
+                    best, plans = trial, fitted
+                    break
+        return best
+
+    @staticmethod
+    def _families(answer: Answer) -> list[frozenset[Deployment]]:
+        """Return the used deployments, grouped by those that differ in their target only, dearest first."""
+        problem, usage = answer.problem, answer.solution.usage
+        families: dict[Deployment, set[Deployment]] = defaultdict(set)
+        cost: dict[Deployment, float] = defaultdict(float)
+        for column in np.flatnonzero(usage.used).tolist():
+            deployment = problem.deployments[column]
+            key = _at_target(deployment, 0.0)
+            families[key].add(deployment)
+            cost[key] += float(problem.price_usd_per_h[column] * usage.replicas[column])
+        return [frozenset(families[key]) for key in sorted(families, key=lambda key: (-cost[key], key))]
+
+    @staticmethod
+    def _targets(answer: Answer, family: frozenset[Deployment]) -> Iterator[float]:
+        """Yield targets at which the load of a family takes fewer replicas, fewest first."""
+        problem, usage = answer.problem, answer.solution.usage
+        columns = [problem.deployments.index(deployment) for deployment in family if deployment in problem.deployments]
+        replicas = int(usage.replicas[columns].sum())
+        busy = sum(
+            float(usage.fractional_load[c]) * problem.deployments[c].allocation.utilization_target for c in columns
+        )
+        fewest = max(math.ceil(busy / MATCHING.max_fitted_utilization), 1)
+        for count in range(fewest, replicas):
+            step = 10.0**-_TARGET_DIGITS
+            yield round(min(math.ceil(busy / count / step) * step, MATCHING.max_fitted_utilization), _TARGET_DIGITS)
+
+    def _fitted(
+        self, plans: Mapping[str, PlanCandidate], family: frozenset[Deployment], target: float
+    ) -> dict[str, PlanCandidate]:
+        """Return the plans with another target of a family; none if one misses an SLO other than latency."""
+        queries = {query.name: query for query in self._run.queries}
+        fitted, promise = dict(plans), self._run.promise_as_sized
+        assert promise is not None
+        for name, candidate in plans.items():
+            plan = _retargeted(candidate.plan, family, target)
+            if plan != candidate.plan:
+                estimated = promise(queries[name], plan)
+                if estimated is None:
+                    return {}
+                fitted[name] = estimated
+        return fitted
+
+    def _checked(self, plans: Mapping[str, PlanCandidate]) -> Answer | None:
+        """Return the answer with other plans, or None if it is infeasible."""
+        before, run = self._answer, self._run
+        problem = before.problem_with({name: (plan,) for name, plan in plans.items()})
+        choice = problem.choice_of({name: candidate.plan for name, candidate in plans.items()})
+        outcome = check_feasibility(problem, choice, run.slos, run.reestimate)
+        if not isinstance(outcome, FeasibleSolution):
+            return None
+        return replace(before, problem=problem, solution=outcome, solver_choice=choice, cuts=(), is_beyond_bounds=True)
+
+
+def _at_target(deployment: Deployment, target: float) -> Deployment:
+    return replace(deployment, allocation=replace(deployment.allocation, utilization_target=target))
+
+
+def _retargeted(plan: QueryPlan, family: frozenset[Deployment], target: float) -> QueryPlan:
+    """Return the plan with another target of the deployments of a family."""
+
+    def changed(part: QueryPlan) -> QueryPlan:
+        allocations = tuple(
+            (operator, replace(allocation, utilization_target=target))
+            if part.deployment_of(operator) in family
+            else (operator, allocation)
+            for operator, allocation in part.allocations
+        )
+        return replace(part, allocations=allocations)
+
+    if not plan.is_split:
+        return changed(plan)
+    return QueryPlan.split(PlanShare(part.share, changed(part.plan)) for part in plan.parts)
