@@ -33,6 +33,7 @@ from random_matchings import (
     reestimate,
     use,
 )
+from split_plans import KEEPING_USD_PER_H, split_plans
 
 Plans = dict[str, QueryPlan]
 SEEDS = st.integers(0, 10**6)
@@ -332,7 +333,7 @@ def test_the_bound_on_the_weight_counts_a_running_plan_that_is_too_slow_at_its_t
         infra,
         faster,
         compose=lambda *_: (),
-        compose_running=lambda *_: (running,),
+        running_plan=lambda *_: running,
         settings=PATIENT,
         incumbent=Incumbent({"q": running.plan}),
     )
@@ -388,3 +389,22 @@ def _with_one_change(specification: Specification, rng: np.random.Generator) -> 
     return replace(
         specification, queries=tuple(queries), infrastructure=infra.model_copy(update={"pools": tuple(pools)})
     )
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4, 6, 9, 11][: share_of(6)])
+def test_a_running_split_plan_stays_at_a_high_price_unless_it_is_forbidden(seed: int) -> None:
+    controlled, profiles, plans = split_plans(seed)
+    specification, price = controlled.specification, KEEPING_USD_PER_H
+    kept = [a for a in controlled.matching.assignments if plans.get(a.query) == a.chosen.plan]
+    running = Incumbent.of(controlled.matching, change_usd_per_h=price, max_changes=0)
+    again, _ = plan_all_queries(specification, profiles, incumbent=running)
+    assert PlanDiff.between(controlled.matching, again).empty
+    for assignment in kept:
+        assert assignment.ladder is not None
+        assert assignment.ladder.rungs[assignment.ladder.chosen].candidate.plan == plans[assignment.query]
+        assert [part.plan for part in assignment.chosen.parts] == [p.plan for p in plans[assignment.query].parts]
+    free, _ = plan_all_queries(specification, profiles, incumbent=Incumbent.of(controlled.matching))
+    assert free.cost_usd_per_h <= controlled.matching.cost_usd_per_h + 1e-9
+    queries = tuple(query.model_copy(update={"split": False}) for query in specification.queries)
+    whole, _ = plan_all_queries(replace(specification, queries=queries), profiles, incumbent=running)
+    assert not any(assignment.chosen.plan.is_split for assignment in whole.assignments)

@@ -26,6 +26,7 @@ from random_matchings import (
     reestimate,
     use,
 )
+from split_plans import split_candidate
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 Plans = tuple[PlanCandidate, ...]
@@ -156,3 +157,12 @@ def test_a_key_counts_the_way_there_and_back() -> None:
     assert (zigzag.moves, zigzag.distance, zigzag.millibytes_per_s) == (4, 2, 1000)
     assert key("near", "near").moves == 2
     assert key("device", "device") < key("near", "near") < zigzag
+
+
+def test_undivided_requests_come_before_divided_ones() -> None:
+    infra = infrastructure([("near", 1, 4.0, 16.0, 0.0)])
+    asked = Query(name="q", pipeline="p", source="near", rate_per_s=1.0)
+    parts = [candidate("q", [use(deployment("op", knob, "near"), 0.1, infra)]) for knob in range(2)]
+    order, divided = TieOrder([asked], infra), split_candidate([(0.7, parts[0]), (0.3, parts[1])])
+    assert order.key(parts[0], 5) < order.key(divided, 1)
+    assert order.key(divided, 1).reason_after(order.key(parts[0], 1)) == "with requests divided among more plans"

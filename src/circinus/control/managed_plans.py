@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -77,11 +77,19 @@ class ManagedPlans:
             result[assignment.query] = tuple(RungDemand.of(candidate, query) for candidate in candidates)
         return result
 
+    @property
+    def unsplit_plans(self) -> Mapping[str, list[QueryPlan]]:
+        """Query -> the plans of its rungs, and the parts of split ones in place of these."""
+        return {
+            name: [part.plan for rung in rungs for part in rung.candidate.plan.parts]
+            for name, rungs in self.rungs.items()
+        }
+
     def reachable_plans(self) -> list[QueryPlan]:
-        """Return the plans of all rungs whose deployments run."""
+        """Return the plans, parts of split ones, of all rungs whose deployments run."""
         running = {sized.deployment for sized in self.deployments}
         rungs = [rung for ladder in self.rungs.values() for rung in ladder if running >= rung.busy.keys()]
-        return [rung.candidate.plan for rung in rungs]
+        return [part.plan for rung in rungs for part in rung.candidate.plan.parts]
 
     @cached_property
     def ladder_settings(self) -> Mapping[str, LadderSettings]:
@@ -144,9 +152,17 @@ class ManagedPlans:
 
 def ladders_fingerprint(matching: Matching) -> str:
     """Return the hash of the plans of a matching and their ladders."""
+    rungs = {a.query: () if a.ladder is None else a.ladder.rungs for a in matching.assignments}
     ladders = {
-        a.query: [repr(a.chosen.plan), *([] if a.ladder is None else [repr(r.candidate.plan) for r in a.ladder.rungs])]
+        a.query: [_plan_text(plan) for plan in (a.chosen.plan, *(rung.candidate.plan for rung in rungs[a.query]))]
         for a in matching.assignments
     }
     chosen = {a.query: 0 if a.ladder is None else a.ladder.chosen for a in matching.assignments}
     return hashlib.sha256(json.dumps([ladders, chosen], sort_keys=True).encode()).hexdigest()
+
+
+def _plan_text(plan: QueryPlan) -> str:
+    """Return a plan as text. That of an unsplit plan has no other parts, so that states of earlier versions match."""
+    values = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    named = (f"{name}={value!r}" for name, value in values.items() if name != "others" or plan.is_split)
+    return f"QueryPlan({', '.join(named)})"

@@ -264,8 +264,8 @@ def _extra_candidates(
     states.
     """
     if only is not None:
-        composed = plans.on_deployments(frontier.query, only.deployments, any_latency=True)
-        return [candidate for candidate in composed if candidate.plan == only]
+        candidate = plans.running_plan(frontier.query, only)
+        return [] if candidate is None else [candidate]
     composed = plans.on_deployments(frontier.query, running.deployments, any_latency=True)
     late = (miss.candidate for miss in frontier.near_misses if miss.violations == _LATE)
     return [*composed, *plans.without_excluded([*unlisted, *late])]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from circinus.arrays import IntArray
 from circinus.errors import PlanningError
 from circinus.estimation import PlanCandidate
-from circinus.matching.column_generation import Candidates, Compose
+from circinus.matching.column_generation import Candidates, Promise
 from circinus.matching.cuts import ChurnCut
 from circinus.matching.plan_set import Matching
 from circinus.matching.problem import IncumbentChoice, Problem
@@ -65,21 +65,21 @@ class Incumbent:
         return all(plans.get(name) == self.plans[name] for name in problem.queries if name in self.plans)
 
     def unlisted_plans(
-        self, candidates: Candidates, queries: Sequence[Query], compose: Compose
+        self, candidates: Candidates, queries: Sequence[Query], estimate: Promise
     ) -> dict[str, list[PlanCandidate]]:
         """Return the running plans that may meet the SLOs but are not among the candidates, by query name.
 
         Args:
             candidates: by query name.
             queries: to be matched.
-            compose: returns the plans of a query on given deployments.
+            estimate: returns the estimate of a query's running plan, or None if it may not stay.
         """
         unlisted = {}
         for query in queries:
             plan = self.plans.get(query.name)
             if plan is not None and all(candidate.plan != plan for candidate in candidates[query.name]):
-                composed = compose(query, plan.deployments)
-                unlisted[query.name] = [candidate for candidate in composed if candidate.plan == plan]
+                candidate = estimate(query, plan)
+                unlisted[query.name] = [] if candidate is None else [candidate]
         return unlisted
 
     def mark(self, problem: Problem) -> Problem:

@@ -38,7 +38,7 @@ class MatchRun:
     infrastructure: Infrastructure
     reestimate: Reestimate
     compose: Compose | None
-    compose_running: Compose | None
+    running_plan: Promise | None
     promise: Promise | None
     enumerate_plans: Enumerate | None
     parts: Parts | None

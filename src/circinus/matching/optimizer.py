@@ -145,7 +145,7 @@ def plan_all_queries(
         infrastructure=infrastructure,
         reestimate=plans.reestimate,
         compose=plans.on_deployments,
-        compose_running=partial(plans.on_deployments, any_latency=True),
+        running_plan=plans.running_plan,
         promise=plans.feasible_estimate,
         enumerate_plans=partial(plans.all_plans, targets=search.utilization_targets),
         parts=partial(plans.parts, targets=search.utilization_targets),
@@ -288,7 +288,7 @@ def match(
     reestimate: Reestimate,
     *,
     compose: Compose | None = None,
-    compose_running: Compose | None = None,
+    running_plan: Promise | None = None,
     promise: Promise | None = None,
     enumerate_plans: Enumerate | None = None,
     parts: Parts | None = None,
@@ -310,8 +310,8 @@ def match(
         infrastructure: the pools and links.
         reestimate: estimates a chosen plan under the merged load.
         compose: returns a query's plans on given deployments; without it, only the frontiers' plans are considered.
-        compose_running: likewise for running plans, which may be too slow at their utilization targets, but not as
-            sized; default `compose`.
+        running_plan: estimates a running plan that is no candidate, which may be too slow at its utilization targets,
+            but not as sized; without it, only candidates can stay.
         promise: estimates a plan that a frontier does not list; without it, there is no column generation.
         enumerate_plans: returns all plans of a query; without it, nothing is proved of plans on given deployments.
         parts: returns plans for parts of a query's requests; without it, no requests are divided.
@@ -334,7 +334,7 @@ def match(
             infrastructure=infrastructure,
             reestimate=reestimate,
             compose=compose,
-            compose_running=compose_running,
+            running_plan=running_plan,
             promise=promise,
             enumerate_plans=enumerate_plans,
             parts=parts,

@@ -202,8 +202,9 @@ class _Search:
             return fresh
         limit_s = MATCHING.change_time_share * (self._deadline_s - self._started_s)
         self._deadline_s = max(self._deadline_s, self._run.clock() + limit_s)
-        running, compose_running = incumbent.deployments_of(self._queries), self._run.compose_running or compose
-        candidates = add_columns(candidates, incumbent.unlisted_plans(candidates, self._queries, compose_running))
+        running, running_plan = incumbent.deployments_of(self._queries), self._run.running_plan
+        if running_plan is not None:
+            candidates = add_columns(candidates, incumbent.unlisted_plans(candidates, self._queries, running_plan))
         candidates = add_columns(candidates, {query.name: compose(query, running) for query in self._queries})
         answer, _ = self._reuse(candidates, compose, incumbent, fresh)
         weights_of = problem.priority_levels.weights_of

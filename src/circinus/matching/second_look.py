@@ -179,8 +179,7 @@ class _SecondLook:
         running = [query for query in self._queries.values() if query.name in self.incumbent.plans]
         for query in sorted(running, key=lambda query: (query.name not in served, _importance(query))):
             plan = self.incumbent.plans[query.name]
-            composed = planner.plans.on_deployments(query, plan.deployments, any_latency=True)
-            if all(candidate.plan != plan for candidate in composed):
+            if planner.plans.running_plan(query, plan) is None:
                 continue
             if not self.kept_trials or self.is_late():
                 stayable[query.name] = plan

@@ -58,7 +58,7 @@ class BestEffortPlan:
     probability: float
     """Probability that all SLOs are met; an estimate, not a guarantee (`circinus.estimation.slo_probability`)."""
     items: int | None
-    """Number of items that the plan's configuration was measured on; None if it is not at hand."""
+    """Number of items that the plan's configuration was measured on, of a split plan the least; None if not at hand."""
     population: int
     """Number of items that may be measured."""
     more_items: int | None = None

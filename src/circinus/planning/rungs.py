@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
 from circinus.estimation import PlanCandidate
+from circinus.specification import Deployment
 
-Change = Literal["knobs", "pool", "allocation"]
+Change = Literal["knobs", "pool", "allocation", "share"]
 _CHANGES: tuple[Change, ...] = ("knobs", "pool", "allocation")
 
 
 @dataclass(frozen=True)
 class OperatorChange:
-    """Change of one operator's deployment in a step."""
+    """Change of one operator's deployments in a step."""
 
     operator: str
     changed: tuple[Change, ...]
+    """`share` if only the division of requests among the deployments changes."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,23 @@ class Ladder:
 
 def plan_changes(upper: PlanCandidate, lower: PlanCandidate) -> tuple[OperatorChange, ...]:
     """Return the differences between two plans of a query, by operator in topological order."""
-    previous = {use.deployment.operator: use.deployment for use in upper.deployments}
+    before, after = _shares(upper), _shares(lower)
     changes = []
-    for use in lower.deployments:
-        old, new = previous.get(use.deployment.operator), use.deployment
-        changed = tuple(name for name in _CHANGES if getattr(old, name, None) != getattr(new, name))
-        if changed:
-            changes.append(OperatorChange(new.operator, changed))
+    for operator in dict.fromkeys(use.deployment.operator for use in lower.deployments):
+        old, new = before.get(operator, {}), after[operator]
+        if old != new:
+            changed = tuple(
+                name for name in _CHANGES if {getattr(d, name) for d in old} != {getattr(d, name) for d in new}
+            )
+            changes.append(OperatorChange(operator, changed or ("share",)))
     return tuple(changes)
+
+
+def _shares(candidate: PlanCandidate) -> dict[str, dict[Deployment, float]]:
+    """Return operator -> its deployments under a plan, each with its share of the requests."""
+    shares: dict[str, dict[Deployment, float]] = defaultdict(dict)
+    for part, estimated in zip(candidate.plan.parts, candidate.unsplit, strict=True):
+        for use in estimated.deployments:
+            of_operator = shares[use.deployment.operator]
+            of_operator[use.deployment] = of_operator.get(use.deployment, 0.0) + part.share
+    return shares

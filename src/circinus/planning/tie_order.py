@@ -1,8 +1,8 @@
 """Order of plans that cost as much and serve as much: as a person would choose among them.
 
-Fewer moves between sites come first, then less traffic, fewer replicas, a larger margin to the SLOs, operators closer
-to the source, and last a lower latency. The plan search orders plans of equal cost by what its arrays know of it; the
-matching exchanges a query's plan for a better one of equal cost (`matching.tie_breaking`).
+Undivided requests come first, then fewer moves between sites, less traffic, fewer replicas, a larger margin to the
+SLOs, operators closer to the source, and last a lower latency. The plan search orders plans of equal cost by what its
+arrays know of it; the matching exchanges a query's plan for a better one of equal cost (`matching.tie_breaking`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ _COST_DECIMALS = 12
 class TieKey(NamedTuple):
     """Key of a plan, compared from the left; integers, so that sums over queries compare exactly."""
 
+    parts: int
+    """Number of plans among which the requests are divided."""
     moves: int
-    """Changes of the site on the way from the source through the operators and back."""
+    """Changes of the site on the way from the source through the operators and back, summed over the parts."""
     millibytes_per_s: int
     """Traffic, counted on each link."""
     replicas: int
     shortfall_ppm: int
     """Negative margin to the nearest of the latency and accuracy SLOs, relative to the limit."""
     distance: int
-    """Links between the source and the operators, summed."""
+    """Links between the source and the operators, summed over operators and parts."""
     latency_us: int
     """Upper bound of the latency."""
 
@@ -48,6 +50,7 @@ class TieKey(NamedTuple):
 
 
 _REASONS = (
+    "with requests divided among more plans",
     "with more moves between sites",
     "with more traffic between sites",
     "with more replicas",
@@ -67,19 +70,20 @@ class TieOrder:
     def key(self, candidate: PlanCandidate, replicas: int) -> TieKey:
         """Return the key of a plan that takes a number of replicas; the smaller of two keys comes first."""
         query, estimate = self._queries[candidate.query], candidate.estimate
-        sites = [self._network.site_of(stage.pool) for stage in estimate.stages]
-        route = [query.source, *sites, query.source]
+        parts = [[self._network.site_of(stage.pool) for stage in part.estimate.stages] for part in candidate.unsplit]
+        routes = [[query.source, *sites, query.source] for sites in parts]
         margins = [
             slo.margin(slo.worst(bounds)) / max(abs(slo.limit), _MIN_LIMIT)
             for slo, bounds in ((query.slos.latency, estimate.latency_s), (query.slos.accuracy, estimate.accuracy))
             if slo is not None
         ]
         return TieKey(
-            moves=sum(site != following for site, following in pairwise(route)),
+            parts=len(parts),
+            moves=sum(site != following for route in routes for site, following in pairwise(route)),
             millibytes_per_s=round(sum(use.bytes_per_s for use in candidate.links) * _STEPS_PER_BYTE_PER_S),
             replicas=replicas,
             shortfall_ppm=-round(min(margins, default=0.0) * 1e6),
-            distance=sum(len(self._network.path(query.source, site) or ()) for site in sites),
+            distance=sum(len(self._network.path(query.source, site) or ()) for sites in parts for site in sites),
             latency_us=round(min(estimate.latency_s.upper, _MAX_LATENCY_S) * 1e6),
         )
 

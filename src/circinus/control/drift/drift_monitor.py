@@ -256,7 +256,7 @@ class DriftMonitor:
         specification, stored = controlled.specification, self._stored_profiles(controlled)
         current = overrides.without_stale(stored)
         profiles = {**stored, **current.profiles}
-        plans = {name: [rung.candidate.plan for rung in rungs] for name, rungs in controlled.rungs.items()}
+        plans = controlled.unsplit_plans
         with self._runner_lock:
             if previous is not None and previous.controlled.specification == specification:
                 runner, auditor = previous.answers, previous.auditor

@@ -62,7 +62,7 @@ class Baselines:
         *,
         replays: bool,
     ) -> Baselines:
-        """Return the baselines of all plans that queries may use.
+        """Return the baselines of all plans that queries may use, none of which is split.
 
         A replay has none of service times and of late requests: its replicas sleep recorded times, so that a deviation
         is that of the machine that replays.
@@ -137,7 +137,7 @@ class MonitorSet:
 
         Args:
             specification: queries, pipelines and infrastructure.
-            plans: query -> all plans that it may use.
+            plans: query -> all plans that it may use, parts of split ones.
             profiles: pipeline -> profile, with the corrections used in planning; the identical object as in `previous`
                 if it was not re-profiled.
             settings: false-alarm rate and tolerances.

@@ -123,17 +123,30 @@ class RungDemand:
     busy: Mapping[Deployment, float]
     """Busy replicas per request per second, by deployment."""
     unloaded_latency_s: float
-    """Mean latency of a request without waiting."""
+    """Mean latency of a request without waiting; of a split plan, that of the slowest part."""
+    parts: tuple[RungDemand, ...] = ()
+    """Demands of the parts of a split plan, each per request that takes it; empty if the plan is not split."""
 
     @classmethod
     def of(cls, candidate: PlanCandidate, query: Query) -> RungDemand:
         """Return the demand according to the plan's estimate."""
+        shares = (part.share for part in candidate.plan.parts)
+        parts = tuple(
+            cls._of_part(part, share * query.rate_per_s) for part, share in zip(candidate.unsplit, shares, strict=True)
+        )
+        if not candidate.parts:
+            return parts[0]
+        busy = {use.deployment: use.busy_replicas / query.rate_per_s for use in candidate.deployments}
+        return cls(candidate, busy, max(part.unloaded_latency_s for part in parts), parts)
+
+    @classmethod
+    def _of_part(cls, candidate: PlanCandidate, rate_per_s: float) -> RungDemand:
         estimate = candidate.estimate
         # With parallel branches the sum exceeds the latency: cap it by the estimated percentile.
         total_s = sum(stage.transfer_s + stage.service_s for stage in estimate.stages) + estimate.return_s
         return cls(
             candidate,
-            {use.deployment: use.busy_replicas / query.rate_per_s for use in candidate.deployments},
+            {use.deployment: use.busy_replicas / rate_per_s for use in candidate.deployments},
             min(total_s, estimate.latency_s.value),
         )
 
@@ -196,7 +209,7 @@ class DeploymentLoads:
             self._recent_variance[deployment] += sign * load.variance_per_s2 * busy**2
 
     def _rung_load(self, load: QueryLoad, rung: RungDemand) -> RungLoad:
-        minimum = expected = relative = recent_max = backlog_s = 0.0
+        minimum = expected = relative = recent_max = 0.0
         for deployment, busy in rung.busy.items():
             status = self._deployments.get(deployment)
             if status is None or status.replicas_ready < 1:
@@ -209,7 +222,18 @@ class DeploymentLoads:
             recent = self._recent_demand[deployment] + load.recent_per_s * (busy - current)
             variance = self._recent_variance[deployment] + load.variance_per_s2 * (busy**2 - current**2)
             recent_max = max(recent_max, (recent - _DEMAND_DEVIATIONS * math.sqrt(max(0.0, variance))) / replicas)
-            # Assume that queued requests are like this query's; each replica takes one batch of them at once.
-            in_batches = replicas * deployment.allocation.batch_size if deployment.allocation.batch_size > 1 else 0
-            backlog_s += max(0, status.queue_length - in_batches) * busy / replicas
-        return RungLoad(rung.unloaded_latency_s, backlog_s, minimum, expected, relative, recent_max, ready=True)
+        parts = rung.parts or (rung,)  # every part meets the SLO for its own requests, so the latest one counts
+        waits_s = [(part.unloaded_latency_s, self._backlog_s(part)) for part in parts]
+        unloaded_s, backlog_s = max(waits_s, key=sum)
+        return RungLoad(unloaded_s, backlog_s, minimum, expected, relative, recent_max, ready=True)
+
+    def _backlog_s(self, demand: RungDemand) -> float:
+        """Return the waiting time of a request that arrives now, as if queued requests were like it."""
+        backlog_s = 0.0
+        for deployment, busy in demand.busy.items():
+            status = self._deployments[deployment]
+            # Each replica takes one batch of queued requests at once.
+            in_batch = deployment.allocation.batch_size if deployment.allocation.batch_size > 1 else 0
+            waiting = max(0, status.queue_length - status.replicas_ready * in_batch)
+            backlog_s += waiting * busy / status.replicas_ready
+        return backlog_s

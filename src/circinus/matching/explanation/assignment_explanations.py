@@ -20,6 +20,7 @@ from circinus.matching.explanation.candidate_comparisons import (
     failure,
     infeasible,
     near_miss_comparisons,
+    placements_of,
     tie,
 )
 from circinus.matching.feasibility import FeasibleSolution, Infeasibility, capacity_violation, check_feasibility
@@ -150,7 +151,7 @@ def _confirmed(
         actual = confirm(first)
         if actual is first:
             final.append(first)
-            shown.add((first.candidate.plan.configuration, first.candidate.plan.placement))
+            shown.add(placements_of(first.candidate.plan))
         else:
             insort(remaining, actual, key=attrgetter("distance"))
     return [*final, *remaining]

@@ -21,15 +21,18 @@ def priority_reason(answer: Answer, query: int) -> str:
 
 def shared_deployments(problem: Problem, chosen: IntArray, query: int) -> list[tuple[str, list[str]]]:
     """Return (operators and pools, other queries) of the query's shared deployments, grouped by users."""
-    by_users: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    by_users: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
     other_served = np.array([other for other, _ in problem.served(chosen) if other != query], dtype=np.int64)
     for deployment in problem.fractional_load.row(int(chosen[query]))[0]:
         sharing = other_served[problem.fractional_load.has(chosen[other_served], int(deployment))]
         users = tuple(problem.queries[other] for other in sharing)
         if users:
             shared = problem.deployments[deployment]
-            by_users.setdefault(users, {}).setdefault(shared.pool, []).append(shared.operator)
+            by_users.setdefault(users, {}).setdefault(shared.pool, {})[shared.operator] = None
     return [
-        (" and ".join(f"{', '.join(operators)} on {pool}" for pool, operators in by_pool.items()), list(users))
+        (
+            " and ".join(f"{', '.join(operators)} on {pool}" for pool, operators in by_pool.items()),
+            list(users),
+        )
         for users, by_pool in by_users.items()
     ]

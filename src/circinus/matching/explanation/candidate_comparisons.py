@@ -121,8 +121,13 @@ def _one_per_placement(compared: Iterable[CandidateComparison]) -> list[Candidat
     """Return the first comparison of each configuration and placement."""
     selected: dict[object, CandidateComparison] = {}
     for entry in compared:
-        selected.setdefault((entry.candidate.plan.configuration, entry.candidate.plan.placement), entry)
+        selected.setdefault(placements_of(entry.candidate.plan), entry)
     return list(selected.values())
+
+
+def placements_of(plan: QueryPlan) -> object:
+    """Return the configuration and placement of each part of a plan, in which alternatives that are shown differ."""
+    return tuple((part.plan.configuration, part.plan.placement) for part in plan.parts)
 
 
 def nearest_first(compared: Iterable[CandidateComparison]) -> list[CandidateComparison]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from circinus.matching.admission_control import AdmissionControl
 from circinus.matching.backfill import running_state
@@ -122,13 +123,14 @@ def _best_so_far(frontier: Frontier, tried: Sequence[CandidateComparison]) -> Be
         sized_probability = None if own_sized is None else own_sized.probability
         return None if sized_probability is not None and sized_probability < MIN_CHANCE else best
     candidate = replace(likeliest.candidate, estimate=likeliest.final or likeliest.candidate.estimate)
-    measured = frontier.measured_items.get(candidate.plan.configuration)
+    of_parts = (frontier.measured_items.get(part.plan.configuration) for part in candidate.plan.parts)
+    measured = min((entry for entry in of_parts if entry is not None), key=attrgetter("items"), default=None)
     return replace(
         best,
         candidate=candidate,
         probability=probability,
         items=None if measured is None else measured.items,
-        more_items=None if measured is None else measured.more_items,
+        more_items=None if measured is None or candidate.plan.is_split else measured.more_items,
         is_sized=likeliest.final is not None,
     )
 

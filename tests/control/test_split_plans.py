@@ -1,0 +1,148 @@
+"""Control of split plans: every part counts in loads, standby replicas, monitors and after the loss of nodes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from budget import examples, share_of
+from circinus.control.drift.monitors import Baselines
+from circinus.control.ladders.rung_loads import DeploymentLoads, QueryLoad, RateBounds, RungDemand
+from circinus.control.ladders.standby import plan_standby
+from circinus.control.managed_plans import ladders_fingerprint
+from circinus.control.replanning import replan
+from circinus.control.replanning.replan import replan_for_nodes
+from circinus.control.settings import DriftSettings
+from circinus.errors import PlanningError
+from circinus.estimation import PlanCandidate
+from circinus.estimation.merged_load import replicas_for
+from circinus.planning import Ladder
+from circinus.planning.rungs import plan_changes
+from circinus.serving import DeploymentStatus
+from circinus.serving.configuration_hash import configuration_hash
+from circinus.specification import PlanShare, Query, QueryPlan
+from random_matchings import candidate, deployment, infrastructure, use
+from split_plans import split_candidate, split_plans
+
+INFRA = infrastructure([("near", 8, 8.0, 64.0, 0.5), ("far", 8, 8.0, 64.0, 2.0)])
+SEEDS = (2, 3, 7)[: share_of(8)]
+"""Seeds of split plans for which standby replicas are added."""
+SHARES = st.floats(0.05, 0.45).map(lambda share: round(share, 4))
+
+
+def _parts(share: float) -> list[tuple[float, PlanCandidate]]:
+    """Return parts that differ in the model of an operator and its pool, estimated at their shares of 2 requests/s."""
+    uses = (("near", 0, 0.8), ("far", 1, 3.0))
+    plans = [
+        candidate("q", [use(deployment("read", model, pool), part * busy, INFRA)], latency_s=busy)
+        for part, (pool, model, busy) in zip((1.0 - share, share), uses, strict=True)
+    ]
+    return list(zip((1.0 - share, share), plans, strict=True))
+
+
+@settings(max_examples=examples(40))
+@given(SHARES, st.integers(0, 20), st.integers(0, 20))
+def test_the_backlog_of_a_split_rung_is_that_of_the_part_that_answers_last(share: float, near: int, far: int) -> None:
+    query, parts = Query(name="q", pipeline="p", source="home", rate="2/s"), _parts(share)
+    rung = RungDemand.of(split_candidate(parts), query)
+    replicas = dict(zip(rung.busy, (2, 3), strict=True))
+    queued = dict(zip(rung.busy, (near, far), strict=True))
+    statuses = {d: DeploymentStatus(d, n, n, queued[d], requests=0, restarts=0) for d, n in replicas.items()}
+    rate = RateBounds(2.0, 1.8, 2.2, 0.25, 1)
+    (load,) = DeploymentLoads({"q": QueryLoad(rung, rate)}, statuses).rung_loads("q", (rung,))
+    latencies, utilizations = [], []
+    for part, plan in parts:
+        (used,) = plan.deployments
+        service_s = used.busy_replicas / (2.0 * part)
+        utilizations.append(2.0 * part * service_s / replicas[used.deployment])
+        unloaded_s = RungDemand.of(plan, query).unloaded_latency_s
+        latencies.append(unloaded_s + queued[used.deployment] * service_s / replicas[used.deployment])
+    assert load.unloaded_latency_s + load.backlog_s == pytest.approx(max(latencies), rel=1e-3)
+    assert load.expected_utilization == pytest.approx(max(utilizations), rel=1e-3)
+    gone = dict(list(statuses.items())[:1])
+    assert not DeploymentLoads({"q": QueryLoad(rung, rate)}, gone).rung_loads("q", (rung,))[0].ready
+
+
+def test_an_unsplit_rung_is_demanded_as_before() -> None:
+    query, (_, plan) = Query(name="q", pipeline="p", source="home", rate="2/s"), _parts(0.3)[0]
+    rung, (used,) = RungDemand.of(plan, query), plan.deployments
+    assert (rung.parts, dict(rung.busy)) == ((), {used.deployment: used.busy_replicas / 2.0})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_standby_replicas_hold_the_burst_of_every_part_of_a_bottom_rung(seed: int) -> None:
+    controlled, _, _ = split_plans(seed)
+    split = next(a for a in controlled.matching.assignments if a.chosen.plan.is_split)
+    assert split.ladder is not None
+    selected = split.ladder.rungs[split.ladder.chosen]
+    below = replace(split, ladder=Ladder((selected, replace(selected, candidate=split.chosen)), 0))
+    others = (replace(a, ladder=None) for a in controlled.matching.assignments if a is not split)
+    matching, peak = replace(controlled.matching, assignments=(below, *others)), 3.0
+    ready = plan_standby(matching, controlled.specification.required_infrastructure, peak)
+    assert ready.extra
+    busy = {sized.deployment: sized.utilization * sized.replicas for sized in matching.deployments}
+    replicas = {sized.deployment: sized.replicas for sized in ready.deployments}
+    for used in split.chosen.deployments:
+        total = busy[used.deployment] + peak * used.busy_replicas
+        assert replicas[used.deployment] >= replicas_for(total, used.deployment.allocation.utilization_target)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_parts_are_monitored_and_recorded(seed: int) -> None:
+    controlled, profiles, _ = split_plans(seed)
+    reachable = controlled.reachable_plans()
+    baselines = Baselines.of(
+        controlled.specification, controlled.unsplit_plans, profiles, DriftSettings(), replays=False
+    )
+    watched = {found for found, _ in baselines.prefixes}
+    for assignment in controlled.matching.assignments:
+        for part in assignment.chosen.plan.parts:
+            assert part.plan in reachable
+            assert set(part.plan.deployments) <= watched
+            assert (part.plan.pipeline, configuration_hash(part.plan.configuration)) in baselines.accuracies
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_split_plan_stays_unless_nodes_of_any_part_are_lost(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replan, "_CHANGE_SHARE", 1e4)
+    controlled, profiles, _ = split_plans(seed)
+    for lost in sorted({sized.deployment.pool for sized in controlled.deployments}):
+        try:
+            found = replan_for_nodes(controlled, {**controlled.nodes, lost: 0}, profiles).controlled
+        except PlanningError:  # no query can be served
+            continue
+        plans = {a.query: a.chosen.plan for a in found.matching.assignments}
+        for before in controlled.matching.assignments:
+            plan = before.chosen.plan
+            if all(used.pool != lost for used in plan.deployments):
+                assert plans[before.query] == plan
+        assert all(used.pool != lost for plan in plans.values() for used in plan.deployments)
+        states = found.migrate_ladder_states(controlled.initial_ladder_states(), controlled)
+        assert {name: found.plans(states)[name].plan for name in states} == plans
+
+
+def test_a_step_between_split_plans_names_what_changes_of_the_operator() -> None:
+    whole, more, less = _parts(0.3)[0][1], split_candidate(_parts(0.3)), split_candidate(_parts(0.1))
+    assert [(change.operator, change.changed) for change in plan_changes(more, whole)] == [("read", ("knobs", "pool"))]
+    assert [(change.operator, change.changed) for change in plan_changes(more, less)] == [("read", ("share",))]
+    assert plan_changes(more, more) == ()
+
+
+def test_plans_are_recognized_by_all_their_parts_and_unsplit_ones_as_before() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "reporting"))
+    from fixed_plan import MATCHING
+
+    assert ladders_fingerprint(MATCHING) == "2622ba26377bf3fc260274917166b9759fa35a8e00a4b99128baab313132d052"
+    first, *others = MATCHING.assignments
+    other = others[0].chosen.plan
+    prints = set()
+    for share in (0.2, 0.3):
+        plan = QueryPlan.split([PlanShare(1.0 - share, first.chosen.plan), PlanShare(share, other)])
+        split = replace(first, chosen=replace(first.chosen, plan=plan))
+        prints.add(ladders_fingerprint(replace(MATCHING, assignments=(split, *others))))
+    assert len(prints) == 2
