@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from circinus.matching import Matching
-from circinus.reporting.plan_table import plan_text
+from circinus.reporting.plan_text import plan_text
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement
 from circinus.specification.formatting import format_duration, format_score, format_usd_per_h
 

@@ -16,12 +16,14 @@ import circinus as c
 from circinus.api.quantities import Duration, seconds
 from circinus.api.result import Result
 from circinus.estimation import Corrections
+from circinus.matching import PlanDiff, PlanFile
 from circinus.serving import EngineStatus, Mode
 from circinus.specification.code_references import reference_to
 from cli_runner import as_a_new_process
 from planning_instances import everywhere
 from prepared import prepared_starter
 from raised import raises_code
+from split_plans import split_plans
 
 
 @pytest.fixture
@@ -86,6 +88,27 @@ def test_a_frontier_has_the_corrections_of_its_plan(workspace: c.Workspace) -> N
     fastest_s = min(row["latency_s"] for row in workspace.frontier("archive", plan).rows())
     # A factor that no other allocation makes up for, whatever this machine measured; it may leave no plan at all.
     assert all(row["latency_s"] > 2 * fastest_s for row in workspace.frontier("archive", corrected).rows())
+
+
+def test_the_parts_of_a_split_plan_are_rows_and_stay_in_its_file(tmp_path: Path) -> None:
+    controlled, _, plans = split_plans(2)
+    file = PlanFile({}, (), {}, 0, "profiles.sqlite", "local", controlled.matching, "2026-11-28T11:01:26+00:00", 0.5)
+    changes = PlanDiff.between(replace(controlled.matching, assignments=()), controlled.matching)
+    plan = c.Plan(file, changes=changes)
+    assert c.Plan.load(plan.save(tmp_path / "plan.json")).matching == controlled.matching
+    document, rows = plan.to_dict(), {row["query"]: row for row in plan.rows()}
+    assert {name: [row["share"] for row in parts] for name, parts in document["divided"].items()} == {
+        name: [part.share for part in split.parts] for name, split in plans.items()
+    }
+    assert document["changes"]["divided"] == {name: [[], [0.6, 0.4]] for name in plans}
+    for name, parts in document["divided"].items():
+        found = [part.estimate for part in plan[name].parts]
+        assert [row["accuracy"] for row in parts] == [estimate.accuracy.value for estimate in found]
+        assert [row["latency_s"] for row in parts] == [estimate.latency_s.value for estimate in found]
+        assert rows[name]["placement"].startswith("60% ") or parts[0]["placement"] == parts[1]["placement"]
+    whole = tuple(replace(a, chosen=a.chosen.parts[0]) for a in controlled.matching.assignments)
+    unsplit = c.Plan(replace(file, matching=replace(controlled.matching, assignments=whole)), changes=changes)
+    assert "divided" not in unsplit.to_dict()
 
 
 def test_a_frontier_without_plans_has_columns_and_a_reason(hopeless: c.Workspace) -> None:

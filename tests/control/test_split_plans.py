@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,11 +19,12 @@ from circinus.control.settings import DriftSettings
 from circinus.errors import PlanningError
 from circinus.estimation import PlanCandidate
 from circinus.estimation.merged_load import replicas_for
+from circinus.matching import Assignment
 from circinus.planning import Ladder
 from circinus.planning.rungs import plan_changes
 from circinus.serving import DeploymentStatus
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.specification import PlanShare, Query, QueryPlan
+from circinus.specification import Query
 from random_matchings import candidate, deployment, infrastructure, use
 from split_plans import split_candidate, split_plans
 
@@ -134,15 +133,8 @@ def test_a_step_between_split_plans_names_what_changes_of_the_operator() -> None
 
 
 def test_plans_are_recognized_by_all_their_parts_and_unsplit_ones_as_before() -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "reporting"))
-    from fixed_plan import MATCHING
-
-    assert ladders_fingerprint(MATCHING) == "2622ba26377bf3fc260274917166b9759fa35a8e00a4b99128baab313132d052"
-    first, *others = MATCHING.assignments
-    other = others[0].chosen.plan
-    prints = set()
-    for share in (0.2, 0.3):
-        plan = QueryPlan.split([PlanShare(1.0 - share, first.chosen.plan), PlanShare(share, other)])
-        split = replace(first, chosen=replace(first.chosen, plan=plan))
-        prints.add(ladders_fingerprint(replace(MATCHING, assignments=(split, *others))))
-    assert len(prints) == 2
+    parts, empty = _parts(0.3), split_plans(SEEDS[0])[0].matching
+    plans = [parts[0][1], *(split_candidate(_parts(share)) for share in (0.2, 0.3))]
+    prints = [ladders_fingerprint(replace(empty, assignments=(Assignment("q", plan, ""),))) for plan in plans]
+    assert prints[0] == "d4e5ac3d4bcffc2cdb50c4c7ae4d98a6f5161f288b6178e29e9e2824b084eb68"
+    assert len(set(prints)) == 3

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand, SloProbabilities, StageEstimate
 from circinus.matching import Alternative, Assignment, Matching, Rejection, ShadowPrice, SizedDeployment
-from circinus.planning import BestEffortPlan
+from circinus.planning import BestEffortPlan, Ladder
+from circinus.planning.rungs import Rung
 from circinus.specification import (
     AccuracySlo,
     Allocation,
@@ -18,6 +19,7 @@ from circinus.specification import (
     KnobValues,
     LatencySlo,
     Link,
+    PlanShare,
     Pool,
     Query,
     QueryPlan,
@@ -198,3 +200,26 @@ MATCHING = Matching(
         ShadowPrice("link office->tablet", "MB/s", 5.6, 0.0, 0.0, 0.0),
     ),
 )
+
+
+def _divided() -> Assignment:
+    """Return the first assignment with a third of the requests on a larger model, partly in another pool."""
+    first, large = MATCHING.assignments[0], plan(SPLIT, size=400)
+    small = replace(first.chosen.estimate, simulated=False, caveats=(), slo_probability=None)
+    slower = estimate(SPLIT, Interval(0.0391, 0.0371, 0.0412), Interval(0.994, 0.981, 0.999), Interval.exact(0.1))
+    estimates = ((plan(ON_TABLET), small), (large, slower))
+    parts = tuple(PlanCandidate("live-1", of_part, found, (), (), 0.0) for of_part, found in estimates)
+    divided = QueryPlan.split([PlanShare(0.68421, parts[0].plan), PlanShare(0.31579, parts[1].plan)])
+    mixed = replace(
+        small,
+        latency_s=Interval(0.0364, 0.0351, 0.0412),
+        accuracy=Interval(0.972, 0.945, 0.987),
+        cost_usd_per_h=slower.cost_usd_per_h,
+    )
+    chosen = PlanCandidate("live-1", divided, mixed, (), (), 0.0, parts)
+    rungs = (Rung(chosen, 0.0187, 0.06, ()), Rung(parts[0], 0.0141, 0.0, ()))
+    return replace(first, chosen=chosen, ladder=Ladder(rungs, 0))
+
+
+DIVIDED = replace(MATCHING, assignments=(_divided(), *MATCHING.assignments[1:]))
+"""The plan with one query whose requests are divided."""

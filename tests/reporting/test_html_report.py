@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from fixed_plan import INFRASTRUCTURE, MATCHING, METRIC, QUERIES
+from fixed_plan import DIVIDED, INFRASTRUCTURE, MATCHING, METRIC, QUERIES
 from test_service_time_text import SEEN
 
 from circinus.control.state_store import Event, EventKind
@@ -67,6 +67,15 @@ def test_a_plan_alone_has_no_empty_sections() -> None:
     assert "3 of 5" in page.text
     assert page.text.count(METRIC) > 5
     assert page.text.count("share as deployed") == 2 * len(MATCHING.assignments)  # one for each panel
+
+
+def test_a_card_has_the_latency_budget_of_each_part_of_a_split_plan() -> None:
+    whole, divided = (
+        _Page(report_page(fixed_content(plan_set=replace(PLAN, matching=matching)))) for matching in (MATCHING, DIVIDED)
+    )
+    assert divided.text.count("Latency budget: ") == whole.text.count("Latency budget: ") + 1
+    assert "68% tablet + 32% tablet → office-server: 2+2" in divided.text
+    assert "lookup size=400; rank, join on office-server" in divided.text
 
 
 def test_nothing_is_requested_and_identifiers_are_unique() -> None:

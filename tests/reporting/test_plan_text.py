@@ -3,15 +3,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fixed_plan import INFRASTRUCTURE, MATCHING
+from fixed_plan import DIVIDED, INFRASTRUCTURE, MATCHING, ON_TABLET, OPERATORS, plan
 from printed import printed
 
 from circinus.estimation import ReplicaDemand
 from circinus.matching import SizedDeployment, match
 from circinus.planning import Frontier
-from circinus.reporting.plan_table import deployment_table, plan_differences, plan_table, plan_text
+from circinus.reporting.plan_table import deployment_table, plan_table
+from circinus.reporting.plan_text import part_texts, plan_differences, plan_text, split_text
 from circinus.reporting.resource_use import use_table
-from circinus.specification import Allocation, Deployment, KnobValues, Query
+from circinus.specification import Allocation, Deployment, KnobValues, PlanShare, Query, QueryPlan
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])
@@ -74,6 +75,33 @@ def test_operators_with_the_same_change_are_named_together() -> None:
         for pool, cpus in (("edge", 1.0), ("far", 2.0))
     )
     assert plan_differences([other.plan], base.plan, ["a", "b"]) == ["a, b on far, 2 CPUs"]
+
+
+def test_parts_of_a_split_plan_are_named_by_what_differs_between_them() -> None:
+    divided = DIVIDED.assignments[0].chosen.plan
+    texts = ["lookup size=120; rank, join on tablet", "lookup size=400; rank, join on office-server"]
+    assert part_texts(divided, OPERATORS) == texts
+    assert split_text(divided, OPERATORS) == f"68% {texts[0]} + 32% {texts[1]}"
+    assert split_text(divided, OPERATORS, of_first=False) == f"68% + 32% {texts[1]}"
+    batched = QueryPlan.split(
+        PlanShare(share, plan(ON_TABLET, batch_size=size)) for share, size in ((0.999, 1), (0.001, 8))
+    )
+    assert split_text(batched, OPERATORS) == "> 99% lookup batch 1 + < 1% lookup batch 8"
+
+
+def test_changes_of_a_split_plan_are_those_of_its_largest_share() -> None:
+    divided, small = DIVIDED.assignments[0].chosen.plan, plan(ON_TABLET)
+    assert plan_differences([divided, small], small, OPERATORS) == [
+        "68% unchanged + 32% lookup size=400; rank, join on office-server",
+        "",
+    ]
+    others = [divided, small, plan(ON_TABLET, cpus=0.5), QueryPlan.split((PlanShare(0.5, small), *divided.others))]
+    assert plan_differences(others, divided, OPERATORS) == [
+        "",
+        "undivided",
+        "undivided; split, lookup, rank, join 0.5 CPUs",
+        "61% unchanged + 39% lookup size=400; rank, join on office-server",
+    ]
 
 
 def test_deployments_of_one_operator_are_counted_and_never_without_their_pool() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from fixed_plan import INFRASTRUCTURE, MATCHING, METRIC, QUERIES
+from fixed_plan import DIVIDED, INFRASTRUCTURE, MATCHING, METRIC, QUERIES
 from printed import printed
 from test_narrow_terminals import PLANS, QUERY, REJECTED, SIMULATION
 
@@ -20,6 +22,14 @@ def test_a_plan_on_a_screen(width: int) -> None:
     text = printed(plan_table(MATCHING, QUERIES, metrics), "", use_table(MATCHING, INFRASTRUCTURE), width=width)
     assert max(map(len, text.splitlines())) <= width
     check_screen(f"plan_{width}", text)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_divided_requests_on_a_screen(width: int) -> None:
+    plans = plan_table(replace(DIVIDED, rejections=()), QUERIES, dict.fromkeys(QUERIES, METRIC))
+    text = printed(plans, "", assignment_explanation(DIVIDED.assignments[0], QUERIES["live-1"], METRIC), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    check_screen(f"divided_{width}", text)
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.text import Text
 
+from circinus.api.plan_rows import COLUMNS, allocations, columns, part_rows
 from circinus.api.quantities import AnyPath
 from circinus.api.result import Result
 from circinus.matching import load_plan_set, save_plan_set
@@ -25,28 +26,7 @@ if TYPE_CHECKING:
     from circinus.matching import Admission, Assignment, Matching, PlanDiff, PlanFile, Rejection
     from circinus.planning import Frontier
     from circinus.profiling import PipelineProfile
-    from circinus.specification import Allocation, Query, Specification
-
-
-_COLUMNS = ("configuration", "placement", "latency_s", "accuracy", "cost_usd_per_h", "slo_probability")
-
-
-def _columns(candidate: PlanCandidate) -> dict[str, Any]:
-    plan, estimate = candidate.plan, candidate.estimate
-    values = (
-        str(plan.configuration),
-        ", ".join(f"{name}: {pool}" for name, pool in plan.placement),
-        estimate.latency_s.value,
-        estimate.accuracy.value,
-        estimate.cost_usd_per_h.value,
-        None if estimate.slo_probability is None else estimate.slo_probability.joint,
-    )
-    return dict(zip(_COLUMNS, values, strict=True))
-
-
-def _allocation(allocation: Allocation) -> str:
-    batch = f" b{allocation.batch_size}" if allocation.batch_size > 1 else ""
-    return f"{allocation.cpus:g} CPU{batch} {allocation.utilization_target:.0%}"
+    from circinus.specification import Query, Specification
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,11 +97,11 @@ class Plan(Result, Mapping[str, "Assignment"]):
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each query: whether it is served, its plan and its estimate."""
         served = [
-            {"query": entry.query, "served": True, **_columns(entry.chosen), "reason": self._reason(entry)}
+            {"query": entry.query, "served": True, **columns(entry.chosen), "reason": self._reason(entry)}
             for entry in self.matching.assignments
         ]
         rejected = [
-            {"query": entry.query, "served": False, **dict.fromkeys(_COLUMNS), "reason": self._reason(entry)}
+            {"query": entry.query, "served": False, **dict.fromkeys(COLUMNS), "reason": self._reason(entry)}
             for entry in self.matching.rejections
         ]
         return served + rejected
@@ -133,15 +113,20 @@ class Plan(Result, Mapping[str, "Assignment"]):
         from circinus.api.profile_summary import search_summary_json
 
         searches = {name: search_summary_json(profile) for name, profile in self.measured.items()}
+        divided = {name: part_rows(a.chosen) for name, a in self.items() if a.chosen.plan.is_split}
+        changes = None if self.changes is None else vars(self.changes)
+        if changes is not None:
+            changes = {name: value for name, value in changes.items() if name != "divided" or value}
         return {
             "file": self.path,
             "plan_set": self.file.document(),
             "warnings": self.warnings,
             "from": self.incumbent_path,
-            "changes": self.changes,
+            "changes": changes,
             "metrics": self.metrics,
             "unplanned": self.unplanned,
             **({"searches": searches} if searches else {}),
+            **({"divided": divided} if divided else {}),
         }
 
     def save(self, path: AnyPath) -> Path:
@@ -295,10 +280,16 @@ class Explanation(Result):
         query = self.queries[decision.query]
         return query, self.specification.pipelines[query.pipeline].metric.name
 
+    def _parts(self, name: str) -> dict[str, Any]:
+        """Return the parts of a query's plan, if it is split."""
+        served = self.plan.get(name)
+        return {"parts": part_rows(served.chosen)} if served and served.chosen.plan.is_split else {}
+
     def _document(self) -> Any:
         queries = {
             name: {
                 **vars(decision),
+                **self._parts(name),
                 "metric": self._shown(decision)[1],
                 "search": self.plan.file.coverage.get(self.queries[name].pipeline),
                 "measured_since": self.queries[name].pipeline in self.measured_since,
@@ -358,7 +349,7 @@ class FrontierReport(Result):
         ['configuration', 'placement']
     """
 
-    _COLUMNS = (*_COLUMNS[:2], "allocation", *_COLUMNS[2:], "chosen")
+    _COLUMNS = (*COLUMNS[:2], "allocation", *COLUMNS[2:], "chosen")
 
     frontier: Frontier
     plan: Plan | None = None
@@ -371,8 +362,8 @@ class FrontierReport(Result):
         chosen, rows = self._chosen, []
         for candidate in self.frontier.plans:
             row = {
-                **_columns(candidate),
-                "allocation": ", ".join(f"{name}: {_allocation(a)}" for name, a in candidate.plan.allocations),
+                **columns(candidate),
+                "allocation": allocations(candidate.plan),
                 "chosen": None if self.plan is None else chosen is not None and candidate.plan == chosen.plan,
             }
             rows.append({name: row[name] for name in self._COLUMNS})
@@ -387,7 +378,7 @@ class FrontierReport(Result):
         return {
             "query": self.frontier.query.name,
             "plans": self.rows(),
-            "as_sized": None if self._chosen is None else _columns(self._chosen),
+            "as_sized": None if self._chosen is None else columns(self._chosen),
             "reason": self.frontier.reason,
         }
 

@@ -72,6 +72,11 @@ class Estimate:
     simulated: bool = False
     """True if the latency comes from a joint simulation of all queries."""
 
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Operators in topological order."""
+        return tuple(stage.operator for stage in self.stages)
+
     def violations(self, slos: Slos, *, sized: bool = False) -> tuple[SloKind, ...]:
         """Return the SLOs that are not guaranteed; see `compared_value` for `sized`."""
         return tuple(

@@ -7,13 +7,14 @@ from .plan_decisions import add_decision as add_decision
 from .plan_decisions import add_rejected as add_rejected
 from .plan_decisions import covered_part as covered_part
 from .plan_decisions import require_fresh as require_fresh
+from .plan_diff import PlanDiff as PlanDiff
 from .plan_file import load_plan_set as load_plan_set
 from .plan_file import make_plan_set as make_plan_set
 from .plan_file import save_plan_set as save_plan_set
 from .plan_set import Alternative as Alternative
+from .plan_set import AssignedShare as AssignedShare
 from .plan_set import Assignment as Assignment
 from .plan_set import Matching as Matching
-from .plan_set import PlanDiff as PlanDiff
 from .plan_set import PlanFile as PlanFile
 from .plan_set import ProfileCoverage as ProfileCoverage
 from .plan_set import Rejection as Rejection

@@ -73,6 +73,16 @@ class Alternative:
 
 
 @dataclass(frozen=True)
+class AssignedShare:
+    """A share of a query's requests, with the plan of these requests and its estimate."""
+
+    share: float
+    plan: QueryPlan
+    """Configuration, placement and allocation; not split."""
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
 class Assignment:
     """The plan of a query, estimated with the final sizes under the merged load."""
 
@@ -83,6 +93,12 @@ class Assignment:
     """Best plans that were not chosen, best first."""
     ladder: Ladder | None = field(default=None, repr=False)
     """Degradation ladder around the plan, or None if it was not planned from a frontier."""
+
+    @property
+    def parts(self) -> tuple[AssignedShare, ...]:
+        """Shares of the requests with their plans, the largest first; one of 1 if the plan is not split."""
+        parts = zip(self.chosen.plan.parts, self.chosen.unsplit, strict=True)
+        return tuple(AssignedShare(part.share, part.plan, found.estimate) for part, found in parts)
 
 
 @dataclass(frozen=True)
@@ -350,75 +366,3 @@ class PlanFile:
         """Return the fields that are written."""
         omitted = {"folder", *(() if self.inline else ("inline",))}
         return {name: value for name, value in vars(self).items() if name not in omitted}
-
-
-@dataclass(frozen=True)
-class PlanDiff:
-    """Names of queries by the change of their plans, sorted, and deployments with other numbers of replicas."""
-
-    unchanged: tuple[str, ...]
-    """Running queries with an unchanged plan."""
-    changed: tuple[str, ...]
-    """Running queries with another plan."""
-    stopped: tuple[str, ...]
-    """Running queries that are still specified but lose their plan."""
-    new: tuple[str, ...]
-    """Queries that get a plan and did not run."""
-    removed: tuple[str, ...]
-    """Running queries that are not specified any more."""
-    replicas: Mapping[str, tuple[int, int]]
-    """Deployment of both plans -> its numbers of replicas before and after, if they differ."""
-
-    @classmethod
-    def between(cls, running: Matching, after: Matching) -> PlanDiff:
-        """Compare the running plans with others."""
-        before = {assignment.query: assignment.chosen.plan for assignment in running.assignments}
-        served = {assignment.query: assignment.chosen.plan for assignment in after.assignments}
-        rejected = {rejection.query for rejection in after.rejections}
-        replicas = {sized.deployment: sized.replicas for sized in running.deployments}
-
-        def in_order(queries: Collection[str]) -> tuple[str, ...]:
-            return tuple(sorted(queries))
-
-        return cls(
-            unchanged=in_order([query for query in before if served.get(query) == before[query]]),
-            changed=in_order([query for query in before if query in served and served[query] != before[query]]),
-            stopped=in_order(before.keys() & rejected),
-            new=in_order(served.keys() - before.keys()),
-            removed=in_order(before.keys() - served.keys() - rejected),
-            replicas={
-                sized.deployment.name: (replicas[sized.deployment], sized.replicas)
-                for sized in after.deployments
-                if replicas.get(sized.deployment, sized.replicas) != sized.replicas
-            },
-        )
-
-    @property
-    def empty(self) -> bool:
-        """True if every running query keeps its plan, no other gets one, and deployments keep their replicas."""
-        return not (self.changed or self.stopped or self.new or self.removed or self.replicas)
-
-    def __str__(self) -> str:
-        """Return `2 of 14 queries of the previous plan get another (a, b), 1 none (c), 1 new, 1 removed`.
-
-        Numbers of replicas that change follow, as `; replicas: p/parse@edge:c1b1u0.7 2 -> 3`.
-        """
-        previous = len(self.unchanged) + len(self.changed) + len(self.stopped)
-        parts = [f"{len(self.changed)} of {previous} queries of the previous plan get another{_names(self.changed)}"]
-        parts += [f"{len(self.stopped)} none{_names(self.stopped)}"] if self.stopped else []
-        parts += [f"{len(self.new)} new", f"{len(self.removed)} removed"]
-        counts = tuple(f"{name} {before} -> {after}" for name, (before, after) in self.replicas.items())
-        return ", ".join(parts) + (f"; replicas: {_listed(counts)}" if counts else "")
-
-
-_MAX_NAMES = 12
-"""Maximum number of names in a list."""
-
-
-def _names(queries: tuple[str, ...]) -> str:
-    return f" ({_listed(queries)})" if queries else ""
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    omitted = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return f"{', '.join(names[:_MAX_NAMES])}{omitted}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from circinus.estimation import Estimate
+from circinus.estimation import Estimate, PlanCandidate
 from circinus.matching import Alternative, Assignment, Rejection, ShadowPrice
 from circinus.planning import Ladder
 from circinus.reporting.plan_table import (
     added_cost_text,
     best_effort_text,
+    division_line,
     format_probability,
-    knobs_text,
     latency_bound_text,
-    placement_text,
+)
+from circinus.reporting.plan_text import (
+    knobs_text,
+    part_texts,
+    placements_text,
     plan_differences,
     plan_text,
     replica_text,
@@ -37,6 +41,7 @@ from circinus.specification.formatting import (
     format_duration,
     format_latency_bound,
     format_score,
+    format_share,
     format_usd_per_h,
     with_metric,
 )
@@ -74,8 +79,7 @@ def ladder_table(ladder: Ladder, sized: Estimate, slos: Slos, metric: str = ACCU
     figures = ("CPU time", "cost", f"p{sized.percentile:g} at most", metric, "SLOs met")
     table = make_table(None, ("change",), figures, one_line=True)
     rungs = ladder.rungs[ladder.chosen :]
-    operators = [stage.operator for stage in sized.stages]
-    texts = plan_differences([rung.candidate.plan for rung in rungs], rungs[0].candidate.plan, operators)
+    texts = plan_differences([rung.candidate.plan for rung in rungs], rungs[0].candidate.plan, sized.operators)
     for rung, text in zip(rungs, texts, strict=True):
         estimate = rung.candidate.estimate
         table.add_row(
@@ -106,14 +110,16 @@ def assignment_explanation(assignment: Assignment, query: Query, metric: str = A
     estimate, plan = assignment.chosen.estimate, assignment.chosen.plan
     return Group(
         _heading(query),
-        Text.assemble(("served", "green"), f" on {placement_text(estimate)}: {with_metric(assignment.reason, metric)}"),
+        Text.assemble(
+            ("served", "green"), f" on {placements_text(assignment.chosen)}: {with_metric(assignment.reason, metric)}"
+        ),
+        *([division_line("requests divided", assignment.chosen)] if plan.is_split else []),
         Text(),
         _slo_table(estimate, query, metric),
         *_probability(estimate, query, metric),
         *_caveats(estimate),
         Text(),
-        _latency_budget(plan, estimate),
-        Text(),
+        *_latency_budgets(assignment.chosen, query.slos, metric),
         *_ladder(assignment, query.slos, metric),
         _alternatives(assignment.alternatives, plan, "selected plan", metric),
         Text(),
@@ -232,6 +238,28 @@ def _slo_table(estimate: Estimate, query: Query, metric: str) -> Table:
     return table
 
 
+def _latency_budgets(candidate: PlanCandidate, slos: Slos, metric: str) -> Iterator[RenderableType]:
+    """Yield the latency budget of a plan, or a row for each part of a split plan, and the latency budget of each."""
+    parts = list(zip(candidate.plan.parts, candidate.unsplit, strict=True))
+    if candidate.plan.is_split:
+        percentile = f"p{candidate.estimate.percentile:g} at most"
+        table = make_table(None, ("part",), ("share", percentile, metric, "cost"), one_line=True)
+        texts = part_texts(candidate.plan, candidate.estimate.operators)
+        for (part, found), text in zip(parts, texts, strict=True):
+            table.add_row(
+                escape(text),
+                format_share(part.share),
+                latency_bound_text(found.estimate, slos),
+                format_score(found.estimate.accuracy.value),
+                format_usd_per_h(found.estimate.cost_usd_per_h.value),
+            )
+        yield from (table, Text())
+    for part, found in parts:
+        if candidate.plan.is_split:
+            yield Text(f"{format_share(part.share)} of the requests:", style="italic")
+        yield from (_latency_budget(part.plan, found.estimate), Text())
+
+
 def _latency_budget(plan: QueryPlan, estimate: Estimate) -> RenderableType:
     """Return a row for each operator and the return of the result, with its mean times as a bar.
 
@@ -289,8 +317,8 @@ def _alternatives(
     notes = [f"nearest alternatives, {sizes}{more}"]
     if base is None:
         notes.append(f"{label}: {plan_text(nearest.plan, nearest.estimate)}")
-    operators = [stage.operator for stage in nearest.estimate.stages]
-    texts = plan_differences([alternative.plan for alternative in shown], base or nearest.plan, operators)
+    plans = [alternative.plan for alternative in shown]
+    texts = plan_differences(plans, base or nearest.plan, nearest.estimate.operators)
     reasons = [with_metric(other.reason if all_as_sized else other.full_reason, metric) for other in shown]
     is_compared = any(alternative.added_usd_per_h is not None for alternative in shown)
     if is_compared:

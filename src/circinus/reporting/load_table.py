@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from circinus.profiling import ServiceTimeObservation
-from circinus.reporting.plan_table import operator_text
+from circinus.reporting.plan_text import operator_text
 from circinus.reporting.tables import OneLine, TwoLines, make_table
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement, ServiceTimeReport
 from circinus.serving.loadtest.slo_bounds import SloVerdict

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from circinus.estimation import Estimate
+from circinus.estimation import Estimate, PlanCandidate
 from circinus.matching import Assignment, Matching, ProfileCoverage, Rejection, SizedDeployment, TenantShare
 from circinus.planning import BestEffortPlan
 from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.violations import describe_violation
+from circinus.reporting.plan_text import operator_text, placement_text, plan_text, replica_text, split_text
 from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, WrappedTitle, make_table
-from circinus.specification import Allocation, KnobValues, Query, QueryPlan, SloKind, Slos
+from circinus.specification import Query, SloKind, Slos
 from circinus.specification.formatting import (
     ACCURACY,
     ceil_significant,
@@ -39,65 +39,8 @@ _TIGHT = 0.05
 _MIN_LIMIT = 1e-9
 _SIMULATED, _ROUGH = "*", "~"
 """Marks of latencies for which formulas may be inaccurate."""
-
-
-def plan_text(plan: QueryPlan, estimate: Estimate) -> str:
-    """Return the configuration, placement and replica sizes of a plan in topological order.
-
-    `phone: denoise strength=2, voice_activity → office: speech_to_text model=tiny (2 CPUs, batch 4)`: consecutive
-    operators in a pool are grouped, equal replicas are written once, and those of 1 CPU and batch size 1 not at all.
-    """
-    replicas = {stage.operator: replica_text(plan.allocation_of(stage.operator)) for stage in estimate.stages}
-    shared = replicas.popitem()[1] if len(replicas) > 1 and len(set(replicas.values())) == 1 else "1 CPU"
-
-    def text(operator: str) -> str:
-        replica = replicas.get(operator, shared)
-        return knobs_text(plan, operator) + (f" ({replica})" if replica != shared else "")
-
-    groups = groupby(estimate.stages, key=lambda stage: stage.pool)
-    placed = " → ".join(f"{pool}: {', '.join(text(stage.operator) for stage in stages)}" for pool, stages in groups)
-    return placed if shared == "1 CPU" else f"{placed} (each {shared})"
-
-
-def knobs_text(plan: QueryPlan, operator: str) -> str:
-    """Return an operator with its knob values by name: `speech_to_text beam=5 model=tiny`."""
-    return " ".join([operator, *(f"{name}={value}" for name, value in plan.configuration[operator].values)])
-
-
-def replica_text(allocation: Allocation) -> str:
-    """Return the size of a replica: `0.25 CPUs, batch 8`; a batch size of 1 is omitted."""
-    batch = f", batch {allocation.batch_size}" if allocation.batch_size > 1 else ""
-    return f"{format_cpus(allocation.cpus)}{batch}"
-
-
-def plan_differences(plans: Sequence[QueryPlan], base: QueryPlan, operators: Sequence[str]) -> list[str]:
-    """Return what each plan changes of another one: `lookup size=100, batch 8, target 40%; rank, join on office`."""
-    return [_differences(plan, base, operators) for plan in plans]
-
-
-def _differences(plan: QueryPlan, base: QueryPlan, operators: Sequence[str]) -> str:
-    changed: dict[str, list[str]] = {}
-    for operator in operators:
-        old, new = base.deployment_of(operator), plan.deployment_of(operator)
-        changes = [f"{name}={value}" for name, value in new.knobs.values if (name, value) not in old.knobs.values]
-        changes += [f"on {new.pool}"] * (new.pool != old.pool)
-        changes += [format_cpus(new.allocation.cpus)] * (new.allocation.cpus != old.allocation.cpus)
-        changes += [f"batch {new.allocation.batch_size}"] * (new.allocation.batch_size != old.allocation.batch_size)
-        target = new.allocation.utilization_target
-        changes += [f"target {target:.0%}"] * (target != old.allocation.utilization_target)
-        if changes or new.knobs != old.knobs:
-            changed.setdefault(", ".join(changes) or "without knobs", []).append(operator)
-    return "; ".join(f"{', '.join(names)} {changes}" for changes, names in changed.items())
-
-
-def operator_text(operator: str, knobs: KnobValues) -> str:
-    """Return an operator with its knob values, if it has knobs: `denoise(strength=2)`."""
-    return f"{operator}({knobs})" if knobs.values else operator
-
-
-def format_cpus(cpus: float) -> str:
-    """Return `1 CPU` for 1, and `0.5 CPUs` for 0.5."""
-    return "1 CPU" if cpus == 1 else f"{cpus:g} CPUs"
+_DIVIDED = "÷"
+"""Mark of the placement of a split plan, which is that of the largest share."""
 
 
 def format_probability(value: float) -> str:
@@ -174,7 +117,7 @@ def plan_table(
         legend = f"pools of the operators in order: {', '.join(f'{code} {pool}' for pool, code in codes.items())}"
         short = Group(_served_table(served, names, 0, codes), Text(legend, style="dim"))
         tables = (_served_table(served, names, details) for details in reversed(range(3)))
-        plans = [FirstFitting(*tables, short), *_latency_notes(matching), Text()]
+        plans = [FirstFitting(*tables, short), *_latency_notes(matching), *_divisions(matching), Text()]
     return Group(
         _summary(matching),
         Text(),
@@ -232,12 +175,13 @@ def _served_table(
     for assignment, query in served:
         estimate = assignment.chosen.estimate
         share, slo = _tightest(estimate, query)
+        divided = _DIVIDED if assignment.chosen.plan.is_split else ""
         limit = f"of {metrics.text(query.name, slo)}" if details == 1 else slo.partition(" ")[0]
         table.add_row(
             OneLine(query.name, whole=True),
-            OneLine(placement_text(estimate), whole=True)
+            OneLine(" ".join(filter(None, [placement_text(estimate), divided])), whole=True)
             if codes is None
-            else OneLine(separator.join(codes[stage.pool] for stage in estimate.stages), whole=True),
+            else OneLine(separator.join(codes[stage.pool] for stage in estimate.stages) + divided, whole=True),
             OneLine(_latency(estimate, query).removeprefix(f"{shared} "), whole=True),
             OneLine(metrics.cell(query.name, format_score(estimate.accuracy.value)), whole=True),
             format_usd_per_h(estimate.cost_usd_per_h.value),
@@ -266,13 +210,6 @@ def _pool_codes(pools: Iterable[str]) -> dict[str, str]:
     return {name: f"{number}" for number, name in enumerate(names, 1)}
 
 
-def placement_text(estimate: Estimate) -> str:
-    """Return the pools in topological order of the operators, with the numbers of operators: `phone → edge: 2+3`."""
-    pools = [(pool, len(list(stages))) for pool, stages in groupby(estimate.stages, key=lambda stage: stage.pool)]
-    counts = f": {'+'.join(str(count) for _, count in pools)}" if len(pools) > 1 else ""
-    return f"{' → '.join(pool for pool, _ in pools)}{counts}"
-
-
 def _latency(estimate: Estimate, query: Query) -> str:
     """Return the percentile with its bound, marked if formulas may be inaccurate: `p95 19.1 ≤ 21.2 ms*`."""
     value, bound = format_duration(estimate.latency_s.value), latency_bound_text(estimate, query.slos)
@@ -286,6 +223,22 @@ def _latency_notes(matching: Matching) -> list[Text]:
     marks = [f"{_SIMULATED} simulated"] * any(doubtful) + [f"{_ROUGH} rough"] * (not all(doubtful))
     note = f"{', '.join(marks)}: formulas may be inaccurate under this load"
     return [Text(note, style="dim")] if marks else []
+
+
+def _divisions(matching: Matching) -> list[RenderableType]:
+    split = [(a.query, a.chosen) for a in matching.assignments if a.chosen.plan.is_split]
+    return [division_line(f"{_DIVIDED} {query} divided", chosen) for query, chosen in split]
+
+
+def division_line(title: str, candidate: PlanCandidate) -> RenderableType:
+    """Return one line of the shares of a split plan and of what differs between its parts.
+
+    Narrow terminals show what the others change of the largest share.
+    """
+    plan, operators = candidate.plan, candidate.estimate.operators
+    texts = (split_text(plan, operators), split_text(plan, operators, of_first=False))
+    full, short = (f"{title}: {text}" for text in texts)
+    return FirstFitting(OneLine(full, whole=True), OneLine(short))
 
 
 def _rejections(rejections: Sequence[Rejection], metrics: MetricNames) -> list[RenderableType]:

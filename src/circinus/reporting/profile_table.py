@@ -15,7 +15,7 @@ from rich.text import Text
 from circinus.matching import ProfileCoverage
 from circinus.operators.process_output import without_excerpt
 from circinus.profiling import Verdict
-from circinus.reporting.plan_table import format_cpus, operator_text
+from circinus.reporting.plan_text import format_cpus, operator_text
 from circinus.reporting.tables import FirstFitting, OneLine, WrappedTitle, make_table
 from circinus.specification import KnobValues, Population
 from circinus.specification.formatting import (

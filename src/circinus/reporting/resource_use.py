@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from circinus.matching import Matching, ShadowPrice, SizedDeployment
-from circinus.reporting.plan_table import format_cpus
+from circinus.reporting.plan_text import format_cpus
 from circinus.reporting.tables import OneLine, bar, make_table
 from circinus.specification import Infrastructure, Network
 from circinus.specification.formatting import (

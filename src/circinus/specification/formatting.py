@@ -134,6 +134,13 @@ def format_percentage(share: float) -> str:
     return f"{_digits(100 * share)}%"
 
 
+def format_share(share: float) -> str:
+    """Return a share of requests in whole per cents; `< 1%` and `> 99%` instead of none and all of a part."""
+    if 0.0 < share < 1.0 and round(share, 2) in (0.0, 1.0):
+        return "< 1%" if share < 0.5 else "> 99%"
+    return f"{share:.0%}"
+
+
 def format_amount(resource: str, value: float) -> str:
     """Return an amount of a resource, such as `2 CPUs`, `1 CPU` or `1.5 GiB memory`."""
     resource = resource.replace("cpu", "CPU").replace("gpu", "GPU")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from circinus.estimation import Estimate
+from circinus.estimation import Estimate, PlanCandidate
 from circinus.matching import Assignment, Rejection
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.frontier_chart import CHOSEN, ComparedPlan, compared_plans, frontier_chart
@@ -12,17 +12,15 @@ from circinus.reporting.html_report.markup import Html, disclosure, element, joi
 from circinus.reporting.plan_table import (
     added_cost_text,
     best_effort_text,
-    knobs_text,
     latency_bound_text,
-    plan_differences,
-    plan_text,
-    replica_text,
 )
+from circinus.reporting.plan_text import knobs_text, plan_differences, plan_text, replica_text, split_text
 from circinus.specification import PoissonArrivals, Query, QueryPlan
 from circinus.specification.formatting import (
     format_bounds,
     format_duration,
     format_score,
+    format_share,
     format_usd_per_h,
     with_metric,
 )
@@ -64,7 +62,7 @@ def _card(content: ReportContent, index: int, decision: Assignment | Rejection, 
     )
     parts = [paragraph(with_metric(decision.reason, metric))]
     if isinstance(decision, Assignment):
-        parts.append(_budget(decision.chosen.plan, decision.chosen.estimate, query))
+        parts += _budgets(decision.chosen, query)
     elif decision.best_so_far is not None:
         parts.append(paragraph(best_effort_text(decision.best_so_far, query, metric, decision.reason)))
     plans = compared_plans(decision, metric)
@@ -78,8 +76,7 @@ def _card(content: ReportContent, index: int, decision: Assignment | Rejection, 
 def _changes(plans: Sequence[ComparedPlan]) -> list[str]:
     """Return what each plan changes of the first one, which is written in full."""
     base = plans[0]
-    operators = [stage.operator for stage in base.estimate.stages]
-    others = plan_differences([entry.plan for entry in plans[1:]], base.plan, operators)
+    others = plan_differences([entry.plan for entry in plans[1:]], base.plan, base.estimate.operators)
     return [plan_text(base.plan, base.estimate), *others]
 
 
@@ -105,7 +102,19 @@ def _figures(plans: Sequence[ComparedPlan], changes: Sequence[str], query: Query
     )
 
 
-def _budget(plan: QueryPlan, estimate: Estimate, query: Query) -> Html:
+def _budgets(candidate: PlanCandidate, query: Query) -> list[Html]:
+    """Return the latency budget of a plan, or the shares of a split plan and the budget of each part."""
+    if not candidate.plan.is_split:
+        return [_budget(candidate.plan, candidate.estimate, query)]
+    text = f"Requests divided: {split_text(candidate.plan, candidate.estimate.operators)}."
+    parts = [
+        _budget(part.plan, found.estimate, query, f"{format_share(part.share)} of the requests, ")
+        for part, found in zip(candidate.plan.parts, candidate.parts, strict=True)
+    ]
+    return [paragraph(text), *parts]
+
+
+def _budget(plan: QueryPlan, estimate: Estimate, query: Query, requests: str = "") -> Html:
     """Return the mean times of each operator, and of the way back, as bars on the scale of the longest."""
     stages = [
         (stage.operator, stage.pool, (stage.transfer_s, stage.wait_s, stage.service_s)) for stage in estimate.stages
@@ -129,8 +138,8 @@ def _budget(plan: QueryPlan, estimate: Estimate, query: Query) -> Html:
     ]
     limit = "" if query.slos.latency is None else f" of {query.slos.latency.limit_text}"
     caption = (
-        f"Latency budget: mean times; p{estimate.percentile:g} is {format_duration(estimate.latency_s.value)}, at most "
-        f"{latency_bound_text(estimate, query.slos)}{limit}"
+        f"Latency budget: {requests}mean times; p{estimate.percentile:g} is "
+        f"{format_duration(estimate.latency_s.value)}, at most {latency_bound_text(estimate, query.slos)}{limit}"
     )
     keys = (join((element("span", "", class_=f"key {name}"), name)) for name in _PARTS)
     return table(("operator", "pool", "replica", "mean time", *keys), cells, caption=caption)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.markup import Html, element, join
-from circinus.reporting.plan_table import format_cpus, operator_text
+from circinus.reporting.plan_text import format_cpus, operator_text
 from circinus.specification import Pool
 from circinus.specification.formatting import format_bandwidth
 

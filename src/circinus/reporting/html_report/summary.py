@@ -5,7 +5,8 @@ from __future__ import annotations
 from circinus.matching import Assignment, Matching, Rejection
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.markup import Html, bar, element, join, paragraph, table
-from circinus.reporting.plan_table import cost_gap_text, latency_bound_text, placement_text, tenant_line
+from circinus.reporting.plan_table import cost_gap_text, latency_bound_text, tenant_line
+from circinus.reporting.plan_text import placements_text
 from circinus.reporting.tables import MetricNames
 from circinus.specification.formatting import (
     Rounding,
@@ -83,7 +84,7 @@ def _served(content: ReportContent, assignment: Assignment, metrics: MetricNames
     scores = metrics.cell(assignment.query, f"{format_score(estimate.accuracy.value)} {sign} {bound}")
     return (
         _link(content, assignment.query),
-        placement_text(estimate),
+        placements_text(assignment.chosen),
         latency if share is None else bar(share, latency),
         latency_limit,
         scores,
