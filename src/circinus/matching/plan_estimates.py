@@ -168,6 +168,35 @@ class PlanEstimates:
         settings, estimators = replace(search, running=running), self._estimators[query.name]
         return sized_plans(query, pipeline, profile, self._network, settings, self.compiled, estimators)
 
+    def running_plan(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
+        """Return the estimate of a running plan in isolation, or None if the query may not keep it.
+
+        A plan that misses the latency SLO at its utilization targets may stay: as sized, its deployments may be
+        utilized less.
+        """
+        pipeline = self._pipelines[query.pipeline]
+        tiers = {pool.name: pool.tier for pool in self._network.pools_for(query.source)}
+
+        def may_run(deployment: Deployment) -> bool:
+            operator, allocation = pipeline.operator(deployment.operator), deployment.allocation
+            return (
+                deployment.pool in tiers
+                and (operator.allowed_tiers is None or tiers[deployment.pool] in operator.allowed_tiers)
+                and query.pinned_pool(operator.name) in (None, deployment.pool)
+                and allocation.cpus in operator.cpus
+                and allocation.batch_size in operator.batch_sizes
+            )
+
+        parts = [part.plan for part in plan.parts]
+        undivided = [operator.name for operator in pipeline.operators if not (operator.split and query.split)]
+        may_stay = (
+            all((plan.pipeline, part.configuration) in self._profiles for part in parts)
+            and all(matches_pins(query, part.configuration) for part in parts)
+            and all(map(may_run, plan.deployments))
+            and all(len({part.deployment_of(name) for part in parts}) == 1 for name in undivided)
+        )
+        return self.sized_candidate(query, plan) if may_stay else None
+
     def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
         """Return the candidate's estimate under the merged load; cached by the loads that the plan meets."""
         key = (
@@ -369,35 +398,6 @@ class PlanEstimates:
             return None
         candidate = self._isolated(query, plan)
         return None if candidate is None or candidate.estimate.violations(query.slos) else candidate
-
-    def running_plan(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
-        """Return the estimate of a running plan in isolation, or None if the query may not keep it.
-
-        A plan that misses the latency SLO at its utilization targets may stay: as sized, its deployments may be
-        utilized less.
-        """
-        pipeline = self._pipelines[query.pipeline]
-        tiers = {pool.name: pool.tier for pool in self._network.pools_for(query.source)}
-
-        def may_run(deployment: Deployment) -> bool:
-            operator, allocation = pipeline.operator(deployment.operator), deployment.allocation
-            return (
-                deployment.pool in tiers
-                and (operator.allowed_tiers is None or tiers[deployment.pool] in operator.allowed_tiers)
-                and query.pinned_pool(operator.name) in (None, deployment.pool)
-                and allocation.cpus in operator.cpus
-                and allocation.batch_size in operator.batch_sizes
-            )
-
-        parts = [part.plan for part in plan.parts]
-        undivided = [operator.name for operator in pipeline.operators if not (operator.split and query.split)]
-        may_stay = (
-            all((plan.pipeline, part.configuration) in self._profiles for part in parts)
-            and all(matches_pins(query, part.configuration) for part in parts)
-            and all(map(may_run, plan.deployments))
-            and all(len({part.deployment_of(name) for part in parts}) == 1 for name in undivided)
-        )
-        return self.sized_candidate(query, plan) if may_stay else None
 
     def sized_candidate(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         """Return the estimate of a query's plan in isolation, or None if it violates an SLO other than latency.
