@@ -71,6 +71,10 @@ ENTRIES = (
         "search", "How close to the optimum are plans of one query, for how much profiling, against earlier methods?"
     ),
     Entry("matching", "How much weight do many queries matched by prices get, how fast, against other planners?"),
+    Entry(
+        "possible",
+        "How close are plans of all queries to optima of the whole problem, and what brings them there?",
+    ),
     Entry("estimates", "How accurate are estimates against closed forms, simulations and the local engine?"),
     Entry("serving", "What do engines add to latency, and what do bursts, crashes, lost nodes and drift cost?"),
     Entry("links", "Do plans hold over real, shaped links between three sites, and what do alternatives reach?"),

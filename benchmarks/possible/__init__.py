@@ -1,0 +1,1 @@
+"""Benchmarks of what is possible: plans against optima of the whole problem."""
