@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 
-from circinus.estimation import Correction, Corrections
+from circinus.errors import PlanningError
+from circinus.estimation import Correction, Corrections, PlanCandidate, QueryEstimators
 from circinus.planning import SearchSettings
+from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import (
     MeasuredSpeed,
     OperatorProfile,
@@ -23,6 +25,7 @@ from circinus.specification import (
     KnobValues,
     Network,
     Pipeline,
+    PlanShare,
     Query,
     QueryPlan,
     knob_values,
@@ -164,3 +167,24 @@ def all_plans(instance: Instance, settings: SearchSettings) -> Iterator[QueryPla
                     sorted((name, allocation) for name, (_, allocation) in zip(names, choice, strict=True))
                 ),
             )
+
+
+def random_split(
+    seed: int, accuracy_of: str = "mean", rate_per_s: float = 0.1
+) -> tuple[Instance, QueryEstimators, PlanCandidate]:
+    """Return a random instance with a random split plan of two or three parts that overloads nothing."""
+    rng = np.random.default_rng(seed)
+    instance = random_instance(seed)
+    query = instance.query.model_copy(update={"rate_per_s": rate_per_s, "accuracy_of": accuracy_of})
+    estimators = QueryEstimators(query, instance.pipeline, instance.network)
+    plans = list(islice(all_plans(instance, DEFAULT_SETTINGS), 2000))
+    profiles = {measured.configuration: measured for measured in instance.profile.configurations}
+    while True:
+        drawn = [plans[index] for index in rng.choice(len(plans), size=int(rng.integers(2, 4)))]
+        plan = QueryPlan.split(PlanShare(float(rng.uniform(0.1, 1.0)), part) for part in drawn)
+        try:
+            candidate = estimators.candidate(plan, profiles.__getitem__)
+        except PlanningError:
+            continue
+        if plan.is_split:
+            return replace(instance, query=query), estimators, candidate

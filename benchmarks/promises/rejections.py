@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import circinus as c
 from benchmarks.promises.applications import Application, with_query
 from circinus.api.profiling_service import load_profiles
 from circinus.estimation import PlanCandidate, merge_loads
 from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.plan_set import Assignment
 from circinus.matching.simulation_check import simulation_inputs
 from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import PipelineProfile
-from circinus.queueing.arrivals import arrival_process
-from circinus.simulation import PlannedQuery, simulate
+from circinus.simulation import simulate
 from circinus.specification import Network, SloKind
 
 _MAX_PLANS = 3
@@ -100,21 +100,11 @@ def _keeps(
     estimates: PlanEstimates,
 ) -> tuple[bool, bool]:
     """Return whether all queries keep their latency SLOs in a simulation, and whether also with the allowance."""
-    (profile,) = [
-        configuration
-        for configuration in profiles[query.pipeline].usable
-        if configuration.configuration == candidate.plan.configuration
-    ]
-    added = PlannedQuery(
-        query=query,
-        pipeline=specification.pipelines[query.pipeline],
-        plan=candidate.plan,
-        profile=profile,
-        arrivals=arrival_process(query),
-    )
+    added = Assignment(query.name, candidate, reason="simulated")
+    together = replace(plan.matching, assignments=(*plan.matching.assignments, added))
     duration_s = _REQUESTS / query.rate_per_s
     report = simulate(
-        [*simulation_inputs(specification, profiles, plan.matching), added],
+        simulation_inputs(specification, profiles, together),
         {sized.deployment: sized.replicas for sized in plan.matching.deployments},
         Network(specification.required_infrastructure),
         duration_s=duration_s,

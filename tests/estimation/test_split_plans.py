@@ -1,42 +1,18 @@
 from __future__ import annotations
 
-from itertools import islice
-
-import numpy as np
 import pytest
 
 from budget import seeds
-from circinus.errors import PlanningError
-from circinus.estimation import PlanCandidate, QueryEstimators, merge_loads
+from circinus.estimation import merge_loads
 from circinus.estimation.merged_load import ArrivalModel
 from circinus.estimation.split_traffic import thinned
-from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.specification import BurstyArrivals, Deployment, PeriodicArrivals, PlanShare, Query, QueryPlan
-from planning_instances import Instance, all_plans, random_instance
-
-
-def _split(seed: int, accuracy_of: str = "mean") -> tuple[Instance, QueryEstimators, PlanCandidate]:
-    """Return a random instance with a random split plan of two or three parts that overloads nothing."""
-    rng = np.random.default_rng(seed)
-    instance = random_instance(seed)
-    query = instance.query.model_copy(update={"rate_per_s": 0.1, "accuracy_of": accuracy_of})
-    estimators = QueryEstimators(query, instance.pipeline, instance.network)
-    plans = list(islice(all_plans(instance, DEFAULT_SETTINGS), 2000))
-    profiles = {measured.configuration: measured for measured in instance.profile.configurations}
-    while True:
-        drawn = [plans[index] for index in rng.choice(len(plans), size=int(rng.integers(2, 4)))]
-        plan = QueryPlan.split(PlanShare(float(rng.uniform(0.1, 1.0)), part) for part in drawn)
-        try:
-            candidate = estimators.candidate(plan, profiles.__getitem__)
-        except PlanningError:
-            continue
-        if plan.is_split:
-            return instance, estimators, candidate
+from planning_instances import random_split
 
 
 @pytest.mark.parametrize("seed", seeds(12))
 def test_a_split_plan_uses_what_its_parts_use_and_is_as_accurate_as_their_mixture(seed: int) -> None:
-    _, _, candidate = _split(seed)
+    _, _, candidate = random_split(seed)
     shares = [part.share for part in candidate.plan.parts]
     assert sum(shares) == pytest.approx(1.0)
     assert shares == sorted(shares, reverse=True)
@@ -59,7 +35,7 @@ def test_a_split_plan_uses_what_its_parts_use_and_is_as_accurate_as_their_mixtur
 
 @pytest.mark.parametrize("seed", seeds(12))
 def test_the_latency_of_a_split_plan_is_between_those_of_its_parts(seed: int) -> None:
-    _, _, candidate = _split(seed)
+    _, _, candidate = random_split(seed)
     latencies = [part.estimate.latency_s for part in candidate.parts]
     mixed = candidate.estimate.latency_s
     assert mixed.upper == max(latency.upper for latency in latencies)
@@ -68,15 +44,15 @@ def test_the_latency_of_a_split_plan_is_between_those_of_its_parts(seed: int) ->
 
 
 @pytest.mark.parametrize("seed", seeds(8))
-def test_a_split_into_equal_plans_is_not_split(seed: int) -> None:
-    _, _, candidate = _split(seed)
+def test_a_split_into_equal_plans_is_notrandom_split(seed: int) -> None:
+    _, _, candidate = random_split(seed)
     plan = candidate.plan.parts[0].plan
     assert QueryPlan.split([PlanShare(0.4, plan), PlanShare(0.6, plan)]) == plan
 
 
 @pytest.mark.parametrize("seed", seeds(8))
 def test_the_parts_of_a_split_plan_load_their_deployments_as_one_query_does(seed: int) -> None:
-    _, _, candidate = _split(seed)
+    _, _, candidate = random_split(seed)
     whole, apart = merge_loads([candidate]), merge_loads(candidate.parts)
     assert set(whole.deployments) == set(apart.deployments)
     assert set(whole.links) == set(apart.links)
@@ -86,7 +62,7 @@ def test_the_parts_of_a_split_plan_load_their_deployments_as_one_query_does(seed
 
 
 def test_the_accuracy_of_each_part_counts_if_the_query_says_so() -> None:
-    _, _, candidate = _split(3, "each")
+    _, _, candidate = random_split(3, "each")
     assert candidate.estimate.accuracy.lower == min(part.estimate.accuracy.lower for part in candidate.parts)
 
 

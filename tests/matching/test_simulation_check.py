@@ -10,10 +10,12 @@ from functools import cache
 import pytest
 
 from budget import HANG_LIMIT_S, share_of
+from circinus.estimation import merge_loads
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching import Matching, MatchSettings, admission, optimizer, plan_all_queries, simulation_check
 from circinus.matching.explanation.slo_relaxation import with_slos
 from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.plan_set import SizedDeployment
 from circinus.matching.simulation_check import (
     SimulationCheck,
     check_by_simulation,
@@ -27,7 +29,16 @@ from circinus.queueing.arrivals import MarkovModulatedPoisson
 from circinus.simulation import PlannedQuery, simulate
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model_builder import build_model
-from circinus.specification import BurstyArrivals, HardwareClass, LatencySlo, Network, QueryPlan, Slos, Specification
+from circinus.specification import (
+    BurstyArrivals,
+    HardwareClass,
+    LatencySlo,
+    Network,
+    PlanShare,
+    QueryPlan,
+    Slos,
+    Specification,
+)
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
 
@@ -157,6 +168,72 @@ def test_a_simulation_ends_when_the_verdicts_are_sure(
             early_s, late_s = early.chosen.estimate.latency_s, late.chosen.estimate.latency_s
             assert early_s.upper - early_s.lower > late_s.upper - late_s.lower
             assert early_s.lower <= late_s.value <= early_s.upper
+
+
+def _with_a_split_plan(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Matching]:
+    """Return the bursty queries, of which the first divides its requests among two plans with other knobs."""
+    specification, profiles, matching = _bursty(seed)
+    plans = PlanEstimates(specification, profiles, USABLE_LINK_SHARE)
+    first, *others = matching.assignments
+    chosen = first.chosen.plan
+    other = next(
+        candidate.plan
+        for candidate in plan_queries(specification, profiles)[first.query].plans
+        if candidate.plan.configuration != chosen.configuration
+    )
+    split = QueryPlan.split([PlanShare(0.7, chosen), PlanShare(0.3, other)])
+    served = {first.query: plans.estimate_of(first.query, split)} | {a.query: a.chosen for a in others}
+    loads = merge_loads(served.values())
+    demands = {use.deployment: use.demand for candidate in served.values() for use in candidate.deployments}
+    deployments = tuple(
+        SizedDeployment(deployment, demands[deployment], (0,) * load.replicas, load.utilization)
+        for deployment, load in loads.deployments.items()
+    )
+    assignments = tuple(replace(a, chosen=plans.reestimate(served[a.query], loads)) for a in matching.assignments)
+    return specification, profiles, replace(matching, assignments=assignments, deployments=deployments)
+
+
+@pytest.mark.parametrize("seed", (3, 5, 6, 0)[: share_of(4)])
+def test_a_split_plan_is_simulated_with_all_its_requests(seed: int) -> None:
+    specification, profiles, matching = _with_a_split_plan(seed)
+    assert specification.infrastructure is not None
+    network = Network(specification.infrastructure)
+    planned = simulation_inputs(specification, profiles, matching)
+    assert len(planned[0].profiles) == len(matching.assignments[0].chosen.parts) == 2
+    replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
+    found = (
+        check_by_simulation(matching, planned, network, early_risk=0.0, executions=1e6).matching.assignments[0].chosen
+    )
+    assert found.estimate.simulated
+    assert found.plan == matching.assignments[0].chosen.plan
+    again = simulate(planned, replicas, network, duration_s=5000.0, seed=seed + 100).queries[0]
+    assert found.estimate.latency_s.value == pytest.approx(again.at_percentile_s.value, rel=0.25)
+    for factor, kept in ((0.1, False), (10.0, True)):
+        limit = LatencySlo(percentile=95.0, limit_s=factor * found.estimate.latency_s.upper)
+        limited = [replace(one, query=with_slos(one.query, Slos(latency=limit))) for one in planned]
+        verdict = check_by_simulation(matching, limited, network, restrict_to=[planned[0].query.name], executions=1e6)
+        assert (planned[0].query.name not in verdict.violated) == kept
+
+
+def test_each_part_of_a_split_plan_has_its_own_allowance_for_few_items() -> None:
+    specification, profiles, matching = _with_a_split_plan(3)
+    assert specification.infrastructure is not None
+    network = Network(specification.infrastructure)
+    planned = simulation_inputs(specification, profiles, matching)
+    first, *others = matching.assignments
+    uppers_s = []
+    for factors in ((1.0, 1.0), (2.0, 2.0), (2.0, 1.0), (1.0, 2.0)):
+        parts = tuple(
+            replace(part, estimate=replace(part.estimate, latency_s=Interval(1.0, 1.0, factor)))
+            for part, factor in zip(first.chosen.parts, factors, strict=True)
+        )
+        allowed = replace(first, chosen=replace(first.chosen, parts=parts))
+        check = check_by_simulation(replace(matching, assignments=(allowed, *others)), planned, network, executions=3e5)
+        uppers_s.append(check.matching.assignments[0].chosen.estimate.latency_s.upper)
+    exact_s, both_s, *one_s = uppers_s
+    assert both_s == pytest.approx(2 * exact_s)
+    assert all(exact_s <= upper_s <= both_s for upper_s in one_s)
+    assert sum(one_s) > 2 * exact_s
 
 
 def _with_slow_plans(

@@ -31,7 +31,7 @@ from circinus.statistics.interval import Interval
 def simulation_inputs(
     specification: Specification, profiles: Mapping[str, PipelineProfile], matching: Matching
 ) -> list[PlannedQuery]:
-    """Return every planned query with the measurements behind its plan.
+    """Return every planned query with the measurements behind all parts of its plan.
 
     Args:
         specification: of the plans.
@@ -46,20 +46,24 @@ def simulation_inputs(
     planned = []
     for assignment in matching.assignments:
         chosen, query = assignment.chosen, queries[assignment.query]
-        profile = profiled.get((chosen.plan.pipeline, chosen.plan.configuration))
-        if profile is None:
-            raise PlanningError(
-                f"the profile store has no measurement of configuration {chosen.plan.configuration}",
-                code="plan.unprofiled_configuration",
-                location=f"query {query.name}",
-                hint="Run `circinus plan` again.",
-            )
+        measured = []
+        for part in chosen.plan.parts:
+            profile = profiled.get((part.plan.pipeline, part.plan.configuration))
+            if profile is None:
+                raise PlanningError(
+                    f"the profile store has no measurement of configuration {part.plan.configuration}",
+                    code="plan.unprofiled_configuration",
+                    location=f"query {query.name}",
+                    hint="Run `circinus plan` again.",
+                )
+            measured.append(profile)
         planned.append(
             PlannedQuery(
                 query=query,
                 pipeline=specification.pipelines[chosen.plan.pipeline],
                 plan=chosen.plan,
-                profile=profile,
+                profile=measured[0],
+                other_profiles=tuple(measured[1:]),
                 arrivals=arrival_process(query),
                 cost_usd_per_h=chosen.estimate.cost_usd_per_h.value,
             )
@@ -149,7 +153,8 @@ def check_by_simulation(
 
     Hardware has its guaranteed speed. Bounds are those of the simulation's confidence interval; the upper one is scaled
     by the estimate's allowance for few items. Dropped requests are late. Queries with too few simulated requests keep
-    their estimates and caveats.
+    their estimates and caveats. The latency of a query with a split plan is that of all its requests, those of each
+    part scaled by the allowance of the part's estimate.
 
     The simulation ends at the first of some interim analyses, each after twice the time of the one before, at which the
     verdicts on all queries are sure: a whole confidence interval is on one side of the limit. The intervals there are
@@ -176,8 +181,8 @@ def check_by_simulation(
     duration_s = simulation_horizon_s(planned, model, executions)
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     checked = {
-        plan.query.name: _CheckedQuery(uncertain[plan.query.name], plan, run)
-        for plan, run in zip(planned, simulation.runs, strict=True)
+        plan.query.name: _CheckedQuery(uncertain[plan.query.name], plan, simulation.runs[parts.start : parts.stop])
+        for plan, parts in zip(planned, model.parts, strict=True)
         if plan.query.name in uncertain
     }
     for look in range(-MATCHING.interim_analyses if early_risk else 0, 1):
@@ -204,7 +209,8 @@ def check_by_simulation(
 class _CheckedQuery:
     assignment: Assignment
     planned: PlannedQuery
-    run: QueryRun
+    runs: Sequence[QueryRun]
+    """Requests of each part of the plan."""
 
     def is_decided(self, until_s: float, duration_s: float, confidence: float) -> bool:
         """Return whether more requests will surely not change the verdict on the latency.
@@ -214,43 +220,55 @@ class _CheckedQuery:
             duration_s: maximum simulated time.
             confidence: of the interval.
         """
-        if len(self.run.arrival_s) - self._warm_up(duration_s) < MATCHING.min_simulated_requests:
+        requests = sum(len(run.arrival_s) - _warm_up(run, duration_s) for run in self.runs)
+        if requests < MATCHING.min_simulated_requests:
             return True  # there will be no verdict
-        percentile, latency_s = self.assignment.chosen.estimate.percentile, self._latency_s(until_s)
+        percentile, latency_s = self.assignment.chosen.estimate.percentile, _latency_s(self.runs, until_s)
         if len(latency_s) < MATCHING.min_simulated_requests or not has_bounds(len(latency_s), percentile):
             return False
         slo = self.planned.query.slos.latency
         if slo is None:
             return True
-        bounds = percentile_interval(latency_s, percentile, confidence)
-        return slo.is_met_by(bounds.upper * self._allowance) or not slo.is_met_by(bounds.lower * self._allowance)
+        bounds = self._allowed(percentile_interval(latency_s, percentile, confidence), until_s, confidence)
+        return slo.is_met_by(bounds.upper) or not slo.is_met_by(bounds.lower)
 
     def simulated(self, until_s: float, confidence: float) -> Assignment | None:
         """Return the assignment with its latency in the simulation, or None if there are too few requests."""
-        latency_s = self._latency_s(until_s)
+        latency_s = _latency_s(self.runs, until_s)
         if len(latency_s) < MATCHING.min_simulated_requests:
             return None
         previous = self.assignment.chosen.estimate
         measured = percentile_interval(latency_s, previous.percentile, confidence)
-        if not math.isfinite(measured.upper):  # too few independent requests for such a high percentile
+        allowed = self._allowed(measured, until_s, confidence)
+        if not math.isfinite(allowed.upper):  # too few independent requests for such a high percentile
             return self.assignment
-        upper_s = min(measured.upper * self._allowance, max(UNBOUNDED, measured.upper))
+        upper_s = min(max(allowed.upper, measured.upper), max(UNBOUNDED, measured.upper))
         estimate = replace(previous, latency_s=Interval(measured.value, measured.lower, upper_s), simulated=True)
         estimate = replace(estimate, slo_probability=_slo_probability(estimate, self.planned, latency_s))
         return replace(self.assignment, chosen=replace(self.assignment.chosen, estimate=estimate))
 
-    @property
-    def _allowance(self) -> float:
-        """Factor on the upper bound for few items."""
-        latency_s = self.assignment.chosen.estimate.latency_s
-        return latency_s.upper / latency_s.value if latency_s.value > 0 else 1.0
+    def _allowed(self, measured: Interval, until_s: float, confidence: float) -> Interval:
+        """Return the interval of the percentile with each part's allowance for few items: a factor on its latencies."""
+        estimates = [part.estimate.latency_s for part in self.assignment.chosen.unsplit]
+        factors = [latency_s.upper / latency_s.value if latency_s.value > 0 else 1.0 for latency_s in estimates]
+        if len(factors) == 1:
+            return Interval(*(factors[0] * bound for bound in (measured.value, measured.lower, measured.upper)))
+        scaled = [
+            replace(run, done_s=run.arrival_s + factor * run.latency_s)
+            for factor, run in zip(factors, self.runs, strict=True)
+        ]
+        percentile = self.assignment.chosen.estimate.percentile
+        return percentile_interval(_latency_s(scaled, until_s), percentile, confidence)
 
-    def _latency_s(self, until_s: float) -> FloatArray:
-        """Return the latencies of all requests after the warm-up and before the first open one."""
-        return np.minimum(self.run.latency_s[self._warm_up(until_s) : self.run.ended], UNBOUNDED)
 
-    def _warm_up(self, until_s: float) -> int:
-        return int(np.searchsorted(self.run.arrival_s, MATCHING.warm_up_share * until_s))
+def _latency_s(runs: Sequence[QueryRun], until_s: float) -> FloatArray:
+    """Return the latencies of all requests of a query after the warm-up and before the first open one."""
+    run = QueryRun.merged(runs)
+    return np.minimum(run.latency_s[_warm_up(run, until_s) : run.ended], UNBOUNDED)
+
+
+def _warm_up(run: QueryRun, until_s: float) -> int:
+    return int(np.searchsorted(run.arrival_s, MATCHING.warm_up_share * until_s))
 
 
 def _with_doubts(matching: Matching, unconfirmed: Collection[str]) -> Matching:
@@ -271,7 +289,8 @@ def simulation_horizon_s(
     planned: Sequence[PlannedQuery], model: SimulationModel, executions: float = MATCHING.simulated_executions
 ) -> float:
     """Return the simulated time: a number of executions, extended if bursts are rare."""
-    visits = (plan.query.rate_per_s * len(query.visits) for plan, query in zip(planned, model.queries, strict=True))
+    rates_per_s = (plan.query.rate_per_s for plan in planned)
+    visits = (rate * visits for rate, visits in zip(rates_per_s, model.visits_per_request, strict=True))
     # Bursts are simulated even if no request arrives in them.
     base_s = executions / (sum(visits) + sum(1 / period_s for period_s in _burst_periods_s(planned)))
     return max(base_s, min(_bursts_s(planned), MATCHING.max_extension * base_s))
@@ -295,7 +314,7 @@ def _slo_probability(estimate: Estimate, planned: PlannedQuery, latency_s: Float
     thinned = latency_s[:: max(1, len(latency_s) // MATCHING.max_sample)]
     latency, items = bounded_latency_probability(
         np.asarray(thinned),
-        len(planned.profile.items),
+        min(len(profile.items) for profile in planned.profiles),
         slos.latency,
         planned.query.risk,
         is_guaranteed=SloKind.LATENCY not in estimate.violations(slos),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.queueing.event_arrays import VisitArrivals, VisitDepartures
+from circinus.queueing.event_arrays import VisitArrivals, VisitDepartures, offsets
 from circinus.queueing.fcfs import Station
 from circinus.queueing.service_record import VisitSums
 from circinus.simulation.feed_forward_stations import FeedForwardStations
@@ -56,6 +56,21 @@ class QueryRun:
     """(n,) times of the results; infinite for open and dropped requests."""
     dropped_s: FloatArray
     """(n,) times at which requests were dropped; infinite for others."""
+
+    @classmethod
+    def merged(cls, runs: Sequence[QueryRun]) -> QueryRun:
+        """Return all requests of the parts of a query so far, in order of arrival.
+
+        The items of each part are numbered after those of the parts before.
+        """
+        if len(runs) == 1:
+            return runs[0]
+        first_item = offsets([run.query.items for run in runs]).tolist()
+        items = [run.items + first for run, first in zip(runs, first_item, strict=False)]
+        arrival_s = np.concatenate([run.arrival_s for run in runs])
+        order = np.argsort(arrival_s, kind="stable")
+        columns = (np.concatenate([getattr(run, name) for run in runs]) for name in ("done_s", "dropped_s"))
+        return cls(runs[0].query, *(column[order] for column in (arrival_s, np.concatenate(items), *columns)))
 
     @property
     def latency_s(self) -> FloatArray:
@@ -156,6 +171,10 @@ class Simulation:
         return tuple(
             StationRun(int(count), *row) for count, *row in zip(*(column.tolist() for column in columns), strict=True)
         )
+
+    def merged_run(self, parts: Iterable[int]) -> QueryRun:
+        """Return the requests so far of a query with these models; see `QueryRun.merged`."""
+        return QueryRun.merged([self.runs[part] for part in parts])
 
     def visit(self, query: int, visit: int) -> VisitRun:
         """Return the sums of a query's requests at one of its visits."""

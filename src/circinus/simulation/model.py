@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.queueing.split_sequence import split_part
 
 
 class Arrivals(Protocol):
@@ -38,7 +39,7 @@ class Visit:
 
 @dataclass(frozen=True, eq=False)
 class QueryModel:
-    """Query whose requests have random items and make visits."""
+    """Query whose requests have random items and make visits, or one part of a query with a split plan."""
 
     name: str
     arrivals: Arrivals
@@ -50,6 +51,15 @@ class QueryModel:
     """Visits whose ends complete the result."""
     drops_late: bool = False
     """Whether a request that would start later than a visit's latest start is dropped."""
+    shares: tuple[float, ...] = (1.0,)
+    """Shares of the query's requests that the parts of its plan take."""
+    part: int = 0
+    """Index of this part."""
+
+    @property
+    def share(self) -> float:
+        """Share of the query's requests that make these visits."""
+        return self.shares[self.part]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +73,17 @@ class Requests:
 
     @classmethod
     def sample(cls, query: QueryModel, duration_s: float, seed: int) -> Requests:
-        """Draw random requests from the query's own random stream.
+        """Draw random requests from the query's own random stream; return those of its part.
 
         Args:
-            query: the query, whose name selects the random stream.
+            query: the query, whose name selects the random stream: parts of a query divide the same requests.
             duration_s: duration of arrivals.
             seed: random seed of arrivals and items.
         """
         rng = np.random.default_rng([seed, zlib.crc32(query.name.encode())])
         arrival_s = query.arrivals.times_s(duration_s, rng)
-        return cls(arrival_s, rng.integers(query.items, size=len(arrival_s)))
+        items = rng.integers(query.items, size=len(arrival_s))
+        if len(query.shares) > 1:
+            is_own = split_part(query.name, query.shares, np.arange(len(arrival_s))) == query.part
+            arrival_s, items = arrival_s[is_own], items[is_own]
+        return cls(arrival_s, items)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
@@ -12,6 +15,7 @@ from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.transfer import INPUT, destinations, path_between
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.arrivals import ArrivalProcess
+from circinus.queueing.event_arrays import offsets
 from circinus.queueing.fcfs import Station
 from circinus.simulation.model import QueryModel, Visit
 from circinus.specification import Deployment, DirectedLink, LatePolicy, Network, Pipeline, Query, QueryPlan
@@ -19,7 +23,7 @@ from circinus.specification import Deployment, DirectedLink, LatePolicy, Network
 
 @dataclass(frozen=True, eq=False)
 class PlannedQuery:
-    """Query with its plan and the profile of the plan's configuration."""
+    """Query with its plan and the profiles of the plan's configurations."""
 
     query: Query
     pipeline: Pipeline
@@ -28,6 +32,34 @@ class PlannedQuery:
     arrivals: ArrivalProcess
     cost_usd_per_h: float = 0.0
     """Planned cost."""
+    other_profiles: tuple[ConfigurationProfile, ...] = ()
+    """Profiles of `plan.others`, in their order."""
+
+    @property
+    def profiles(self) -> tuple[ConfigurationProfile, ...]:
+        """Profiles of the parts of the plan."""
+        return (self.profile, *self.other_profiles)
+
+    @property
+    def parts(self) -> tuple[PlannedQuery, ...]:
+        """The query under each part of the plan; itself if the plan is not split."""
+        if not self.plan.is_split:
+            return (self,)
+        return tuple(
+            replace(self, plan=part.plan, profile=profile, other_profiles=())
+            for part, profile in zip(self.plan.parts, self.profiles, strict=True)
+        )
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy of all requests under the plan."""
+        parts = zip(self.plan.parts, self.profiles, strict=True)
+        return sum(part.share * profile.accuracy.value for part, profile in parts)
+
+    @property
+    def scores(self) -> FloatArray:
+        """(n,) scores of the items of all parts, see `QueryRun.merged`."""
+        return np.concatenate([profile.scores for profile in self.profiles])
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +68,21 @@ class SimulationModel:
 
     stations: tuple[Station, ...]
     queries: tuple[QueryModel, ...]
+    """Models of all parts of the first planned query, then those of the next one."""
     deployments: Mapping[Deployment, int]
     """Deployment -> index of its station."""
     links: Mapping[DirectedLink, int]
     """Direction of a link -> index of its station."""
     operators: tuple[Mapping[str, int], ...]
-    """Operator -> index of its visit, for each query."""
+    """Operator -> index of its visit, for each of `queries`."""
+    parts: tuple[range, ...]
+    """Indexes of the models of each planned query: as many as its plan has parts."""
+
+    @property
+    def visits_per_request(self) -> tuple[float, ...]:
+        """Mean number of visits of a request of each planned query."""
+        models = [[self.queries[index] for index in indexes] for indexes in self.parts]
+        return tuple(sum(model.share * len(model.visits) for model in parts) for parts in models)
 
 
 def build_model(
@@ -54,6 +95,7 @@ def build_model(
     batch in the order of the batch); an operator starts when all its inputs have arrived, among the waiting items in
     order of latest starts; the result is complete when the outputs of all sinks have arrived at the source. If a query
     drops late requests, its other items leave their queues with the dropped one; begun services and transfers end.
+    Parts of a split plan divide the query's requests as routers do (`split_part`).
 
     Args:
         planned: the served queries.
@@ -65,13 +107,19 @@ def build_model(
         PlanningError: a deployment has no replicas, an allocation was not profiled, or there is no path between sites.
     """
     builder = _ModelBuilder(replicas, network, with_margins)
-    queries = tuple(builder.query(planned_query) for planned_query in planned)
+    shares = [tuple(part.share for part in one.plan.parts) for one in planned]
+    queries = tuple(
+        replace(builder.query(part), shares=its_shares, part=number)
+        for one, its_shares in zip(planned, shares, strict=True)
+        for number, part in enumerate(one.parts)
+    )
     return SimulationModel(
         stations=tuple(builder.stations),
         queries=queries,
         deployments=builder.deployments,
         links=builder.links,
         operators=tuple(builder.operators),
+        parts=tuple(range(*bounds) for bounds in pairwise(offsets(list(map(len, shares))).tolist())),
     )
 
 
@@ -86,7 +134,7 @@ class _ModelBuilder:
         self.operators: list[dict[str, int]] = []
 
     def query(self, planned: PlannedQuery) -> QueryModel:
-        """Return the model of a query, and add its stations."""
+        """Return the model of a query whose plan is not split, and add its stations."""
         pipeline, plan, profile = planned.pipeline, planned.plan, planned.profile
         order, sinks = pipeline.topological_order(), pipeline.sinks()
         pools = {pool.name: pool for pool in self._network.infrastructure.pools}

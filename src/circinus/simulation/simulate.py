@@ -68,8 +68,7 @@ def simulate(
     loaded = [replace(query, arrivals=query.arrivals.scaled(load_factor)) for query in planned]
     model = build_model(loaded, replicas, network)
     executions_per_s = sum(
-        query.arrivals.rate_per_s * len(its_model.visits)
-        for query, its_model in zip(loaded, model.queries, strict=True)
+        query.arrivals.rate_per_s * visits for query, visits in zip(loaded, model.visits_per_request, strict=True)
     )
     is_shortened = duration_s is None and executions_per_s * _DEFAULT_DURATION_S > _DEFAULT_EXECUTIONS
     if duration_s is None:
@@ -80,8 +79,8 @@ def simulate(
     simulation = Simulation(model.stations, model.queries, duration_s=total_s, seed=seed, warm_up_s=warm_up_s)
     simulation.run(None if on_progress is None else lambda done_s: on_progress(Progress(done_s, total_s)))
     queries = tuple(
-        _outcome(query, run, _stages(simulation, index, operators), warm_up_s, duration_s)
-        for index, (query, run, operators) in enumerate(zip(planned, simulation.runs, model.operators, strict=True))
+        _outcome(query, simulation.merged_run(parts), _stages(simulation, model, parts), warm_up_s, duration_s)
+        for query, parts in zip(planned, model.parts, strict=True)
     )
     stations = _stations(model, simulation)
     return SimulationReport(
@@ -161,17 +160,19 @@ def _score(planned: PlannedQuery, items: IntArray, completed: BoolArray) -> floa
     """
     if not completed.any():
         return math.nan
-    scores = planned.profile.scores[items]
+    scores = planned.scores[items]
     change = float(scores[completed].mean() - scores.mean())
-    return float(np.clip(planned.profile.accuracy.value + change, *planned.pipeline.metric.range))
+    return float(np.clip(planned.accuracy + change, *planned.pipeline.metric.range))
 
 
-def _stages(simulation: Simulation, query: int, operators: Mapping[str, int]) -> tuple[StageOutcome, ...]:
+def _stages(simulation: Simulation, model: SimulationModel, parts: range) -> tuple[StageOutcome, ...]:
+    """Return the mean times of each operator over the requests of all parts of a query."""
     stages = []
-    for name, visit in operators.items():
-        sums = simulation.visit(query, visit)
-        count = sums.requests or math.nan
-        stages.append(StageOutcome(name, sums.wait_s / count, sums.service_s / count))
+    for name in model.operators[parts[0]]:
+        sums = [simulation.visit(part, model.operators[part][name]) for part in parts]
+        count = sum(run.requests for run in sums) or math.nan
+        wait_s, service_s = sum(run.wait_s for run in sums), sum(run.service_s for run in sums)
+        stages.append(StageOutcome(name, wait_s / count, service_s / count))
     return tuple(stages)
 
 
