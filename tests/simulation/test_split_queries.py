@@ -109,6 +109,9 @@ def test_dropped_requests_of_one_part_change_the_accuracy_by_their_scores() -> N
     items = np.array([0, len(profiles[0].items)] * 50)
     change = _score(planned, items, items == 0) - planned.accuracy
     assert change == pytest.approx(0.6 - 0.5)
+    each = replace(planned, query=planned.query.model_copy(update={"accuracy_of": "each"}))
+    assert _score(each, items, items >= 0) == (0.4 if each.pipeline.metric.direction == "maximize" else 0.6)
+    assert _score(each, items, items == 0) == 0.6
 
 
 def test_halves_of_random_requests_wait_less_than_random_halves() -> None:

@@ -93,7 +93,8 @@ class QueryOutcome:
     percentile: float
     """Percentile of the latency SLO, in (0, 100); 95 without one."""
     score: float
-    """Estimated accuracy of the completed requests: that of the plan, unless some were dropped; NaN without any."""
+    """Estimated accuracy of the completed requests: that of the plan, unless some were dropped; NaN without any. With
+    `accuracy_of: each`, that of the worst part of a split plan."""
     cost_usd_per_h: float
     """Planned cost, independent of the load."""
     stages: tuple[StageOutcome, ...]

@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from circinus.arrays import BoolArray, IntArray
 from circinus.errors import PlanningError
+from circinus.queueing.event_arrays import offsets
 from circinus.queueing.fcfs import Station
 from circinus.simulation.engine import QueryRun, Simulation, StationRun
 from circinus.simulation.model_builder import PlannedQuery, SimulationModel, build_model
@@ -156,10 +158,20 @@ def _outcome(
 def _score(planned: PlannedQuery, items: IntArray, completed: BoolArray) -> float:
     """Return the plan's accuracy, changed by as much as dropped requests change the mean score; NaN without others.
 
-    The mean score alone would have the strata of the measured items, and not those of the data set.
+    The mean score alone would have the strata of the measured items, and not those of the data set. With
+    `accuracy_of: each` it is the accuracy of the worst part of a split plan.
     """
     if not completed.any():
         return math.nan
+    if planned.query.accuracy_of == "each" and planned.plan.is_split:
+        first = offsets([len(profile.items) for profile in planned.profiles])
+        rows = [(items >= begin) & (items < end) for begin, end in pairwise(first.tolist())]
+        of_parts = [
+            _score(part, items[own] - begin, completed[own])
+            for part, own, begin in zip(planned.parts, rows, first.tolist(), strict=False)
+            if completed[own].any()
+        ]
+        return min(of_parts) if planned.pipeline.metric.direction == "maximize" else max(of_parts)
     scores = planned.scores[items]
     change = float(scores[completed].mean() - scores.mean())
     return float(np.clip(planned.accuracy + change, *planned.pipeline.metric.range))
