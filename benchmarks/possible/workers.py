@@ -79,7 +79,7 @@ class Workers:
                     name=f"q{number}",
                     pipeline="p",
                     source="here",
-                    rate=f"{float(rng.uniform(3, 40)):.2f}/s",
+                    rate_per_s=round(float(rng.uniform(3, 40)), 2),
                     slos=f"accuracy >= {float(rng.uniform(accuracy[0], accuracy[-1])):.3f}",
                     weight=float(rng.integers(1, 5)),
                 )
@@ -106,7 +106,7 @@ class Workers:
                     name=f"q{number}",
                     pipeline="p",
                     source="here",
-                    rate=f"{rate_per_s / queries}/s",
+                    rate_per_s=rate_per_s / queries,
                     slos=f"accuracy >= {accuracy}",
                 )
                 for number in range(queries)

@@ -54,7 +54,7 @@ class SplitMilp(LpModel):
     """
 
     problem: Problem
-    alike: tuple[IntArray, ...]
+    groups: tuple[IntArray, ...]
     """Queries with candidates, grouped by those that are alike."""
     candidates: IntArray
     """(x columns,) candidate of each, of the first query of its group."""
@@ -68,7 +68,7 @@ class SplitMilp(LpModel):
     @property
     def queries(self) -> IntArray:
         """Queries with candidates."""
-        return np.concatenate([np.zeros(0, dtype=np.int64), *self.alike])
+        return np.concatenate([np.zeros(0, dtype=np.int64), *self.groups])
 
     def cost_usd_per_h(self) -> FloatArray:
         """Return (columns,) the coefficients of the total cost."""
@@ -83,7 +83,7 @@ class SplitMilp(LpModel):
         multiples = np.zeros(len(self.problem.queries))
         multiples[levels.descending[level]] = levels.integer_weights[level].multiples
         weight = np.zeros(len(self.upper))
-        for group, queries in enumerate(self.alike):
+        for group, queries in enumerate(self.groups):
             weight[self.served + group] = multiples[queries[0]]
         return weight
 
@@ -91,7 +91,7 @@ class SplitMilp(LpModel):
         """Return (columns,) the columns' values for a choice without divided queries."""
         values, block = np.zeros(len(self.upper)), self.problem.block
         column_of = {int(candidate): column for column, candidate in enumerate(self.candidates)}
-        for group, queries in enumerate(self.alike):
+        for group, queries in enumerate(self.groups):
             for query in queries[chosen[queries] >= 0]:
                 values[column_of[int(chosen[query] - block[query] + block[queries[0]])]] += 1.0
                 values[self.served + group] += 1.0
@@ -107,7 +107,7 @@ class SplitMilp(LpModel):
         """
         block = self.problem.block
         query_of = self.problem.query_of[self.candidates]
-        for group, queries in enumerate(self.alike):
+        for group, queries in enumerate(self.groups):
             columns = np.flatnonzero((query_of == queries[0]) & (values[: len(self.candidates)] > _MIN_SHARE))
             candidates, count = self.candidates[columns], round(values[self.served + group])
             positions = candidates - block[queries[0]]
@@ -148,9 +148,9 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
     usable = divided | (divisibility.margin >= 0)
     usable &= ~divisibility.kept_out[problem.query_of]
     usable[row[(dedicated > problem.max_replicas[column]) & ~divided[row]]] = False
-    alike = tuple(np.array(queries) for queries in _alike(problem, divisibility, usable))
+    groups = tuple(np.array(queries) for queries in _interchangeable(problem, divisibility, usable))
     times = np.zeros(len(problem.queries))
-    for queries in alike:
+    for queries in groups:
         times[queries[0]] = len(queries)
     usable &= times[problem.query_of] > 0
     order = np.flatnonzero(usable)
@@ -160,7 +160,7 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
     deployments = np.unique(column)
     sets = [members[usable[members]] for members in divisibility.fixed]
     kept = [index for index, members in enumerate(sets) if len(members)]
-    served, first_set = len(candidates), len(candidates) + len(alike)
+    served, first_set = len(candidates), len(candidates) + len(groups)
     replicas = first_set + len(kept)
     most = np.zeros((len(problem.deployments), len(problem.queries)))
     np.maximum.at(most, (column, problem.query_of[row]), fractional)
@@ -170,13 +170,13 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
     programme = SplitMilp(
         upper=[
             *times[problem.query_of[candidates]].tolist(),
-            *(float(len(queries)) for queries in alike),
+            *(float(len(queries)) for queries in groups),
             *(times[problem.query_of[sets[index][0]]] for index in kept),
             *bound[deployments].tolist(),
         ],
         continuous=int(divided[candidates].sum()),
         problem=problem,
-        alike=alike,
+        groups=groups,
         candidates=candidates,
         deployments=deployments,
         served=served,
@@ -187,42 +187,42 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
     _add_queries(programme, divisibility, x_of, fluid_usd_per_h)
     _add_fixed(programme, [sets[index] for index in kept], divisibility.fixed_groups[kept], first_set, x_of)
     for position, deployment in enumerate(deployments):
-        here = column == deployment
-        whole = np.where(divided[row[here]], 1.0, dedicated[here])
-        owners = problem.query_of[row[here]]
+        on_it = column == deployment
+        whole = np.where(divided[row[on_it]], 1.0, dedicated[on_it])
+        owners = problem.query_of[row[on_it]]
         n = replicas + position
-        programme.add_row(np.append(x_of[row[here]], n), np.append(-fractional[here], 1.0), 0.0, np.inf)
+        programme.add_row(np.append(x_of[row[on_it]], n), np.append(-fractional[on_it], 1.0), 0.0, np.inf)
         for query in np.unique(owners):
             own = owners == query
-            columns = np.append(x_of[row[here][own]], n)
+            columns = np.append(x_of[row[on_it][own]], n)
             programme.add_row(columns, np.append(-whole[own] / times[query], 1.0), 0.0, np.inf)
     _add_capacities(programme)
     return programme
 
 
-def _alike(problem: Problem, divisibility: Divisibility, usable: BoolArray) -> list[list[int]]:
+def _interchangeable(problem: Problem, divisibility: Divisibility, usable: BoolArray) -> list[list[int]]:
     """Return the queries with usable candidates, grouped by those whose exchange changes nothing."""
-    rank, weight, groups = problem.priority_levels.rank, problem.priority_levels.weight, dict[object, list[int]]()
+    rank, weight, classes = problem.priority_levels.rank, problem.priority_levels.weight, dict[object, list[int]]()
     for query in range(len(problem.queries)):
         if not usable[problem.block[query] : problem.block[query + 1]].any():
             continue
         block = slice(problem.block[query], problem.block[query + 1])
-        is_alone = problem.incumbent is not None or np.isfinite(problem.cost_limit_usd_per_h[query])
-        is_alone |= any(problem.query_of[members[0]] == query for members in divisibility.fixed)
-        is_alone |= not divisibility.may_be_part[block].all()
+        is_single = problem.incumbent is not None or np.isfinite(problem.cost_limit_usd_per_h[query])
+        is_single |= any(problem.query_of[members[0]] == query for members in divisibility.fixed)
+        is_single |= not divisibility.may_be_part[block].all()
         key: object = query
-        if not is_alone:
+        if not is_single:
             margin = divisibility.margin[block].tobytes()
             key = int(rank[query]), float(weight[query]), bool(divisibility.queries[query]), margin
             key = (key, problem.exchange_key(query, usable))
-        groups.setdefault(key, []).append(query)
-    return list(groups.values())
+        classes.setdefault(key, []).append(query)
+    return list(classes.values())
 
 
 def _add_queries(programme: SplitMilp, divisibility: Divisibility, x_of: IntArray, fluid_usd_per_h: FloatArray) -> None:
     """Require of each query: one unit of shares if it is served, its mean accuracy, and its cost if fully shared."""
     problem = programme.problem
-    for group, queries in enumerate(programme.alike):
+    for group, queries in enumerate(programme.groups):
         columns = x_of[np.array(problem.candidates_of(int(queries[0])))]
         columns = columns[columns >= 0]
         served = programme.served + group
