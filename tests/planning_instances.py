@@ -96,6 +96,23 @@ def measured_there(instance: Instance, *, factor: float | None = None) -> Instan
     return replace(instance, profile=profile)
 
 
+def directed(instance: Instance) -> Instance:
+    """Return `instance` with random prices of links back to the source, which often allow only results."""
+    rng = np.random.default_rng(len(instance.profile.configurations))
+    infrastructure = instance.network.infrastructure
+    links = [
+        link.model_copy(
+            update={
+                "reverse_price_usd_per_gb": float(rng.uniform(0, 0.5)),
+                "allowed_traffic": rng.choice(["all", "results", "none"], p=[0.9, 0.05, 0.05]).item(),
+                "reverse_allowed_traffic": rng.choice(["all", "results", "none"], p=[0.25, 0.7, 0.05]).item(),
+            }
+        )
+        for link in infrastructure.links
+    ]
+    return replace(instance, network=Network(infrastructure.model_copy(update={"links": tuple(links)})))
+
+
 def slower(profile: PipelineProfile, factor: float) -> PipelineProfile:
     """Return `profile` with service times multiplied by `factor`."""
     cache: dict[int, OperatorProfile] = {}

@@ -243,6 +243,15 @@ def test_a_query_that_fits_nowhere_is_told_so() -> None:
     assert plan_query(_query(), pipeline, profile, alone).reason.endswith(
         "the operators need at least 1.86 GiB memory, but the pools have 1.5 GiB memory"
     )
+    results_only = [link.model_copy(update={"reverse_allowed_traffic": "results"}) for link in _infrastructure().links]
+    tiers = zip(pipeline.operators, (["edge"], ["device"], ["device"]), strict=True)
+    pinned = pipeline.model_copy(
+        update={"operators": tuple(o.model_copy(update={"allowed_tiers": allowed}) for o, allowed in tiers)}
+    )
+    one_way = Network(_infrastructure().model_copy(update={"links": tuple(results_only)}))
+    assert plan_query(_query(), pinned, profile, one_way).reason.endswith(
+        "no path of links takes values from the pools of operator op0 (edge) to those of operator op1 (device0)"
+    )
     closed = _infrastructure().model_copy(update={"pools": (_infrastructure(devices=2).pools[1],)})
     frontier = plan_query(_query(), pipeline, profile, Network(closed.model_copy(update={"links": ()})))
     assert frontier.reason == (

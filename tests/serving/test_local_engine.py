@@ -258,11 +258,13 @@ def test_a_replica_is_free_from_when_it_was_ready() -> None:
 
 def test_route_without_a_way_is_refused() -> None:
     state = chain("q", StageSpec("first", "add", pool="far"))
-    apart = replace(state, infrastructure=state.infrastructure.model_copy(update={"links": ()}))
-    with raises_code(ServingError, "route.no_path") as caught:
-        run(lambda engine: engine.apply(apart))
-    assert caught.value.location == "query q"
-    assert "site home to site center" in caught.value.message
+    closed = {"source": "home", "target": "center", "bandwidth": 1e6, "reverse_allowed_traffic": "none"}
+    for links, way in (((), "home to site center"), ((Link(**closed),), "center to site home")):
+        apart = replace(state, infrastructure=state.infrastructure.model_copy(update={"links": links}))
+        with raises_code(ServingError, "route.no_path") as caught:
+            run(lambda engine, apart=apart: engine.apply(apart))
+        assert caught.value.location == "query q"
+        assert way in caught.value.message
 
 
 def test_transfers_take_the_time_of_their_links() -> None:

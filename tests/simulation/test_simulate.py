@@ -21,7 +21,7 @@ from circinus.simulation.model_builder import build_model
 from circinus.simulation.simulate import _score
 from circinus.specification import LatencySlo, Network, Slos
 from circinus.statistics.interval import Interval
-from planning_instances import Instance, all_plans, corrected, measured_there, random_instance
+from planning_instances import Instance, all_plans, corrected, directed, measured_there, random_instance
 from raised import raises_code
 
 
@@ -46,11 +46,12 @@ def _alone_s(planned: PlannedQuery, network: Network) -> np.ndarray:
     pools = {pool.name: pool for pool in network.infrastructure.pools}
     plan, profile = planned.plan, planned.profile
 
-    def carried_s(size_bytes: np.ndarray, source: str, target: str) -> np.ndarray:
-        path = network.path(source, target) or ()
+    def carried_s(size_bytes: np.ndarray, source: str, target: str, *, results: bool = False) -> np.ndarray:
+        path = network.path(source, target, results=results) or ()
         return sum((size_bytes / link.bandwidth_bytes_per_s + link.one_way_s for link in path), np.zeros(1))
 
-    sites, ready, sizes = {INPUT: planned.query.source}, {INPUT: np.zeros(1)}, {INPUT: profile.input_bytes}
+    source = planned.query.source
+    sites, ready, sizes = {INPUT: source}, {INPUT: np.zeros(1)}, {INPUT: profile.input_bytes}
     for operator in planned.pipeline.topological_order():
         pool, measured = pools[plan.pool_of(operator.name)], profile.operators[operator.name]
         allocation = plan.allocation_of(operator.name)
@@ -62,7 +63,7 @@ def _alone_s(planned: PlannedQuery, network: Network) -> np.ndarray:
         ready[operator.name] = begin + measured.service_s * slower
         sites[operator.name], sizes[operator.name] = pool.site, measured.output_bytes
     return np.maximum.reduce(
-        [ready[s] + carried_s(sizes[s], sites[s], planned.query.source) for s in planned.pipeline.sinks()]
+        [ready[s] + carried_s(sizes[s], sites[s], source, results=True) for s in planned.pipeline.sinks()]
     )
 
 
@@ -73,6 +74,8 @@ def test_requests_that_meet_nobody_take_service_and_transfers(seed: int) -> None
         instance = corrected(instance)
     if seed % 3 == 2:
         instance = measured_there(instance)
+    if seed % 4 == 3:
+        instance = directed(instance)
     planned, replicas = _planned(instance, seed % 5)
     model = build_model([planned], replicas, instance.network)
     items = np.arange(len(planned.profile.items))

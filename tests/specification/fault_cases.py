@@ -216,6 +216,7 @@ UNITS: list[Case] = [
     ("40Mbit/s", "40MB", 25, "spec.links[0].bandwidth", ("'40MB'", "a bandwidth such as", "did you mean 40MB/s")),
     ("$0.05/GB", "0.05", 25, "spec.links[0].price", ("found 0.05", "a price of traffic such as $0.05/GB")),
     ("$0.05/GB", "$0.05/h", 25, "spec.links[0].price", ("'$0.05/h'", "$0.05/GB")),
+    ("$0.05/GB", "$0/GB, reverse_price: 1", 25, "spec.links[0].reverse_price", ("found 1", "add the unit")),
     ("$0.40/h", "0.40/h", 22, "spec.pools[1].price", ("'0.40/h'", "a price such as $0.40/h")),
     ("$0.40/h", "$0.40", 22, "spec.pools[1].price", ("'$0.40'", "a price such as $0.40/h")),
     ("memory: 4GiB", "memory: 4gib", 12, "spec.pools[0].memory", ("'4gib'", "a size", "did you mean 4GiB")),

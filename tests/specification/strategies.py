@@ -149,6 +149,9 @@ def infrastructures(draw: st.DrawFn) -> Infrastructure:
             reverse_bandwidth_bytes_per_s=draw(st.none() | positive),
             round_trip_s=draw(amounts),
             price_usd_per_gb=draw(amounts),
+            reverse_price_usd_per_gb=draw(st.none() | amounts),
+            allowed_traffic=draw(st.sampled_from(["all", "results"])) if ends[0] == hub else "all",
+            reverse_allowed_traffic=draw(st.sampled_from(["all", "results"])) if ends[1] == hub else "all",
         )
         for ends in (draw(st.permutations([hub, spoke])) for spoke in spokes)
     ]

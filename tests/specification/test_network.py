@@ -31,18 +31,29 @@ def _network(links: list[Link], pools: list[Pool] | None = None) -> Network:
     return Network(Infrastructure(name="i", sites=sites, pools=pools or [_pool("a")], links=links))
 
 
-def _link(ends: tuple[str, str], round_trip_s: float = 0.0) -> Link:
-    return Link(source=ends[0], target=ends[1], bandwidth_bytes_per_s=1, round_trip_s=round_trip_s)
+def _link(ends: tuple[str, str], round_trip_s: float = 0.0, allowed: tuple[str, str] = ("all", "all")) -> Link:
+    return Link(
+        source=ends[0],
+        target=ends[1],
+        bandwidth_bytes_per_s=1,
+        round_trip_s=round_trip_s,
+        allowed_traffic=allowed[0],
+        reverse_allowed_traffic=allowed[1],
+    )
 
 
 @st.composite
 def networks(draw: st.DrawFn) -> Network:
     pairs = [(a, b) for a in SITES for b in SITES if a < b]
     linked = draw(st.lists(st.sampled_from(pairs), unique=True))
-    return _network([_link(pair, draw(st.sampled_from([0.0, 1.0, 2.0, 5.0]))) for pair in linked])
+    traffic = st.sampled_from(["all", "all", "results", "none"])
+    delays = st.sampled_from([0.0, 1.0, 2.0, 5.0])
+    return _network([_link(pair, draw(delays), draw(st.tuples(traffic, traffic))) for pair in linked])
 
 
-def _simple_paths(network: Network, source: str, target: str) -> Iterator[tuple[DirectedLink, ...]]:
+def _simple_paths(
+    network: Network, source: str, target: str, allowed: tuple[str, ...]
+) -> Iterator[tuple[DirectedLink, ...]]:
     def extend(
         path: tuple[DirectedLink, ...], site: str, visited: frozenset[str]
     ) -> Iterator[tuple[DirectedLink, ...]]:
@@ -50,18 +61,20 @@ def _simple_paths(network: Network, source: str, target: str) -> Iterator[tuple[
             yield path
             return
         for link in network.links:
-            if link.source == site and link.target not in visited:
+            if link.source == site and link.target not in visited and link.allowed_traffic in allowed:
                 yield from extend((*path, link), link.target, visited | {link.target})
 
     return extend((), source, frozenset({source}))
 
 
-@given(networks())
-def test_paths_are_the_quickest_then_the_shortest(network: Network) -> None:
+@given(networks(), st.booleans())
+def test_paths_are_the_quickest_then_the_shortest_that_allow_the_traffic(network: Network, results: bool) -> None:
+    allowed = ("all", "results") if results else ("all",)
     for source in SITES:
         for target in SITES:
-            path = network.path(source, target)
-            every = [(sum(link.one_way_s for link in p), len(p)) for p in _simple_paths(network, source, target)]
+            path = network.path(source, target, results=results)
+            paths = _simple_paths(network, source, target, allowed)
+            every = [(sum(link.one_way_s for link in p), len(p)) for p in paths]
             if path is None:
                 assert not every
             else:
@@ -79,11 +92,18 @@ def test_an_argument_like_a_keyword_stands_for_the_name_in_python() -> None:
     assert raised.value.error_count() == 1
 
 
-def test_each_direction_has_its_bandwidth() -> None:
-    link = Link(source="a", target="b", bandwidth="40Mbit/s", reverse_bandwidth="8Mbit/s", round_trip="20ms")
-    forward, backward = _network([link]).links
-    assert (forward.name, forward.bandwidth_bytes_per_s, forward.one_way_s) == ("a->b", 5e6, 0.01)
-    assert (backward.name, backward.bandwidth_bytes_per_s, backward.one_way_s) == ("b->a", 1e6, 0.01)
+def test_each_direction_has_its_bandwidth_price_and_traffic() -> None:
+    both = {"source": "a", "target": "b", "bandwidth": "40Mbit/s", "round_trip": "20ms", "price": "$0.05/GB"}
+    back = {"reverse_bandwidth": "8Mbit/s", "reverse_price": "$0/GB", "reverse_allowed_traffic": "results"}
+    there = DirectedLink("a", "b", 5e6, 0.01, 0.05)
+    assert _network([Link(**both, **back)]).links == (there, DirectedLink("b", "a", 1e6, 0.01, 0.0, "results"))
+    assert _network([Link(**both)]).links == (there, DirectedLink("b", "a", 5e6, 0.01, 0.05))
+
+
+def test_a_pool_is_accessible_if_values_get_there_and_results_back() -> None:
+    links = [_link(("a", "b"), allowed=("all", "results")), _link(("a", "c"), allowed=("results", "all"))]
+    network = _network([*links, _link(("b", "d"), allowed=("all", "none"))], [_pool(site) for site in "abcd"])
+    assert [pool.site for pool in network.accessible_pools("a")] == ["a", "b"]
 
 
 def test_private_pools_and_pools_without_nodes_are_kept_out() -> None:

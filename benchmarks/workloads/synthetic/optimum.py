@@ -178,7 +178,8 @@ class _Search:
         for producer, targets in sent_to.items():
             bytes_per_s = self._query.rate_per_s * self._sent_bytes[producer, self._scale(groups)]
             for target in targets:
-                for link in path_between(self._network, sites[producer], target):
+                results = producer in self._model.pipeline.sinks()
+                for link in path_between(self._network, sites[producer], target, results=results):
                     total += usd_per_h_for_bytes(link, bytes_per_s)
         return total
 

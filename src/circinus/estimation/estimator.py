@@ -128,7 +128,7 @@ class Estimator:
         if template is None:
             samples = samples or MeasuredSamples(self._percentile)
             self._stages = StageLatencyModel(query, samples)
-            self._transfers = TransferModel(query, network, samples, usable_link_share)
+            self._transfers = TransferModel(query, network, self._sinks, samples, usable_link_share)
         else:
             self._stages, self._transfers = template._stages, template._transfers
         self._sizes = self._transfers.sizes(profile)
@@ -194,7 +194,7 @@ class Estimator:
             f"link {link.name}: values arrive in batches from operator {producer}"
             for producer, targets in sent_to.items()
             if producer in timeline.batched
-            for link in self._transfers.first_links(timeline.sites[producer], targets)
+            for link in self._transfers.first_links(producer, timeline.sites[producer], targets)
         )
 
     def _slo_probabilities(self, estimate: Estimate, latency_s: FloatArray) -> SloProbabilities:
@@ -291,7 +291,7 @@ class Estimator:
             (2, scenarios) arrival times, expected and pessimistic; the mean transfer time of the last output; and the
             share of scenarios in which each producer's output is the last.
         """
-        transfers = [self._transfers.transfer(self._sizes[p], sites[p], target, conditions) for p in producers]
+        transfers = [self._transfers.transfer(p, self._sizes[p], sites[p], target, conditions) for p in producers]
         arrivals = [finish[p] + t.expected_and_pessimistic_s for p, t in zip(producers, transfers, strict=True)]
         if len(producers) == 1:
             return arrivals[0], transfers[0].mean_s, {producers[0]: 1.0}

@@ -94,11 +94,10 @@ def remaining_times_s(
         ]
         if is_sink:
             consumers.append((query.source, _NO_WAIT))
+        paths = (path_between(network, sites[producer], site, results=is_sink) for site, _ in consumers)
         rest = [
-            sum(
-                (link_delay_s(link, size_bytes, _NO_WAIT) for link in path_between(network, sites[producer], site)), its
-            )
-            for site, its in consumers
+            sum((link_delay_s(link, size_bytes, _NO_WAIT) for link in path), its)
+            for path, (_, its) in zip(paths, consumers, strict=True)
         ]
         remaining[producer] = np.asarray(service_s + np.maximum.reduce(np.broadcast_arrays(*rest)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,18 +33,18 @@ def link_queue_key(link: DirectedLink) -> str:
     return f"link {link.name}"
 
 
-def path_between(network: Network, source: str, target: str) -> tuple[DirectedLink, ...]:
-    """Return the links that a value crosses from site to site.
+def path_between(network: Network, source: str, target: str, *, results: bool) -> tuple[DirectedLink, ...]:
+    """Return the links that a value, or a result of the pipeline, crosses from site to site.
 
     Raises:
         PlanningError: there is no path.
     """
-    path: tuple[DirectedLink, ...] | None = network.path(source, target)
+    path: tuple[DirectedLink, ...] | None = network.path(source, target, results=results)
     if path is None:
         raise PlanningError(
-            f"there is no path of links from site {source} to site {target}",
+            f"no path of links takes {'results' if results else 'values'} from site {source} to site {target}",
             code="link.no_path",
-            hint="Add a link, or place the operators elsewhere.",
+            hint="Add a link, allow this traffic on the links between them, or place the operators elsewhere.",
         )
     return path
 
@@ -118,13 +118,21 @@ _NONE = Transfer(np.zeros((2, 1)), 0.0)
 class TransferModel:
     """Model of the transfers of a query's plans, under any configuration."""
 
-    def __init__(self, query: Query, network: Network, samples: MeasuredSamples, usable_link_share: float) -> None:
+    def __init__(
+        self,
+        query: Query,
+        network: Network,
+        sinks: Collection[str],
+        samples: MeasuredSamples,
+        usable_link_share: float,
+    ) -> None:
         self._query = query
+        self._sinks = sinks
         self._arrivals = ArrivalModel.of(query)
         self._network = network
         self._samples = samples
         self._usable_share = usable_link_share
-        self._guaranteed: dict[tuple[MeasuredSample, str, str], Transfer] = {}
+        self._guaranteed: dict[tuple[MeasuredSample, tuple[DirectedLink, ...]], Transfer] = {}
         self._guaranteed_uses: dict[tuple[DirectedLink, tuple[MeasuredSample, ...]], LinkUse] = {}
 
     def sizes(self, profile: ConfigurationProfile) -> dict[str, MeasuredSample]:
@@ -132,29 +140,34 @@ class TransferModel:
         sizes = {name: self._samples.of(operator.output_bytes) for name, operator in profile.operators.items()}
         return {INPUT: self._samples.of(profile.input_bytes, is_input=True)} | sizes
 
-    def transfer(self, sizes: MeasuredSample, source: str, target: str, conditions: MergedLoad | None) -> Transfer:
-        """Return the transfer time of a value between sites.
+    def transfer(
+        self, producer: str, sizes: MeasuredSample, source: str, target: str, conditions: MergedLoad | None
+    ) -> Transfer:
+        """Return the transfer time of a value of `producer` between sites.
 
         Raises:
             PlanningError: there is no path, or `conditions` lack a link.
         """
         if source == target:
             return _NONE
+        path = self._path(producer, source, target)
         if conditions is not None:
-            return self._compute(sizes, source, target, conditions)
-        key = (sizes, source, target)
-        transfer = self._guaranteed.get(key)
+            return self._compute(sizes, path, conditions)
+        transfer = self._guaranteed.get((sizes, path))
         if transfer is None:
-            transfer = self._guaranteed[key] = self._compute(sizes, source, target, None)
+            transfer = self._guaranteed[sizes, path] = self._compute(sizes, path, None)
         return transfer
 
-    def first_links(self, source: str, targets: Iterable[str]) -> tuple[DirectedLink, ...]:
-        """Return the distinct first links of the paths from a site to other sites.
+    def first_links(self, producer: str, source: str, targets: Iterable[str]) -> tuple[DirectedLink, ...]:
+        """Return the distinct first links of the paths of a value of `producer` from a site to other sites.
 
         Raises:
             PlanningError: there is no path.
         """
-        return tuple(dict.fromkeys(path_between(self._network, source, target)[0] for target in targets))
+        return tuple(dict.fromkeys(self._path(producer, source, target)[0] for target in targets))
+
+    def _path(self, producer: str, source: str, target: str) -> tuple[DirectedLink, ...]:
+        return path_between(self._network, source, target, results=producer in self._sinks)
 
     def link_uses(
         self,
@@ -172,7 +185,7 @@ class TransferModel:
         crossing: dict[DirectedLink, list[MeasuredSample]] = defaultdict(list)
         for producer, targets in sent_to.items():
             for target in targets:
-                for link in path_between(self._network, sites[producer], target):
+                for link in self._path(producer, sites[producer], target):
                     crossing[link].append(sizes[producer])
         return tuple(self._link_use(link, tuple(sent), guaranteed) for link, sent in crossing.items())
 
@@ -213,10 +226,11 @@ class TransferModel:
             mean_factor=sizes.mean_factor,
         )
 
-    def _compute(self, sizes: MeasuredSample, source: str, target: str, conditions: MergedLoad | None) -> Transfer:
+    def _compute(
+        self, sizes: MeasuredSample, path: tuple[DirectedLink, ...], conditions: MergedLoad | None
+    ) -> Transfer:
         grid = self._samples.percentile.grid
         total_s = np.zeros((2, grid.count))
-        path = path_between(self._network, source, target)
         queued = path if conditions is None else bottleneck_links(path, conditions)
         for link in path:
             wait_s: FloatArray = np.zeros((2, 1))

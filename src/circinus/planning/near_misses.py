@@ -17,6 +17,7 @@ from circinus.planning.frontier import MEASUREMENTS, BestEffortPlan, NearMiss, S
 from circinus.planning.pool_eligibility import (
     explain_ineligible_pools,
     explain_missing_capacity,
+    explain_missing_path,
     explain_operator_ineligible,
 )
 from circinus.planning.violations import describe_violation
@@ -194,9 +195,9 @@ def explain_infeasible(
         binding = tuple(relaxation.slo for relaxation in relaxations)
         return text + (_undecided(search) if SloKind.ACCURACY in binding else "") + more, binding
     if not search.fits():
-        missing_capacity = explain_missing_capacity(search.space)
+        missing = explain_missing_capacity(search.space) or explain_missing_path(search.space)
         text = f"{plan} fits in the pools and links that are open to the query, even with the infrastructure to itself"
-        return (f"{text}: {missing_capacity}" if missing_capacity else text) + more, _POOLS
+        return (f"{text}: {missing}" if missing else text) + more, _POOLS
     text = (
         f"{plan} meets all SLOs with deployments at their utilization targets, even with the infrastructure to itself"
     )

@@ -204,6 +204,10 @@ class PlacementSearch:
         considered["placements without a fitting option"] += int((~usable).sum())
         label, prefix, pool, row = label[usable], prefix[usable], pool[usable], row[usable]
         sites = np.column_stack([labels.sites[label], space.pool_sites[pool]])
+        connected = self._connected(operator, sites)
+        if not connected.all():
+            considered["placements without a path of links"] += int((~connected).sum())
+            label, prefix, pool, row, sites = (a[connected] for a in (label, prefix, pool, row, sites))
         transfers = self._transfer_usage(operator, prefix, sites)
         min_resources = labels.min_resources[label] + transfers + table.min_resources[row, pool]
         fitting = limits.satisfied(min_resources)
@@ -219,6 +223,14 @@ class PlacementSearch:
             cheapest=labels.cheapest[label] + transfers[fitting] + usage,
             transfers=labels.transfers[label] + transfers[fitting],
         )
+
+    def _connected(self, operator: int, sites: IntArray) -> BoolArray:
+        """Return (n,) whether there are paths for the inputs of `operator` and, of a sink, for its result."""
+        space, target = self._space, sites[:, operator + 1]
+        connected = [space.connected[p][sites[:, p], target] for p in space.arrays.parents[operator]]
+        if not space.arrays.consumers[operator + 1]:
+            connected.append(space.connected[operator + 1][target, space.source])
+        return np.asarray(np.logical_and.reduce(connected))
 
     def _transfer_usage(self, operator: int, prefix: IntArray, sites: IntArray) -> FloatArray:
         """Return (n, columns) usage of sending the inputs of `operator`; a value is sent to each site once."""

@@ -11,6 +11,7 @@ import numpy as np
 from circinus.arrays import BoolArray
 from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.frontier import MEASUREMENTS, Frontier
+from circinus.planning.profile_arrays import INPUT_INDEX
 from circinus.planning.resource_columns import RESOURCES
 from circinus.profiling import PipelineProfile
 from circinus.specification import Configuration, Network, Pool, Query
@@ -87,6 +88,22 @@ def explain_missing_capacity(space: SearchSpace) -> str:
         if required > capacity * (1 + DOMINANCE_TOLERANCE):
             need, present = format_amount(resource, required), format_amount(resource, capacity)
             return f"the operators need at least {need}, but the pools have {present}"
+    return ""
+
+
+def explain_missing_path(space: SearchSpace) -> str:
+    """Return two operators between whose usable pools no links take values, or an empty string."""
+    order = [operator.name for operator in space.arrays.order]
+    usable = [np.flatnonzero(table.usable.any(axis=0)) for table in space.options]
+    names = [", ".join(space.columns.pools[pool].name for pool in pools.tolist()) for pools in usable]
+    for operator, parents in enumerate(space.arrays.parents):
+        for parent in (producer - 1 for producer in parents if producer != INPUT_INDEX):
+            sites = (space.pool_sites[usable[parent]], space.pool_sites[usable[operator]])
+            if not space.connected[parent + 1][np.ix_(*sites)].any():
+                return (
+                    f"no path of links takes values from the pools of operator {order[parent]} ({names[parent]}) "
+                    f"to those of operator {order[operator]} ({names[operator]})"
+                )
     return ""
 
 

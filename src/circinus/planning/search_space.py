@@ -16,7 +16,6 @@ from circinus.estimation.transfer import (
     link_delay_s,
     link_queue_key,
     link_station,
-    path_between,
     pessimistic_link_factor,
     pessimistic_link_wait_s,
 )
@@ -52,9 +51,11 @@ class SearchSpace:
     options: tuple[OptionTable, ...]
     """Options of each operator, in topological order."""
     transfer_s: tuple[FloatArray, ...]
-    """(rows, sites, sites, scenarios) seconds from site to site, by producer."""
+    """(rows, sites, sites, scenarios) seconds from site to site, by producer; infinite without a path."""
     transfer_resources: tuple[FloatArray, ...]
     """(rows, sites, sites, columns) resources to send an output, by producer."""
+    connected: tuple[BoolArray, ...]
+    """(sites, sites) whether there is a path for an output, by producer."""
     limit_s: float = np.inf
     """Latency limit of the query; infinite without a latency SLO."""
     latency_tolerance_s: float = np.inf
@@ -120,16 +121,13 @@ def _compiled(
 ) -> SearchSpace:
     pools = network.pools_for(query.source)
     sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
-    paths = {
-        (i, j): path_between(network, source, target)
-        for i, source in enumerate(sites)
-        for j, target in enumerate(sites)
-        if i != j
-    }
-    links = tuple(dict.fromkeys(link for path in paths.values() for link in path))
+    of_values, of_results = (_paths(network, sites, results=results) for results in (False, True))
+    links = tuple(dict.fromkeys(link for path in (*of_values.values(), *of_results.values()) for link in path or ()))
     columns = ResourceColumns(pools, links, usable_link_share, running)
+    paths = [of_values if consumers else of_results for consumers in arrays.consumers]
     transfers = [
-        _transfers(producer, paths, len(sites), columns, query, arrays, running) for producer in arrays.producers
+        _transfers(producer, its_paths, len(sites), columns, query, arrays, running)
+        for producer, its_paths in zip(arrays.producers, paths, strict=True)
     ]
     return SearchSpace(
         query=query,
@@ -152,12 +150,25 @@ def _compiled(
         ),
         transfer_s=tuple(seconds for seconds, _ in transfers),
         transfer_resources=tuple(resources for _, resources in transfers),
+        connected=tuple(np.isfinite(seconds[0, :, :, 0]) for seconds, _ in transfers),
     )
+
+
+def _paths(
+    network: Network, sites: Sequence[str], *, results: bool
+) -> dict[tuple[int, int], tuple[DirectedLink, ...] | None]:
+    """Return the paths of results, or of inputs and intermediate values, between all different sites."""
+    return {
+        (i, j): network.path(source, target, results=results)
+        for i, source in enumerate(sites)
+        for j, target in enumerate(sites)
+        if i != j
+    }
 
 
 def _transfers(
     producer: ProducerRows,
-    paths: dict[tuple[int, int], tuple[DirectedLink, ...]],
+    paths: Mapping[tuple[int, int], tuple[DirectedLink, ...] | None],
     sites: int,
     columns: ResourceColumns,
     query: Query,
@@ -180,6 +191,9 @@ def _transfers(
     waits_s = _waits(draws, producer, query.rate_per_s, arrivals, utilization, is_input=is_input)
     delay_s = {link: link_delay_s(link, sizes, wait_s) for link, wait_s in zip(columns.links, waits_s, strict=True)}
     for (source, target), path in paths.items():
+        if path is None:
+            seconds[:, source, target] = np.inf
+            continue
         for link in path:
             seconds[:, source, target] += delay_s[link]
             resources[:, source, target, columns.link(columns.links.index(link))] += bytes_per_s

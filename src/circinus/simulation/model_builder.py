@@ -151,7 +151,7 @@ class _ModelBuilder:
             available_after[producer, sites[producer]] = produced_by
             for target in sent_to.get(producer, ()):
                 last = produced_by
-                for link in path_between(self._network, sites[producer], target):
+                for link in path_between(self._network, sites[producer], target, results=producer in sinks):
                     after = () if last is None else (last,)
                     seconds = size_bytes / link.bandwidth_bytes_per_s
                     visits.append(Visit(self._link(link), after, seconds, link.one_way_s))

@@ -99,7 +99,7 @@ class _Checks:
         elif network is not None and not network.accessible_pools(source):
             unreachable = f"{describe(source)}, from which no pool can be reached"
             yield Issue(
-                ("source",), unreachable, "a site with its own pool, or with links to a pool that is not private"
+                ("source",), unreachable, "a site with its own pool, or with links to and from one that is not private"
             )
 
     def _tenant(self, query: Document, infrastructure: Document | None) -> Iterator[Issue]:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -137,6 +137,9 @@ class Pool(SpecModel):
         return self.tier == "device" if self.private is None else self.private
 
 
+AllowedTraffic = Literal["all", "results", "none"]
+
+
 class Link(SpecModel):
     """Network path between two sites with one bandwidth per direction, shared by all traffic between them.
 
@@ -157,7 +160,13 @@ class Link(SpecModel):
     round_trip_s: DurationS = Field(default=0.0, alias="round_trip")
     """Round-trip time of a small packet."""
     price_usd_per_gb: UsdPerGb = Field(default=0.0, alias="price")
-    """Price of traffic in either direction."""
+    """Price of traffic from the first to the second site."""
+    reverse_price_usd_per_gb: UsdPerGb | None = Field(default=None, alias="reverse_price")
+    """Price of traffic from the second to the first site; default `price`."""
+    allowed_traffic: AllowedTraffic = "all"
+    """Values that may cross from the first to the second site: all, only results of pipelines, or none."""
+    reverse_allowed_traffic: AllowedTraffic = "all"
+    """Values that may cross from the second to the first site."""
 
 
 class Tenant(SpecModel):
@@ -197,7 +206,7 @@ class Infrastructure(SpecModel):
     pools: tuple[Pool, ...] = Field(min_length=1)
     """Sets of equal nodes."""
     links: tuple[Link, ...] = ()
-    """Network between the sites. Transfers take the path with the shortest round trip."""
+    """Network between the sites. Transfers take the path with the shortest round trip that allows them."""
     tenants: Annotated[tuple[Tenant, ...], KeyedByName(main="at_least")] = ()
     """Tenants of the infrastructure; in YAML a mapping from the tenant's name to its guaranteed share, or a list."""
 
@@ -223,11 +232,30 @@ class DirectedLink:
     one_way_s: float
     """Half of the round-trip time."""
     price_usd_per_gb: float
+    allowed_traffic: AllowedTraffic = "all"
+
+    def allows(self, *, results: bool) -> bool:
+        """Return whether results of pipelines, or inputs and intermediate values, may cross."""
+        return self.allowed_traffic == "all" or (results and self.allowed_traffic == "results")
 
     @property
     def name(self) -> str:
         """Readable name, unique within an infrastructure."""
         return f"{self.source}->{self.target}"
+
+
+def _directions(link: Link) -> tuple[DirectedLink, DirectedLink]:
+    """Return the directions of a link: from the first to the second site, and back."""
+    bandwidth, price = link.reverse_bandwidth_bytes_per_s, link.reverse_price_usd_per_gb
+    one_way_s = link.round_trip_s / 2
+    forward = link.bandwidth_bytes_per_s, one_way_s, link.price_usd_per_gb, link.allowed_traffic
+    backward = (
+        link.bandwidth_bytes_per_s if bandwidth is None else bandwidth,
+        one_way_s,
+        link.price_usd_per_gb if price is None else price,
+        link.reverse_allowed_traffic,
+    )
+    return DirectedLink(link.source, link.target, *forward), DirectedLink(link.target, link.source, *backward)
 
 
 class Network:
@@ -237,15 +265,10 @@ class Network:
         self.infrastructure = infrastructure
         self._outgoing: dict[str, list[DirectedLink]] = {site.name: [] for site in infrastructure.sites}
         for link in infrastructure.links:
-            forward, backward = link.bandwidth_bytes_per_s, link.reverse_bandwidth_bytes_per_s
-            for source, target, bandwidth in (
-                (link.source, link.target, forward),
-                (link.target, link.source, forward if backward is None else backward),
-            ):
-                self._outgoing[source].append(
-                    DirectedLink(source, target, bandwidth, link.round_trip_s / 2, link.price_usd_per_gb)
-                )
+            for direction in _directions(link):
+                self._outgoing[direction.source].append(direction)
         self._site_of = {pool.name: pool.site for pool in infrastructure.pools}
+        self._has_result_links = any(link.allowed_traffic == "results" for link in self.links)
         self.path = lru_cache(maxsize=None)(self._path)
 
     @property
@@ -257,8 +280,16 @@ class Network:
         """Return the site of `pool`."""
         return self._site_of[pool]
 
-    def _path(self, source: str, target: str) -> tuple[DirectedLink, ...] | None:
-        """Return the links from one site to another in order (empty for equal sites), or None if there is no path."""
+    def _path(self, source: str, target: str, *, results: bool = False) -> tuple[DirectedLink, ...] | None:
+        """Return the links from one site to another in order (empty for equal sites), or None if there is no path.
+
+        Args:
+            source: first site.
+            target: last site.
+            results: whether results of pipelines cross, rather than inputs and intermediate values.
+        """
+        if results and not self._has_result_links:
+            return self.path(source, target)
         queue: list[tuple[float, int, str, tuple[DirectedLink, ...]]] = [(0.0, 0, source, ())]
         visited: set[str] = set()
         while queue:
@@ -269,18 +300,18 @@ class Network:
                 continue
             visited.add(site)
             for link in self._outgoing[site]:
-                if link.target not in visited:
+                if link.target not in visited and link.allows(results=results):
                     heapq.heappush(queue, (delay_s + link.one_way_s, hops + 1, link.target, (*path, link)))
         return None
 
     def accessible_pools(self, source: str) -> tuple[Pool, ...]:
-        """Return the pools, with or without nodes, that queries from `source` may use and reach in both directions."""
+        """Return the pools, with or without nodes, that queries from `source` may use, reach, and get results from."""
         return tuple(
             pool
             for pool in self.infrastructure.pools
             if (pool.site == source or not pool.is_private())
             and self.path(source, pool.site) is not None
-            and self.path(pool.site, source) is not None
+            and self.path(pool.site, source, results=True) is not None
         )
 
     def pools_for(self, source: str) -> tuple[Pool, ...]:

@@ -133,20 +133,21 @@ def _transfers(route: Route, stages: Sequence[RouteStage], network: Network) -> 
     sites[INPUT] = route.source
     return {
         producer: tuple(
-            RouteTransfer(site, _path(network, sites[producer], site, route), tuple(names))
+            RouteTransfer(site, _path(network, producer, sites[producer], site, route), tuple(names))
             for site, names in by_site.items()
         )
         for producer, by_site in consumers.items()
     }
 
 
-def _path(network: Network, source: str, target: str, route: Route) -> tuple[DirectedLink, ...]:
-    path = network.path(source, target)
+def _path(network: Network, producer: str, source: str, target: str, route: Route) -> tuple[DirectedLink, ...]:
+    is_result = producer in route.sinks
+    path = network.path(source, target, results=is_result)
     if path is None:
         raise ServingError(
-            f"no link leads from site {source} to site {target}",
+            f"no path of links takes {'results' if is_result else 'values'} from site {source} to site {target}",
             code="route.no_path",
             location=f"query {route.query}",
-            hint="Add links.",
+            hint="Add links, or allow this traffic on those between the sites.",
         )
     return path
