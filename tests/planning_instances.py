@@ -10,8 +10,6 @@ import numpy as np
 
 from circinus.errors import PlanningError
 from circinus.estimation import Correction, Corrections, PlanCandidate, QueryEstimators
-from circinus.planning import SearchSettings
-from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import (
     MeasuredSpeed,
     OperatorProfile,
@@ -96,8 +94,8 @@ def measured_there(instance: Instance, *, factor: float | None = None) -> Instan
     return replace(instance, profile=profile)
 
 
-def directed(instance: Instance) -> Instance:
-    """Return `instance` with random prices of links back to the source, which often allow only results."""
+def restricted(instance: Instance) -> Instance:
+    """Return `instance` with random prices of links back to the source, which often allow only results, and limits."""
     rng = np.random.default_rng(len(instance.profile.configurations))
     infrastructure = instance.network.infrastructure
     links = [
@@ -110,7 +108,9 @@ def directed(instance: Instance) -> Instance:
         )
         for link in infrastructure.links
     ]
-    return replace(instance, network=Network(infrastructure.model_copy(update={"links": tuple(links)})))
+    limits = {"utilization_targets": (0.2, 0.9), "usable_link_share": float(rng.uniform(0.1, 0.9))}
+    network = Network(infrastructure.model_copy(update={"links": tuple(links), **limits}))
+    return replace(instance, network=network)
 
 
 def slower(profile: PipelineProfile, factor: float) -> PipelineProfile:
@@ -162,15 +162,16 @@ def random_instance(seed: int) -> Instance:
     return Instance(query, pipeline, profile, Network(infrastructure))
 
 
-def all_plans(instance: Instance, settings: SearchSettings) -> Iterator[QueryPlan]:
+def all_plans(instance: Instance) -> Iterator[QueryPlan]:
     """Yield all plans on accessible pools and allowed tiers, feasible or not."""
     pools = instance.network.pools_for(instance.query.source)
+    targets = instance.network.infrastructure.utilization_targets
     names = [operator.name for operator in instance.pipeline.operators]
     choices = []
     for operator in instance.pipeline.operators:
         allocations = [
             Allocation(cpus, batch, target)
-            for cpus, batch, target in product(operator.cpus, operator.batch_sizes, settings.utilization_targets)
+            for cpus, batch, target in product(operator.cpus, operator.batch_sizes, targets)
         ]
         eligible = [p for p in pools if operator.allowed_tiers is None or p.tier in operator.allowed_tiers]
         choices.append([(pool.name, allocation) for pool in eligible for allocation in allocations])
@@ -194,7 +195,7 @@ def random_split(
     instance = random_instance(seed)
     query = instance.query.model_copy(update={"rate_per_s": rate_per_s, "accuracy_of": accuracy_of})
     estimators = QueryEstimators(query, instance.pipeline, instance.network)
-    plans = list(islice(all_plans(instance, DEFAULT_SETTINGS), 2000))
+    plans = list(islice(all_plans(instance), 2000))
     profiles = {measured.configuration: measured for measured in instance.profile.configurations}
     while True:
         drawn = [plans[index] for index in rng.choice(len(plans), size=int(rng.integers(2, 4)))]

@@ -10,7 +10,6 @@ from benchmarks.baselines.vulcan_plans import vulcan_plan
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate, ReplicaDemand, replicas_for
 from circinus.matching import Matching, Rejection
-from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import PipelineProfile
 from circinus.specification import Deployment, DirectedLink, Network, Query, QueryPlan, Specification
 
@@ -52,7 +51,7 @@ def first_come(specification: Specification, profiles: Mapping[str, PipelineProf
     """
     infrastructure = specification.infrastructure
     assert infrastructure is not None, "plans need an infrastructure"
-    network, capacity = Network(infrastructure), _FreeCapacity(Nodes(infrastructure))
+    network, capacity = Network(infrastructure), _FreeCapacity(Nodes(infrastructure), infrastructure.usable_link_share)
     admitted: list[tuple[Query, PlanCandidate, Estimator]] = []
     rejections = []
     for query in specification.queries:
@@ -81,18 +80,17 @@ def first_come(specification: Specification, profiles: Mapping[str, PipelineProf
 class _FreeCapacity:
     """Remaining capacity of nodes and links."""
 
-    def __init__(self, nodes: Nodes) -> None:
-        self.nodes = nodes
+    def __init__(self, nodes: Nodes, usable_link_share: float) -> None:
+        self.nodes, self._link_share = nodes, usable_link_share
         self.demands: dict[Deployment, ReplicaDemand] = {}
         self._busy: defaultdict[Deployment, float] = defaultdict(float)
         self._sent_per_s: defaultdict[DirectedLink, float] = defaultdict(float)
 
     def admit(self, candidate: PlanCandidate) -> bool:
         """Admit a query if it fits; return whether it does."""
-        share = DEFAULT_SETTINGS.usable_link_share
         for crossing in candidate.links:
             link = crossing.link
-            if self._sent_per_s[link] + crossing.bytes_per_s > share * link.bandwidth_bytes_per_s:
+            if self._sent_per_s[link] + crossing.bytes_per_s > self._link_share * link.bandwidth_bytes_per_s:
                 return False
         missing: dict[Deployment, int] = {}
         demands: dict[Deployment, ReplicaDemand] = {}

@@ -11,7 +11,7 @@ from benchmarks.workloads.links import Tempo, specification, without_links
 from circinus.estimation import merge_loads
 from circinus.matching import Matching, plan_all_queries
 from circinus.matching.plan_estimates import PlanEstimates
-from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
+from circinus.planning.settings import SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.specification import Specification
 
@@ -70,7 +70,7 @@ def saturation(profiles: Profiles, queries: int | None, tempo: Tempo) -> float:
 def as_if_without_links(workload: Specification, profiles: Profiles, matching: Matching) -> Mapping[str, float]:
     """Return the latency in seconds that a planner without links would predict for each query's plan."""
     free = without_links(workload)
-    plans = PlanEstimates(free, profiles, DEFAULT_SETTINGS.usable_link_share)
+    plans = PlanEstimates(free, profiles)
     isolated = [plans.estimate_of(assignment.query, assignment.chosen.plan) for assignment in matching.assignments]
     conditions = merge_loads(isolated, {sized.deployment: sized.replicas for sized in matching.deployments})
     return {candidate.query: plans.reestimate(candidate, conditions).estimate.latency_s.value for candidate in isolated}

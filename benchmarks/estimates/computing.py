@@ -70,6 +70,7 @@ def computed_plan(choice: Choice, measured: Measured, machine: MachineCapacity) 
         sites=(Site(name=device), Site(name=edge)),
         pools=(pool,),
         links=(Link.model_validate(link),),
+        usable_link_share=0.99,
     )
     candidate = taken(plan, measured, Network(infrastructure))
     busiest = max(

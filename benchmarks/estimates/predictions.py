@@ -15,8 +15,6 @@ from circinus.queueing.arrivals import arrival_process
 from circinus.simulation import PlannedQuery
 from circinus.specification import Query
 
-_USABLE_LINK_SHARE = 0.99
-"""Usable share of a link, which serves this load only."""
 _RARE = 1e-6
 """Share of a plan's rate at which requests never queue."""
 
@@ -45,7 +43,7 @@ def prediction(real: RealPlan, query: Query, profile: ConfigurationProfile) -> P
         query: query with the load.
         profile: profile of the configuration.
     """
-    estimator = Estimator(query, real.pipeline, profile, real.network, usable_link_share=_USABLE_LINK_SHARE)
+    estimator = Estimator(query, real.pipeline, profile, real.network)
     try:
         candidate = estimator.candidate(real.plan)
         conditions = merge_loads([candidate], real.replicas)

@@ -96,7 +96,7 @@ def _estimates(plan: RandomPlan) -> tuple[list[float], tuple[str, ...]]:
     for percentile in PERCENTILES:
         slos = Slos(latency=LatencySlo(percentile=percentile, limit_s=1e6))
         query = plan.planned.query.model_copy(update={"slos": slos})
-        estimator = Estimator(query, plan.planned.pipeline, plan.planned.profile, plan.network, usable_link_share=0.95)
+        estimator = Estimator(query, plan.planned.pipeline, plan.planned.profile, plan.network)
         estimate = estimator.candidate(plan.planned.plan, plan.conditions).estimate
         percentiles_s.append(estimate.latency_s.value)
         caveats = estimate.caveats

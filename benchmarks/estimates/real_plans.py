@@ -169,7 +169,7 @@ def plan_of(choice: Choice, measured: Measured) -> tuple[QueryPlan, Mapping[Depl
 def taken(plan: QueryPlan, measured: Measured, network: Network) -> PlanCandidate:
     """Return the plan as a candidate with its use of deployments and links at one request per second."""
     query = Query.model_validate({"name": "q", "pipeline": plan.pipeline, "source": SITES[0], "rate": 1.0})
-    estimator = Estimator(query, measured.pipeline, measured.of(plan.configuration), network, usable_link_share=0.99)
+    estimator = Estimator(query, measured.pipeline, measured.of(plan.configuration), network)
     return estimator.candidate(plan)
 
 
@@ -186,7 +186,8 @@ def _infrastructure(speed: float, bandwidths_bytes_per_s: Sequence[float]) -> In
         Link.model_validate({"from": a, "to": b, "bandwidth": bandwidth, "round_trip": _ROUND_TRIPS_S[a]})
         for (a, b), bandwidth in zip(pairwise(SITES), bandwidths_bytes_per_s, strict=True)
     )
-    return Infrastructure(name="places", sites=tuple(Site(name=site) for site in SITES), pools=pools, links=links)
+    sites = tuple(Site(name=site) for site in SITES)
+    return Infrastructure(name="places", sites=sites, pools=pools, links=links, usable_link_share=0.99)
 
 
 def _site(letter: str) -> str:

@@ -31,7 +31,7 @@ from benchmarks.harness.benchmark import PartResult
 from benchmarks.matching.goodput_report import DEPLOYED, FIRST_COME, IN_SHARES, NEXT_BEST, LoadRun, figures, table
 from benchmarks.matching.refined_search import solve_refined
 from benchmarks.matching.scaling import OURS
-from benchmarks.workloads.published.queries import SEARCH, FluidWorkload, Workload, workloads
+from benchmarks.workloads.published.queries import FluidWorkload, Workload, workloads
 from benchmarks.workloads.published.speech import traces_folder
 from circinus.matching import match
 from circinus.matching.lagrangian import DualObjective, RelaxedProblem
@@ -111,7 +111,7 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
     for load in loads:
         queries = ceil(load * capacity)
         specification, frontiers = workload.queries(queries, seed)
-        plans = PlanEstimates(specification, workload.profiles, SEARCH.usable_link_share)
+        plans = PlanEstimates(specification, workload.profiles)
         start_s = perf_counter()
         matching = match(
             frontiers,
@@ -126,9 +126,7 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
         )  # fmt: skip
         results.append(ours)
         candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
-        problem = build_problem(
-            specification.queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
-        )
+        problem = build_problem(specification.queries, candidates, workload.infrastructure)
         slos = [query.slos for query in specification.queries]
         for name in (FIRST_COME, NEXT_BEST):
             start_s = perf_counter()

@@ -14,7 +14,6 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.matching import Matching, MatchSettings, plan_all_queries
 from circinus.matching.solvers.highs import LpModel, solve_milp
-from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import ConfigurationProfile, MeasuredSpeed, OperatorProfile, PipelineProfile, Speeds
 from circinus.specification import (
     Configuration,
@@ -36,7 +35,7 @@ from circinus.statistics.interval import Interval
 _ITEMS = 30
 _LIMIT_S = 60.0
 """Time limit of the program."""
-_TARGET = max(DEFAULT_SETTINGS.utilization_targets)
+_TARGET = max(Infrastructure.model_fields["utilization_targets"].default)
 UNFITTED = MatchSettings(fits_targets=False)
 """Settings at which the program's optimum is that of the matching: replicas stay at their targets."""
 

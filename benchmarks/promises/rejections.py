@@ -12,7 +12,6 @@ from circinus.estimation import PlanCandidate, merge_loads
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Assignment
 from circinus.matching.simulation_check import simulation_inputs
-from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import PipelineProfile
 from circinus.simulation import simulate
 from circinus.specification import Network, SloKind
@@ -55,7 +54,7 @@ def _simulated(
     slos, deployments = query.slos, plan.matching.deployments
     wide = slos if slos.latency is None else slos.replaced(SloKind.LATENCY, slos.latency.with_limit(_LARGE_S))
     unlimited = query.model_copy(update={"slos": wide.without_cost})
-    estimates = PlanEstimates(with_query(specification, unlimited), profiles, DEFAULT_SETTINGS.usable_link_share)
+    estimates = PlanEstimates(with_query(specification, unlimited), profiles)
     composed = estimates.on_deployments(unlimited, [sized.deployment for sized in deployments])
     fastest = sorted(composed, key=lambda candidate: candidate.estimate.latency_s.value)[:_MAX_PLANS]
     affordable = [candidate for candidate in fastest if _is_affordable(plan, query, candidate)]

@@ -211,6 +211,7 @@ def test_a_wrong_value_has_the_name_of_its_argument(workspace: c.Workspace) -> N
         ("metrics", c.ControlOptions, ("localhost", 65_536)),
         ("http", c.Workspace, (1, None)),
         ("max_changes", workspace.plan, -1),
+        ("max_plans", workspace.plan, 0),
         ("plan", workspace.simulate, "plan.json"),
         ("specification", c.Workspace, [*workspace.specification.pipelines.values()]),
         ("pipelines", c.Specification.of, *workspace.specification.pipelines.values()),

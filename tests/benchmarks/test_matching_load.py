@@ -13,7 +13,7 @@ from benchmarks.matching.goodput_over_load import linear_bound, queries_at_capac
 from benchmarks.matching.goodput_report import DEPLOYED, FIRST_COME, IN_SHARES, NEXT_BEST, LoadRun, figures, table
 from benchmarks.matching.scaling import OURS
 from benchmarks.workloads.published.profiles import without_dead_knob
-from benchmarks.workloads.published.queries import MIXED, SEARCH, FluidWorkload, Workload, workloads
+from benchmarks.workloads.published.queries import MIXED, FluidWorkload, Workload, workloads
 from benchmarks.workloads.published.speech import TracesAbsentError, traces_folder
 from benchmarks.workloads.published.traces import read_arenas
 
@@ -77,9 +77,7 @@ def test_classes_take_what_single_queries_would(tiny: Sequence[Workload]) -> Non
     for workload in tiny:
         specification, frontiers = workload.queries(30, seed=1)
         candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
-        single = build_problem(
-            specification.queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
-        )
+        single = build_problem(specification.queries, candidates, workload.infrastructure)
         fluid = FluidWorkload.of(workload).with_queries(*workload.drawn(30, seed=1))
         assert fluid.queries == 30
         assert fluid.total_weight == single.priority_levels.weight.sum()
@@ -110,10 +108,8 @@ def test_whole_replicas_that_come_first_fit_pack_and_keep_what_is_promised(tiny:
     for workload in tiny:
         specification, frontiers = workload.queries(25, seed=2)
         candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
-        problem = build_problem(
-            specification.queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
-        )
-        plans = PlanEstimates(specification, workload.profiles, SEARCH.usable_link_share)
+        problem = build_problem(specification.queries, candidates, workload.infrastructure)
+        plans = PlanEstimates(specification, workload.profiles)
         slos = [query.slos for query in specification.queries]
         for next_best in (False, True):
             chosen = whole_first_come(problem, slos, plans.reestimate, next_best=next_best)

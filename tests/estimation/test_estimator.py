@@ -13,7 +13,6 @@ from circinus.estimation import Estimator, PlanCandidate, RequestStream, merge_l
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import MeasuredSamples
 from circinus.estimation.stage_latency import _shared_longest_times
-from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.profiling import ConfigurationProfile, OperatorProfile
 from circinus.specification import (
     Allocation,
@@ -261,7 +260,7 @@ def test_more_replicas_never_wait_longer_and_bounds_stay(seed: int) -> None:
     instance = random_instance(seed)
     profile = instance.profile.configurations[0]
     estimator = Estimator(instance.query, instance.pipeline, profile, instance.network)
-    plan = next(iter(all_plans(instance, SETTINGS)), None)
+    plan = next(iter(all_plans(instance)), None)
     if plan is None:
         return
     try:
@@ -308,7 +307,7 @@ def test_shared_parts_do_not_change_an_estimate() -> None:
         fresh = Estimator(instance.query, instance.pipeline, profile, instance.network)
         before = Estimator(slower, instance.pipeline, profile, instance.network, samples=samples)
         after = Estimator(instance.query, instance.pipeline, profile, instance.network, samples=samples)
-        for plan in all_plans(instance, SETTINGS):
+        for plan in all_plans(instance):
             if plan.configuration == profile.configuration:
                 before.candidate(plan)
                 begin = _shared_longest_times.cache_info().hits

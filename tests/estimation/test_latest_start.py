@@ -10,7 +10,6 @@ import pytest
 from budget import seeds
 from circinus.estimation.latest_start import latest_starts_s, remaining_times_s
 from circinus.estimation.transfer import INPUT
-from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.queueing.arrivals import Poisson
 from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
@@ -45,7 +44,7 @@ def test_a_request_alone_takes_the_time_that_remains_from_its_entry(seed: int) -
     instance = random_instance(seed)
     query, pipeline, network = instance.query, instance.pipeline, instance.network
     profiles = {profile.configuration: profile for profile in instance.profile.configurations}
-    for plan in islice(all_plans(instance, DEFAULT_SETTINGS), 20):
+    for plan in islice(all_plans(instance), 20):
         profile = profiles[plan.configuration]
         remaining = remaining_times_s(query, pipeline, plan, profile, network, max_batch=1)
         planned = PlannedQuery(query, pipeline, plan, profile, Poisson(1.0))
@@ -67,7 +66,7 @@ def test_the_latest_start_leaves_the_remaining_time_to_as_many_items_as_the_slo_
     slo = LatencySlo(percentile=80, limit="1000s")
     query, pipeline, network = _with_limit(instance.query, slo), instance.pipeline, instance.network
     profiles = {profile.configuration: profile for profile in instance.profile.configurations}
-    for plan in islice(all_plans(instance, DEFAULT_SETTINGS), 20):
+    for plan in islice(all_plans(instance), 20):
         profile = profiles[plan.configuration]
         remaining = remaining_times_s(query, pipeline, plan, profile, network)
         starts = latest_starts_s(query, pipeline, plan, profile, network)

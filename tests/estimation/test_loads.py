@@ -12,7 +12,6 @@ from budget import seeds
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, MergedLoad, PlanCandidate, RequestStream, merge_loads
 from circinus.estimation.transfer import bottleneck_links
-from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.queueing.arrivals import MarkovModulatedPoisson
 from circinus.queueing.response_time import mean_batch_size
 from circinus.specification import (
@@ -79,7 +78,7 @@ def _as_sized(seed: int, arrivals: AnyArrivals | None = None) -> list[tuple[Quer
     found = []
     for profile in instance.profile.configurations[:2]:
         estimator = Estimator(query, instance.pipeline, profile, instance.network)
-        plans = [p for p in all_plans(instance, DEFAULT_SETTINGS) if p.configuration == profile.configuration]
+        plans = [p for p in all_plans(instance) if p.configuration == profile.configuration]
         for plan in plans[:: max(1, len(plans) // 5)]:
             try:
                 conditions = merge_loads([estimator.candidate(plan)])

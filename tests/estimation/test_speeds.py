@@ -9,7 +9,6 @@ import pytest
 
 from budget import share_of
 from circinus.estimation import Estimator
-from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.profiling import MeasuredSpeed, Speeds
 from circinus.specification import Configuration, HardwareClass, Network
 from circinus.statistics.interval import Interval
@@ -46,7 +45,7 @@ def _estimators(instance: Instance) -> dict[Configuration, Estimator]:
 def test_measured_speeds_are_as_if_they_had_been_declared(seed: int, factor: float) -> None:
     instance = random_instance(seed)
     both = [_estimators(one) for one in (measured_there(instance, factor=factor), _declared(instance, factor))]
-    for plan in list(all_plans(instance, SETTINGS))[::7][:200]:
+    for plan in list(all_plans(instance))[::7][:200]:
         found, expected = (of[plan.configuration].candidate(plan).estimate for of in both)
         np.testing.assert_allclose(
             [found.latency_s.value, found.latency_s.upper, found.cost_usd_per_h.upper],

@@ -20,14 +20,12 @@ from circinus.matching.admission_decision import add_admitted, admit
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.simulation_check import SimulationCheck
 from circinus.planning import plan_queries
-from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.specification import BurstyArrivals, Infrastructure, Specification, Tenant
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
 
 SEEDS = st.integers(0, 10**6)
-LINK_SHARE = DEFAULT_SETTINGS.usable_link_share
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 
 
@@ -48,7 +46,6 @@ def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, Admission
         ran.deployments,
         instance.infrastructure,
         reestimate,
-        LINK_SHARE,
     )
     return whole, ran, beside
 
@@ -138,8 +135,8 @@ def test_all_meet_their_slos_beside_an_admitted_query(seed: int) -> None:
     specification, profiles = random_specification(seed, queries=7)
     *most, last = specification.queries
     ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
-    plans = PlanEstimates(specification, profiles, LINK_SHARE)
-    beside = running_state(specification, ran, plans, LINK_SHARE)
+    plans = PlanEstimates(specification, profiles)
+    beside = running_state(specification, ran, plans)
     frontier = plan_queries(specification, profiles)[last.name]
     found = admit(beside, ran, frontier, extra_candidates=plans.on_deployments(last, beside.deployments))
     if found.assignment is None:
@@ -156,8 +153,8 @@ def test_the_load_with_one_more_is_that_of_all_together() -> None:
         specification, profiles = random_specification(seed, queries=5, batch_sizes=(4,))
         *most, last = specification.queries
         ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
-        plans = PlanEstimates(specification, profiles, LINK_SHARE)
-        beside = running_state(specification, ran, plans, LINK_SHARE)
+        plans = PlanEstimates(specification, profiles)
+        beside = running_state(specification, ran, plans)
         frontier = plan_queries(specification, profiles)[last.name]
         admission = admit(beside, ran, frontier, extra_candidates=plans.on_deployments(last, beside.deployments))
         assert admission.fit is not None

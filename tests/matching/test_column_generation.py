@@ -27,7 +27,7 @@ def _planned(seed: int, max_plans: int) -> tuple[PlanEstimates, dict[str, Fronti
     frontiers = dict(plan_queries(specification, profiles, settings))
     assert specification.infrastructure is not None
     compiled = partial(build_problem, specification.queries, infrastructure=specification.infrastructure)
-    return PlanEstimates(specification, profiles, settings.usable_link_share), frontiers, compiled
+    return PlanEstimates(specification, profiles), frontiers, compiled
 
 
 def _bound(compiled: partial, candidates: dict) -> float:

@@ -36,7 +36,7 @@ def all_frontiers(specification: Specification, profiles: dict[str, PipelineProf
         pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
         estimators = {c.configuration: Estimator(query, pipeline, c, network) for c in profile.configurations}
         plans = []
-        for plan in all_plans(Instance(query, pipeline, profile, network), EXACT):
+        for plan in all_plans(Instance(query, pipeline, profile, network)):
             try:
                 candidate = estimators[plan.configuration].candidate(plan)
             except PlanningError:  # a link that the query alone would fill
@@ -59,7 +59,7 @@ def test_most_matchings_of_frontiers_are_best_and_reuse_wins_back_half_of_what_i
         specification, profiles = random_specification(seed)
         infrastructure = specification.infrastructure
         assert infrastructure is not None
-        plans = PlanEstimates(specification, profiles, EXACT.usable_link_share)
+        plans = PlanEstimates(specification, profiles)
         frontiers = plan_queries(specification, profiles, EXACT)
         matchings = [
             match(offered, infrastructure, plans.reestimate, compose=compose, settings=PATIENT)
@@ -86,7 +86,7 @@ def test_a_matching_proved_optimal_is_the_best_of_all_plans(seed: int, queries: 
     """Frontiers list fewer plans than there are, and leave out those that pay on shared deployments only."""
     specification, profiles = random_specification(seed, queries=queries)
     infrastructure = specification.required_infrastructure
-    plans = PlanEstimates(specification, profiles, EXACT.usable_link_share)
+    plans = PlanEstimates(specification, profiles)
     listed = plan_queries(specification, profiles, replace(EXACT, max_plans=max_plans, near_misses=0))
     everything = all_frontiers(specification, profiles)
     for frontier in everything.values():
@@ -114,7 +114,7 @@ def test_bounds_hold_for_all_plans(seed: int) -> None:
     """Dearer and lighter matchings of the candidates that are listed are proved optimal among them only."""
     specification, profiles = random_specification(seed)
     infrastructure = specification.required_infrastructure
-    plans = PlanEstimates(specification, profiles, EXACT.usable_link_share)
+    plans = PlanEstimates(specification, profiles)
     listed = plan_queries(specification, profiles, replace(EXACT, max_plans=2))
     few = {name: replace(f, candidates=f.candidates[-1:]) for name, f in listed.items()}
     found = match(few, infrastructure, plans.reestimate, compose=lambda query, running: (), settings=PATIENT)
@@ -129,7 +129,7 @@ def test_bounds_hold_for_all_plans(seed: int) -> None:
 def test_composed_plans_use_running_deployments_and_keep_the_objectives() -> None:
     specification, profiles = random_specification(4)
     assert specification.infrastructure is not None
-    plans = PlanEstimates(specification, profiles, EXACT.usable_link_share)
+    plans = PlanEstimates(specification, profiles)
     frontiers = plan_queries(specification, profiles, EXACT)
     running = {use.deployment for f in frontiers.values() for plan in f.candidates[:3] for use in plan.deployments}
     composed = 0
@@ -142,7 +142,7 @@ def test_composed_plans_use_running_deployments_and_keep_the_objectives() -> Non
     assert plans.on_deployments(specification.queries[0], []) == []
 
 
-def test_composed_plans_respect_pins_and_pools_of_other_sites() -> None:
+def test_composed_plans_respect_tiers_pools_of_other_sites_and_utilization_targets() -> None:
     specification, profiles = random_specification(4)
     (pipeline,) = specification.pipelines.values()
     frontiers = plan_queries(specification, profiles, EXACT)
@@ -154,17 +154,21 @@ def test_composed_plans_respect_pins_and_pools_of_other_sites() -> None:
         update={"operators": tuple(o.model_copy(update={"allowed_tiers": ()}) for o in pipeline.operators)}
     )
     nowhere = replace(specification, pipelines={pipeline.name: pinned})
-    plans = PlanEstimates(nowhere, profiles, EXACT.usable_link_share)
+    plans = PlanEstimates(nowhere, profiles)
     assert all(not plans.on_deployments(query, running) for query in specification.queries)
     infrastructure = specification.infrastructure
     assert infrastructure is not None
     pools = tuple(pool.model_copy(update={"private": pool.site != "device"}) for pool in infrastructure.pools)
     private = infrastructure.model_copy(update={"pools": pools})
-    alone = PlanEstimates(replace(specification, infrastructure=private), profiles, EXACT.usable_link_share)
+    alone = PlanEstimates(replace(specification, infrastructure=private), profiles)
     at_home = {pool.name for pool in private.pools if pool.site == "device"}
     for query in specification.queries:
         for plan in alone.on_deployments(query, running):
             assert {pool for _, pool in plan.plan.placement} <= at_home
+    for limit, usable in ((0.7, True), (0.3, False)):
+        limited = infrastructure.model_copy(update={"utilization_targets": (limit,)})
+        plans = PlanEstimates(replace(specification, infrastructure=limited), profiles)
+        assert any(plans.on_deployments(query, running) for query in specification.queries) == usable
 
 
 def test_a_deployments_memory_is_one_number_in_these_instances() -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.estimation import merge_loads
-from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching import Matching, MatchSettings, admission, optimizer, plan_all_queries, simulation_check
 from circinus.matching.explanation.slo_relaxation import with_slos
 from circinus.matching.plan_estimates import PlanEstimates
@@ -121,7 +120,7 @@ def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offer
     found = check_by_simulation(matching, planned, Network(specification.infrastructure))
     assert {query: missed.plan for query, missed in found.violated.items()} == {first.query: first.chosen.plan}
     slow = found.violated[first.query]
-    plans = PlanEstimates(specification, profiles, USABLE_LINK_SHARE)
+    plans = PlanEstimates(specification, profiles)
     plans.exclude(first.query, first.chosen.plan)
     left = exclude_refuted(plan_queries(specification, profiles)[first.query], slow, found.violated, plans)
     assert first.chosen.plan not in [candidate.plan for candidate in left.plans]
@@ -173,7 +172,7 @@ def test_a_simulation_ends_when_the_verdicts_are_sure(
 def _with_a_split_plan(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Matching]:
     """Return the bursty queries, of which the first divides its requests among two plans with other knobs."""
     specification, profiles, matching = _bursty(seed)
-    plans = PlanEstimates(specification, profiles, USABLE_LINK_SHARE)
+    plans = PlanEstimates(specification, profiles)
     first, *others = matching.assignments
     chosen = first.chosen.plan
     other = next(

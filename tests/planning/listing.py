@@ -57,7 +57,7 @@ def small_instance(seed: int) -> Instance:
     """Return the first of `random_instance(seed)`, `random_instance(seed + 1000)`, ... with `MOST_PLANS` plans or
     fewer."""
     drawn = (random_instance(number) for number in count(seed, 1000))
-    return next(i for i in drawn if len(list(islice(all_plans(i, EXACT), MOST_PLANS + 1))) <= MOST_PLANS)
+    return next(i for i in drawn if len(list(islice(all_plans(i), MOST_PLANS + 1))) <= MOST_PLANS)
 
 
 def list_plans(instance: Instance) -> tuple[Listed, ...]:
@@ -67,7 +67,7 @@ def list_plans(instance: Instance) -> tuple[Listed, ...]:
         for profile in instance.profile.configurations
     }
     found = []
-    for plan in all_plans(instance, EXACT):
+    for plan in all_plans(instance):
         try:
             candidate = estimators[plan.configuration].candidate(plan)
         except PlanningError:  # exceeds the usable share of a link

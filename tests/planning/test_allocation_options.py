@@ -101,7 +101,7 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
     arrays, columns, (table,) = _tables(instance, slack_s=0.0)
     fitting = _tables(instance, slack_s=NOBODY_BEATS)[2][0].available
     compared = 0
-    for plan in all_plans(instance, SETTINGS):
+    for plan in all_plans(instance):
         (_, pool_name), (_, allocation) = plan.placement[0], plan.allocations[0]
         pool = next(i for i, pool in enumerate(columns.pools) if pool.name == pool_name)
         if columns.pools[pool].site != instance.query.source:
@@ -135,8 +135,8 @@ def test_options_at_final_sizes_are_what_the_estimator_computes(seed: int, arriv
     pools = {pool.name: index for index, pool in enumerate(columns.pools)}
     running: dict[Deployment, tuple[int, float]] = {}
     expected: list[tuple[tuple[int, int], QueryPlan, Estimator, MergedLoad]] = []
-    targets = SETTINGS.utilization_targets
-    for number, plan in enumerate(all_plans(instance, SETTINGS)):
+    targets = instance.network.infrastructure.utilization_targets
+    for number, plan in enumerate(all_plans(instance)):
         pool, allocation = pools[plan.placement[0][1]], plan.allocations[0][1]
         if columns.pools[pool].site != query.source:
             continue

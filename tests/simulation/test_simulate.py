@@ -12,7 +12,6 @@ from budget import seeds
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, merge_loads
 from circinus.estimation.transfer import INPUT
-from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.queueing.arrivals import Poisson
 from circinus.simulation import PlannedQuery, Progress, engine, simulate
 from circinus.simulation.engine import Simulation
@@ -21,14 +20,14 @@ from circinus.simulation.model_builder import build_model
 from circinus.simulation.simulate import _score
 from circinus.specification import LatencySlo, Network, Slos
 from circinus.statistics.interval import Interval
-from planning_instances import Instance, all_plans, corrected, directed, measured_there, random_instance
+from planning_instances import Instance, all_plans, corrected, measured_there, random_instance, restricted
 from raised import raises_code
 
 
 def _planned(instance: Instance, number: int = 0) -> tuple[PlannedQuery, dict]:
     """One of the instance's plans, with the replicas it needs alone."""
     profile = instance.profile.configurations[0]
-    plans = [p for p in all_plans(instance, DEFAULT_SETTINGS) if p.configuration == profile.configuration]
+    plans = [p for p in all_plans(instance) if p.configuration == profile.configuration]
     estimator = Estimator(instance.query, instance.pipeline, profile, instance.network)
     for plan in plans[number:]:
         try:
@@ -75,7 +74,7 @@ def test_requests_that_meet_nobody_take_service_and_transfers(seed: int) -> None
     if seed % 3 == 2:
         instance = measured_there(instance)
     if seed % 4 == 3:
-        instance = directed(instance)
+        instance = restricted(instance)
     planned, replicas = _planned(instance, seed % 5)
     model = build_model([planned], replicas, instance.network)
     items = np.arange(len(planned.profile.items))

@@ -161,6 +161,8 @@ def infrastructures(draw: st.DrawFn) -> Infrastructure:
         sites=[Site(name=site) for site in sites],
         pools=draw(st.permutations(pools)),
         links=links,
+        utilization_targets=draw(some(st.floats(0.01, 0.99))),
+        usable_link_share=draw(st.floats(0.01, 0.99)),
         tenants=[Tenant(name=name, at_least=draw(st.floats(0, 1))) for name in draw(some(names, min_size=0))],
     )
 

@@ -90,9 +90,7 @@ class FluidWorkload:
         """Compile a workload with the product."""
         queries = [frontier.query for frontier in workload.frontiers]
         candidates: dict[str, Sequence[PlanCandidate]] = {f.query.name: f.candidates for f in workload.frontiers}
-        problem = build_problem(
-            queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
-        )
+        problem = build_problem(queries, candidates, workload.infrastructure)
         view = RelaxedView.of(problem, problem.priority_levels.weight, np.ones(len(problem.candidates), dtype=bool))
         single = view.scaled(np.ones(len(problem.deployments)))
         weights = len(WEIGHTS)

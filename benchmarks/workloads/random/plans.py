@@ -134,7 +134,7 @@ def random_plan(
         arrivals=arrivals,
         slos=Slos(latency=LatencySlo(percentile=percentile, limit_s=1e6)),
     )
-    estimator = Estimator(query, pipeline, profile, network, usable_link_share=0.95)
+    estimator = Estimator(query, pipeline, profile, network)
     replicas = {plan.deployment_of(name): count[name] for name in names}
     conditions = merge_loads([estimator.candidate(plan)], replicas)
     planned = PlannedQuery(query, pipeline, plan, profile, arrival_process(query))
@@ -157,4 +157,4 @@ def _network(bandwidth_bytes_per_s: float) -> Network:
     sites = (Site(name="device"), Site(name="edge"))
     ends = {"from": "device", "to": "edge"}
     link = Link.model_validate(ends | {"bandwidth": bandwidth_bytes_per_s, "round_trip": 0.01})
-    return Network(Infrastructure(name="i", sites=sites, pools=pools, links=(link,)))
+    return Network(Infrastructure(name="i", sites=sites, pools=pools, links=(link,), usable_link_share=0.95))

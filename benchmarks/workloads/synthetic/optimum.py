@@ -20,7 +20,6 @@ from benchmarks.workloads.synthetic.pipeline_model import SyntheticModel, batch_
 from circinus.arrays import FloatArray, IntArray
 from circinus.estimation.cost import usd_per_h_for_bytes
 from circinus.estimation.transfer import INPUT, destinations, path_between
-from circinus.planning import SearchSettings
 from circinus.profiling.batch_time_ratios import allowed_allocations
 from circinus.specification import Configuration, KnobValues, Network, OperatorSpec, Pool, Query, knob_values
 
@@ -75,7 +74,7 @@ class _Search:
         self._order = model.pipeline.topological_order()
         self._groups = [_groups(model, operator) for operator in self._order]
         self._parts: dict[tuple[int, int, str, float], tuple[FloatArray, FloatArray, IntArray]] = {}
-        self._target = max(SearchSettings().utilization_targets)
+        self._target = max(network.infrastructure.utilization_targets)
         later = [g.size for o, groups in zip(self._order, self._groups, strict=True) if o.after for g in groups]
         if any(size != 1.0 for size in later) or sum(not operator.after for operator in self._order) > 1:
             raise ValueError("only the first operator may change output sizes")

@@ -32,6 +32,7 @@ from circinus.matching.advice import advise
 from circinus.matching.phases import phase
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import plan_query
+from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import load_observations
 from circinus.specification import Network
 
@@ -65,6 +66,7 @@ def make_plan(
     seed: int,
     running: Incumbent | None,
     time_limit_s: float | None = None,
+    max_plans: int | None = None,
     sources: Mapping[str, MeasurementBackend] | None = None,
     corrected: bool = True,
 ) -> PlanningResult:
@@ -77,6 +79,7 @@ def make_plan(
         seed: seed of the order in which items were measured.
         running: incumbent plans, or None.
         time_limit_s: time limit of the matching.
+        max_plans: maximum number of plans of each query that the matching chooses among.
         sources: pipeline -> measurement backend, where it is not this machine.
         corrected: whether observed service times correct the profiles.
 
@@ -92,6 +95,7 @@ def make_plan(
     matching, _ = plan_all_queries(
         specification,
         profiles,
+        search=DEFAULT_SETTINGS if max_plans is None else replace(DEFAULT_SETTINGS, max_plans=max_plans),
         settings=MatchSettings(time_limit_s=time_limit_s),
         incumbent=running,
         explain_rejections=(),

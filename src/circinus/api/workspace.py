@@ -82,13 +82,7 @@ class Workspace(ReportingWorkspace):
 
         plan_set, specification, store = read_plan(Path(path), check_fresh=check_fresh, needs_store=needs_store)
         workspace = cls(
-            specification,
-            store=store,
-            seed=plan_set.seed,
-            engine=engine,
-            run_dir=run_dir,
-            address=address,
-            http=http,
+            specification, store=store, seed=plan_set.seed, engine=engine, run_dir=run_dir, address=address, http=http
         )
         return workspace, Plan.of(LoadedPlan.of(plan_set, specification, store, Path(path), compares_code=check_fresh))
 
@@ -101,6 +95,7 @@ class Workspace(ReportingWorkspace):
         churn_price_usd_per_h: float = 0.0,
         max_changes: int | None = None,
         time_limit: Duration | None = None,
+        max_plans: int | None = None,
         sources: Sources | None = None,
         corrections: bool = True,
         progress: ProgressFactory = no_progress,
@@ -114,6 +109,7 @@ class Workspace(ReportingWorkspace):
             churn_price_usd_per_h: minimum saving that justifies changing a running query's plan.
             max_changes: maximum number of running queries whose plan may change; by default any number.
             time_limit: time for the matching; by default 5 s, and 0.1 s for each query beyond 40.
+            max_plans: maximum number of plans of each query that the matching chooses among; by default 60.
             sources: pipeline -> measurement backend, where it is not this machine.
             corrections: whether service times observed under traffic correct the profile.
             progress: observer for each pipeline that is measured.
@@ -153,6 +149,7 @@ class Workspace(ReportingWorkspace):
             seed=self.seed,
             running=running,
             time_limit_s=None if time_limit is None else seconds(time_limit, "time_limit"),
+            max_plans=None if max_plans is None else count(max_plans, "max_plans", minimum=1),
             sources=sources,
             corrected=corrections,
         )

@@ -85,6 +85,15 @@ def plan(
             "Solver",
         ),
     ] = None,
+    max_plans: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Maximum number of plans of each query that the matching chooses among.",
+            show_default="60",
+            rich_help_panel="Solver",
+        ),
+    ] = None,
     trace: Traces = None,
     no_corrections: Annotated[
         bool,
@@ -121,6 +130,7 @@ def plan(
             churn_price_usd_per_h=churn_price,
             max_changes=max_changes,
             time_limit=time_limit,
+            max_plans=max_plans,
             sources=load_trace_backends(trace, specification),
             corrections=not no_corrections,
             progress=line.progress_bar,

@@ -36,9 +36,6 @@ from circinus.specification import (
     SloKind,
 )
 
-USABLE_LINK_SHARE = 0.7
-"""Maximum share of a link's bandwidth used by all plans; guarantees are computed at this utilization."""
-
 _MIN_BATCHED = 1.15
 """Mean batch size from which the departures of an operator count as batched."""
 
@@ -89,7 +86,6 @@ class Estimator:
         profile: ConfigurationProfile,
         network: Network,
         *,
-        usable_link_share: float = USABLE_LINK_SHARE,
         template: Estimator | None = None,
         population: int | None = None,
         samples: MeasuredSamples | None = None,
@@ -97,7 +93,6 @@ class Estimator:
         """Prepare the estimator.
 
         Args:
-            usable_link_share: utilization of links at which guarantees are computed.
             template: estimator of the same query under another configuration, created with the same other arguments, to
                 share cached results with.
             population: number of items whose mean score the SLO is about, for its probability; None if infinite.
@@ -121,14 +116,13 @@ class Estimator:
                 pipeline,
                 profile,
                 network,
-                usable_link_share=usable_link_share,
                 template=template and template._usual,
                 population=population,
             )
         if template is None:
             samples = samples or MeasuredSamples(self._percentile)
             self._stages = StageLatencyModel(query, samples)
-            self._transfers = TransferModel(query, network, self._sinks, samples, usable_link_share)
+            self._transfers = TransferModel(query, network, self._sinks, samples)
         else:
             self._stages, self._transfers = template._stages, template._transfers
         self._sizes = self._transfers.sizes(profile)

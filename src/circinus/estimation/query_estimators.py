@@ -10,7 +10,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.estimation.estimate import Estimate, PlanCandidate, SloProbabilities
-from circinus.estimation.estimator import USABLE_LINK_SHARE, Estimator, latency_percentile
+from circinus.estimation.estimator import Estimator, latency_percentile
 from circinus.estimation.merged_load import MergedLoad
 from circinus.estimation.percentiles import MeasuredSamples, PercentileEstimator
 from circinus.estimation.slo_probability import bounded_latency_probability
@@ -35,7 +35,6 @@ class QueryEstimators:
         pipeline: Pipeline,
         network: Network,
         *,
-        usable_link_share: float = USABLE_LINK_SHARE,
         population: int | None = None,
         samples: MeasuredSamples | None = None,
     ) -> None:
@@ -46,7 +45,6 @@ class QueryEstimators:
             query,
             pipeline,
             network=network,
-            usable_link_share=usable_link_share,
             population=population,
             samples=samples,
         )
@@ -54,7 +52,6 @@ class QueryEstimators:
             QueryEstimators,
             pipeline=pipeline,
             network=network,
-            usable_link_share=usable_link_share,
             population=population,
         )
         self._estimators: dict[Configuration, Estimator] = {}

@@ -124,14 +124,13 @@ class TransferModel:
         network: Network,
         sinks: Collection[str],
         samples: MeasuredSamples,
-        usable_link_share: float,
     ) -> None:
         self._query = query
         self._sinks = sinks
         self._arrivals = ArrivalModel.of(query)
         self._network = network
         self._samples = samples
-        self._usable_share = usable_link_share
+        self._usable_share = network.infrastructure.usable_link_share
         self._guaranteed: dict[tuple[MeasuredSample, tuple[DirectedLink, ...]], Transfer] = {}
         self._guaranteed_uses: dict[tuple[DirectedLink, tuple[MeasuredSample, ...]], LinkUse] = {}
 

@@ -77,14 +77,13 @@ class AdmissionPlanner:
         Raises:
             PlanningError: no infrastructure, a missing profile, or a running plan without profile.
         """
-        plans = plans or PlanEstimates(specification, profiles, search.usable_link_share)
-        running = running_state(specification, matching, plans, search.usable_link_share)
+        plans = plans or PlanEstimates(specification, profiles)
+        running = running_state(specification, matching, plans)
         return cls(specification, profiles, matching, search, plans, running)
 
     def with_matching(self, matching: Matching) -> AdmissionPlanner:
         """Return the planner for other running plans; estimates are shared."""
-        share = self.search.usable_link_share
-        running = running_state(self.specification, matching, self.plans, share)
+        running = running_state(self.specification, matching, self.plans)
         return replace(self, matching=matching, running=running)
 
     def admit(
@@ -284,16 +283,13 @@ def _with_wider_limit(query: Query) -> Query:
     return with_slos(query, relax_slo(query.slos, SloKind.LATENCY, MATCHING.second_look_factor - 1))
 
 
-def running_state(
-    specification: Specification, matching: Matching, plans: PlanEstimates, usable_link_share: float
-) -> AdmissionControl:
+def running_state(specification: Specification, matching: Matching, plans: PlanEstimates) -> AdmissionControl:
     """Prepare the served plans of a matching for the admission of one more query.
 
     Args:
         specification: with all served queries.
         matching: the running plans.
         plans: estimates of the specification's plans.
-        usable_link_share: of the matching.
 
     Raises:
         PlanningError: a running plan has no profile any more.
@@ -305,5 +301,4 @@ def running_state(
         matching.deployments,
         specification.required_infrastructure,
         plans.reestimate,
-        usable_link_share,
     )

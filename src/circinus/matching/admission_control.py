@@ -140,7 +140,6 @@ class AdmissionControl:
         deployments: Sequence[SizedDeployment],
         infrastructure: Infrastructure,
         reestimate: Reestimate,
-        usable_link_share: float,
     ) -> None:
         """Sum up the running plans.
 
@@ -150,13 +149,12 @@ class AdmissionControl:
             deployments: as sized.
             infrastructure: the pools and links.
             reestimate: estimates a plan under the merged load.
-            usable_link_share: share of each link's bandwidth that may be used.
         """
         self._slos = {query.name: query.slos for query in queries}
         self._plans = {query.name: plans[query.name] for query in queries}
         self._sized = {sized.deployment: sized for sized in deployments}
         self._demands = {sized.deployment: sized.demand for sized in deployments}
-        self.infrastructure, self._reestimate, self._link_share = infrastructure, reestimate, usable_link_share
+        self.infrastructure, self._reestimate = infrastructure, reestimate
         self.conditions = merge_loads(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._users: dict[object, list[str]] = defaultdict(list)
         self._uses: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
@@ -197,13 +195,7 @@ class AdmissionControl:
 
     def prepare(self, query: Query, candidates: Sequence[PlanCandidate]) -> AdmissionProblem:
         """Prepare the candidates of a query against the running plans."""
-        problem = build_problem(
-            [query],
-            {query.name: candidates},
-            self.infrastructure,
-            usable_link_share=self._link_share,
-            running=self._demands,
-        )
+        problem = build_problem([query], {query.name: candidates}, self.infrastructure, running=self._demands)
         replicas = np.array([s.replicas if (s := self._sized.get(d)) else 0 for d in problem.deployments], np.int64)
         usage = Usage(
             fractional_load=np.array([self._fractional.get(d, 0.0) for d in problem.deployments]),

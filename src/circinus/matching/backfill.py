@@ -37,7 +37,6 @@ def running_state(answer: Answer) -> AdmissionControl:
         sized_deployments(answer),
         run.infrastructure,
         run.reestimate,
-        run.settings.usable_link_share,
     )
 
 

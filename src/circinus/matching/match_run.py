@@ -129,7 +129,6 @@ class Answer:
             run.queries,
             add_columns(self.candidates, columns),
             run.infrastructure,
-            usable_link_share=run.settings.usable_link_share,
         )
         problem = replace(problem, priority_levels=self.problem.priority_levels)
         return problem if run.incumbent is None else run.incumbent.mark(problem)

@@ -116,7 +116,7 @@ def plan_all_queries(
         specification: with an infrastructure.
         profiles: pipeline name -> profile.
         search: settings of the plan search.
-        settings: settings of the matching; the usable share of links is taken from `search`.
+        settings: settings of the matching.
         incumbent: see `match`.
         explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. A relaxation takes
             some tens of admissions.
@@ -128,12 +128,12 @@ def plan_all_queries(
     """
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
-    plans = PlanEstimates(specification, profiles, search.usable_link_share)
+    plans = PlanEstimates(specification, profiles)
     if frontiers is None:
         with phase("planned each query alone"):
             frontiers = plan_queries(specification, profiles, search, plans.compiled)
     plans.adopt(frontiers)
-    match_settings = replace(settings, usable_link_share=search.usable_link_share, requires_pins=False)
+    match_settings = replace(settings, requires_pins=False)
     revised = list[Answer]()
 
     def note_revised(name: str, answer: Answer) -> None:
@@ -147,8 +147,8 @@ def plan_all_queries(
         compose=plans.on_deployments,
         running_plan=plans.running_plan,
         promise=plans.feasible_estimate,
-        enumerate_plans=partial(plans.all_plans, targets=search.utilization_targets),
-        parts=partial(plans.parts, targets=search.utilization_targets),
+        enumerate_plans=plans.all_plans,
+        parts=plans.parts,
         promise_as_sized=plans.sized_candidate,
         fixed_operators=plans.fixed_operators,
         sized_plans=partial(plans.sized_plans, search=search),
@@ -319,7 +319,7 @@ def match(
         sized_plans: returns plans that may be fast enough at the final sizes only.
         promise_as_sized: estimates a plan that may be too slow at its utilization targets, but not as sized.
         solver: by default the exact one, or the Lagrangian one for more than `MATCHING.max_exact_queries` queries.
-        settings: time limit, usable share of links, seed.
+        settings: time limit, seed.
         clock: for the time limit.
         incumbent: running plans. The result is lexicographically never worse than keeping them: total weight first,
             then cost including churn.

@@ -18,7 +18,7 @@ from circinus.planning import Frontier, plan_query
 from circinus.planning.planner import CompiledProfiles, sized_plans
 from circinus.planning.pool_eligibility import matches_pins
 from circinus.planning.search_space import utilization_targets
-from circinus.planning.settings import DEFAULT_SETTINGS, RunningLoad, SearchSettings
+from circinus.planning.settings import RunningLoad, SearchSettings
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import (
     Allocation,
@@ -93,7 +93,6 @@ class PlanEstimates:
         self,
         specification: Specification,
         profiles: Mapping[str, PipelineProfile],
-        usable_link_share: float,
         compiled: CompiledProfiles | None = None,
     ) -> None:
         self._network = Network(specification.required_infrastructure)
@@ -105,11 +104,10 @@ class PlanEstimates:
             for configuration in profile.usable
         }
         self._populations = {name: profile.score_population for name, profile in profiles.items()}
-        self._usable_link_share = usable_link_share
         self._estimators = {name: self._query_estimators(query) for name, query in self._queries.items()}
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
-        self._all_plans: dict[tuple[Query, tuple[float, ...], bool], Sequence[PlanCandidate]] = {}
+        self._all_plans: dict[tuple[Query, bool], Sequence[PlanCandidate]] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
         self.compiled: CompiledProfiles = {} if compiled is None else compiled
         """Cache of `plan_query` on these profiles."""
@@ -272,6 +270,7 @@ class PlanEstimates:
             as_parts: whether to return parts of a split plan, which may miss an accuracy SLO that is about the mean.
         """
         pipeline = self._pipelines[query.pipeline]
+        max_target = max(self._network.infrastructure.utilization_targets)
         choices = []
         for operator, pools in zip(pipeline.operators, self._pools(query), strict=True):
             choices.append(
@@ -282,6 +281,7 @@ class PlanEstimates:
                     and deployment.pool in pools
                     and deployment.allocation.cpus in operator.cpus
                     and deployment.allocation.batch_size in operator.batch_sizes
+                    and deployment.allocation.utilization_target <= max_target
                 ]
             )
         plans = (
@@ -308,7 +308,6 @@ class PlanEstimates:
         should_stop: Callable[[], bool],
         *,
         max_plans: int = MATCHING.max_enumerated_plans,
-        targets: Sequence[float] = DEFAULT_SETTINGS.utilization_targets,
         as_parts: bool = False,
     ) -> Mapping[str, Sequence[PlanCandidate]] | None:
         """Return all plans of queries that meet their SLOs, dominated or not; None if they are too many to estimate.
@@ -319,16 +318,16 @@ class PlanEstimates:
             queries: of the specification.
             should_stop: whether the time is over.
             max_plans: maximum number of plans of each query to estimate.
-            targets: utilization targets.
             as_parts: see `on_deployments`.
         """
+        targets = self._network.infrastructure.utilization_targets
         spaces = {q.name: self._space(q, utilization_targets(q, targets), as_parts=as_parts) for q in queries}
         sizes = (len(configurations) * math.prod(map(len, choices)) for configurations, choices in spaces.values())
         if max(sizes, default=0) > max_plans:
             return None
         plans = {}
         for query in queries:
-            key = query_kind(query), tuple(targets), as_parts
+            key = query_kind(query), as_parts
             if key not in self._all_plans:
                 estimates = list[PlanCandidate | None]()
                 for plan in _plans(query.pipeline, *spaces[query.name]):
@@ -341,11 +340,11 @@ class PlanEstimates:
         return plans
 
     def parts(
-        self, queries: Sequence[Query], deployments: Sequence[Deployment], *, targets: Sequence[float]
+        self, queries: Sequence[Query], deployments: Sequence[Deployment]
     ) -> tuple[Mapping[str, Sequence[PlanCandidate]], bool]:
         """Return plans for parts of queries' requests, and whether they are all; else they are on `deployments`."""
         max_plans = MATCHING.max_part_plans // len(queries)
-        plans = self.all_plans(queries, lambda: False, max_plans=max_plans, targets=targets, as_parts=True)
+        plans = self.all_plans(queries, lambda: False, max_plans=max_plans, as_parts=True)
         if plans is not None:
             return plans, True
         composed = {query.name: self.on_deployments(query, deployments, as_parts=True) for query in queries}
@@ -437,6 +436,5 @@ class PlanEstimates:
             query,
             self._pipelines[query.pipeline],
             self._network,
-            usable_link_share=self._usable_link_share,
             population=self._populations.get(query.pipeline),
         )

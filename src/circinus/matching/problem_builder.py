@@ -11,7 +11,6 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
 from circinus.estimation import PlanCandidate, ReplicaDemand
-from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.problem import RESOURCES, CapacityRows, Problem
 from circinus.matching.solvers.sparse_rows import SparseRows
@@ -29,7 +28,6 @@ def build_problem(
     candidates: Mapping[str, Sequence[PlanCandidate]],
     infrastructure: Infrastructure,
     *,
-    usable_link_share: float = USABLE_LINK_SHARE,
     shared_demands: Mapping[Deployment, ReplicaDemand] | None = None,
     guaranteed: Collection[str] = (),
     preferred: Collection[str] = (),
@@ -41,7 +39,6 @@ def build_problem(
         queries: with distinct names.
         candidates: query name -> plans that meet its SLOs; a query may have none.
         infrastructure: the pools and links.
-        usable_link_share: share of each link's bandwidth that may be used.
         shared_demands: demands of replicas expected by further queries; the maximum counts.
         guaranteed: names of queries that must be served to meet a tenant's share (see `PriorityLevels.of`).
         preferred: names of the queries of tenants that lack some of their share.
@@ -69,7 +66,7 @@ def build_problem(
     pool_of = np.array([pools[d.pool] for d in deployments], dtype=np.int64)
     nodes = np.array([pool.nodes for pool in infrastructure.pools], dtype=np.int64)
     node_capacity = np.array([pool.amounts for pool in infrastructure.pools])
-    links = Network(infrastructure).links
+    links, share = Network(infrastructure).links, infrastructure.usable_link_share
     return Problem(
         queries=tuple(query.name for query in queries),
         sources=tuple(query.source for query in queries),
@@ -93,7 +90,7 @@ def build_problem(
         node_capacity=node_capacity,
         rows=_capacity_rows(demand, pool_of, nodes, node_capacity, [pool.headroom for pool in infrastructure.pools]),
         links=tuple(link.name for link in links),
-        link_capacity_bytes_per_s=np.array([usable_link_share * link.bandwidth_bytes_per_s for link in links]),
+        link_capacity_bytes_per_s=np.array([share * link.bandwidth_bytes_per_s for link in links]),
     )
 
 

@@ -120,7 +120,6 @@ class _Search:
             self._run.queries,
             candidates,
             self._run.infrastructure,
-            usable_link_share=self._run.settings.usable_link_share,
             shared_demands=self._shared_demands,
             guaranteed=self._guaranteed,
             preferred=self._preferred,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from circinus.estimation.estimator import USABLE_LINK_SHARE
-
 
 @dataclass(frozen=True)
 class MatchingSettings:
@@ -118,8 +116,6 @@ class MatchSettings:
     runs.
     Default: 5 s, plus 0.1 s for each query beyond 40, at most 60 s.
     """
-    usable_link_share: float = USABLE_LINK_SHARE
-    """Share of a link's bandwidth that plans may use together."""
     seed: int = 0
     """Random seed of the solver."""
     requires_pins: bool = True

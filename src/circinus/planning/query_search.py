@@ -73,7 +73,6 @@ class QuerySearch:
             query,
             pipeline,
             network,
-            usable_link_share=settings.usable_link_share,
             population=arrays.score_population,
             samples=arrays.samples,
         )

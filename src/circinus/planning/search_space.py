@@ -99,31 +99,24 @@ def compile_query(
 
 def _at_any_slos(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
     """Return the search space without limits, with all options; the arrays keep the last ones for other SLOs."""
-    targets, share = utilization_targets(query, settings.utilization_targets), settings.usable_link_share
     running, infrastructure = settings.running, network.infrastructure
-    key = query.source, query.rate_per_s, query.arrivals, query.pin, infrastructure, targets, share, running
+    key = query.source, query.rate_per_s, query.arrivals, query.pin, infrastructure, running
     space = arrays.spaces.pop(key, None)
     if space is None:
-        space = _compiled(query, network, arrays, targets, share, running)
+        space = _compiled(query, network, arrays, running)
     arrays.spaces[key] = space
     if len(arrays.spaces) > _KEPT_SPACES:
         del arrays.spaces[next(iter(arrays.spaces))]
     return space
 
 
-def _compiled(
-    query: Query,
-    network: Network,
-    arrays: ProfileArrays,
-    targets: Sequence[float],
-    usable_link_share: float,
-    running: RunningLoad | None,
-) -> SearchSpace:
+def _compiled(query: Query, network: Network, arrays: ProfileArrays, running: RunningLoad | None) -> SearchSpace:
+    targets = utilization_targets(query, network.infrastructure.utilization_targets)
     pools = network.pools_for(query.source)
     sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
     of_values, of_results = (_paths(network, sites, results=results) for results in (False, True))
     links = tuple(dict.fromkeys(link for path in (*of_values.values(), *of_results.values()) for link in path or ()))
-    columns = ResourceColumns(pools, links, usable_link_share, running)
+    columns = ResourceColumns(pools, links, network.infrastructure.usable_link_share, running)
     paths = [of_values if consumers else of_results for consumers in arrays.consumers]
     transfers = [
         _transfers(producer, its_paths, len(sites), columns, query, arrays, running)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.specification import Deployment, DirectedLink
 
 
@@ -26,15 +25,11 @@ class RunningLoad:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Parameters of the plan search that are not part of a query."""
+    """Parameters of the plan search that are not part of the specification."""
 
-    utilization_targets: tuple[float, ...] = (0.4, 0.7)
-    """Utilization targets that a deployment may be sized for."""
     running: RunningLoad | None = None
     """If given, latencies are those at the final sizes beside this load, and resources are what a plan adds to it. Else
     latencies are those at the utilization targets."""
-    usable_link_share: float = USABLE_LINK_SHARE
-    """Share of a link's bandwidth that all plans together may use."""
     tolerance: float = 0.002
     """Latency differences below this share of the query's limit are ignored. With 0 the frontier is exact."""
     max_plans: int = 60

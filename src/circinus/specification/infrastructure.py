@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from circinus.specification.base_model import Count, Flag, Name, Number, SpecModel
 from circinus.specification.diagnostics import Issue, describe, issue_error
 from circinus.specification.document_validators import validate_topology
-from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique
+from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique, sorted_unique
 from circinus.specification.slo import Score
 from circinus.specification.units import Bytes, BytesPerS, DurationS, PositiveBytes, UsdPerGb, UsdPerH
 
@@ -207,6 +207,12 @@ class Infrastructure(SpecModel):
     """Sets of equal nodes."""
     links: tuple[Link, ...] = ()
     """Network between the sites. Transfers take the path with the shortest round trip that allows them."""
+    utilization_targets: Annotated[
+        tuple[Annotated[Score, Field(gt=0, lt=1)], ...], AfterValidator(sorted_unique("target")), OneOrMany()
+    ] = Field(default=(0.4, 0.7), min_length=1)
+    """Utilizations that deployments are sized for, ascending; plans choose among them."""
+    usable_link_share: Score = Field(default=0.7, gt=0, lt=1)
+    """Share of a link's bandwidth that all plans together may use; latencies are promised at this utilization."""
     tenants: Annotated[tuple[Tenant, ...], KeyedByName(main="at_least")] = ()
     """Tenants of the infrastructure; in YAML a mapping from the tenant's name to its guaranteed share, or a list."""
 
