@@ -18,9 +18,9 @@ HEAVY = {"highspy", "ray", "PIL", "faster_whisper", "ctranslate2", "onnxruntime"
 
 PUBLIC = """
 AccuracySlo AdmissionResult Assignment BurstyArrivals CircinusError ControlOptions CostSlo DatasetSpec DeployedPlan
-Diagnostic EngineHandle Estimate Explanation FrontierReport HardwareClass Infrastructure Item Knob LatencySlo
-LearntServiceTimes Link LoadReport MetricSpec Operator OperatorError OperatorSpec PeriodicArrivals Pipeline Plan
-PlanController PlanningError PoissonArrivals Pool ProfileError ProfileReport Query RecordedArrivals Rejection
+Diagnostic EngineHandle Estimate Explanation FrontierReport GpuMemoryCase HardwareClass Infrastructure Item Knob
+LatencySlo LearntServiceTimes Link LoadReport MetricSpec Operator OperatorError OperatorSpec PeriodicArrivals Pipeline
+Plan PlanController PlanningError PoissonArrivals Pool ProfileError ProfileReport Query RecordedArrivals Rejection
 Relaxation ServingError SimulationReport Site Slos SpecError Specification StalePlanError Tenant ValidationReport
 Workspace load_specification operator parse_specification progress_bar
 """.split()  # noqa: SIM905  (fifty quoted names are harder to read)

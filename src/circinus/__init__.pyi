@@ -41,6 +41,7 @@ from .specification.infrastructure import Tenant as Tenant
 from .specification.loader import load_specification as load_specification
 from .specification.loader import parse_specification as parse_specification
 from .specification.pipeline import DatasetSpec as DatasetSpec
+from .specification.pipeline import GpuMemoryCase as GpuMemoryCase
 from .specification.pipeline import Knob as Knob
 from .specification.pipeline import MetricSpec as MetricSpec
 from .specification.pipeline import OperatorSpec as OperatorSpec

@@ -31,6 +31,13 @@ def _one_item(cpu_s: list[list[float]], **changes: object) -> ResourceUsage:
     return ResourceUsage(**{**values, **changes})  # type: ignore[arg-type]
 
 
+def test_less_gpu_memory_is_not_replaced_by_more() -> None:
+    usage = _one_item([[1.0], [2.0], [3.0]], gpu_memory_bytes=np.array([[2.0], [2.0], [1.0]]))
+    every = np.arange(4)
+    expected = [[True, True, False, False], [False, True, False, False], [False, False, True, False], [False] * 4]
+    assert usage.followed_by_unmeasured(1).no_costlier(every, every).tolist() == expected
+
+
 def _stands_in(found: ResourceUsage, first: int, second: int) -> bool:
     common = min(found.items[first], found.items[second])
     if common == 0:

@@ -11,6 +11,7 @@ from circinus.specification import (
     BurstyArrivals,
     CostSlo,
     DatasetSpec,
+    GpuMemoryCase,
     HardwareClass,
     Infrastructure,
     Knob,
@@ -80,6 +81,7 @@ def operators(draw: st.DrawFn) -> tuple[OperatorSpec, ...]:
     """Draw a DAG of operators that fit the nodes of `infrastructures`, in any order."""
     made: list[OperatorSpec] = []
     for name in draw(some(names, max_size=4)):
+        own_knobs = draw(knobs())
         preceding = tuple(operator.name for operator in made)
         after = draw(subset(preceding)) if preceding and draw(st.booleans()) else ()
         made.append(
@@ -87,10 +89,15 @@ def operators(draw: st.DrawFn) -> tuple[OperatorSpec, ...]:
                 name=name,
                 uses=draw(references),
                 after=after,
-                knobs=draw(knobs()),
+                knobs=own_knobs,
                 cpus=draw(some(st.floats(min_value=0.01, max_value=64))),
                 gpus=draw(st.sampled_from([0.0, 0.5, 1.0])),
                 gpu_memory_bytes=draw(st.floats(min_value=0, max_value=2**34)),
+                gpu_memory_cases=[
+                    GpuMemoryCase(only_if={k.name: draw(subset(k.choices))}, size_bytes=draw(amounts))
+                    for k in own_knobs
+                    if draw(st.booleans())
+                ],
                 batch_sizes=draw(some(st.integers(1, 64))),
                 batch_wait_s=draw(st.just(0.0) | st.floats(min_value=0, max_value=3600)),
                 allowed_tiers=draw(st.none() | subset(TIERS)),

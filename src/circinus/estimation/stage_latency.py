@@ -17,14 +17,16 @@ from circinus.estimation.traffic import RequestStream
 from circinus.profiling import OperatorProfile
 from circinus.queueing.response_time import mean_batch_size
 from circinus.queueing.station_model import LoadedStation
-from circinus.specification import Allocation, Deployment, OperatorSpec, Pool, Query
+from circinus.specification import Allocation, Deployment, KnobValues, OperatorSpec, Pool, Query
 
 _ROUNDING = 1e-9
 
 
-def replica_demand(operator: OperatorSpec, pool: Pool, cpus: float, memory_bytes: float) -> ReplicaDemand:
-    """Return the resources that a replica takes from a node."""
-    amounts = cpus, memory_bytes, operator.gpus, operator.gpu_memory_bytes
+def replica_demand(
+    operator: OperatorSpec, knobs: KnobValues, pool: Pool, cpus: float, memory_bytes: float
+) -> ReplicaDemand:
+    """Return the resources that a replica with some knob values takes from a node."""
+    amounts = cpus, memory_bytes, operator.gpus, operator.replica_gpu_memory_bytes(knobs.as_dict())
     shares = (needed / of_node if of_node else 0.0 for needed, of_node in zip(amounts, pool.amounts, strict=True))
     return ReplicaDemand(*amounts, cost_usd_per_h=pool.price_usd_per_h * max(shares))
 
@@ -142,15 +144,16 @@ class StageLatencyModel:
             first=not operator.after and pool.site == self._query.source,
             mean_factor=service_time.mean_factor,
         )
+        knobs = profile.prefix[operator.name]
         use = DeploymentUse(
             deployment=Deployment(
                 pipeline=self._query.pipeline,
                 operator=operator.name,
-                knobs=profile.prefix[operator.name],
+                knobs=knobs,
                 pool=pool.name,
                 allocation=allocation,
             ),
-            demand=replica_demand(operator, pool, allocation.cpus, profile.peak_memory_bytes),
+            demand=replica_demand(operator, knobs, pool, allocation.cpus, profile.peak_memory_bytes),
             busy_replicas=traffic.offered_load / allocation.batch_size,
             traffic=traffic,
             fill_ratios=ratios,

@@ -302,7 +302,7 @@ def _resources(
         replica[..., 0] = [a.cpus for a in allocations]
         replica[..., 1] = rows.memory_bytes[:, None]
         replica[..., 2] = rows.spec.gpus
-        replica[..., 3] = rows.spec.gpu_memory_bytes
+        replica[..., 3] = rows.gpu_memory_bytes[:, None]
         share = np.divide(replica, node, out=np.zeros_like(replica), where=node > 0)
         price = pool.price_usd_per_h * share.max(axis=2)
         replicas_per_node = np.divide(node, replica, out=np.full_like(replica, np.inf), where=replica > 0)

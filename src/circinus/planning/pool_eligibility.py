@@ -133,7 +133,7 @@ def _tier_reason(rows: OperatorRows, pool: Pool) -> str:
 def _capacity_reason(rows: OperatorRows, pool: Pool, query: Query) -> str:
     """Return the resource that a node lacks for the smallest replica, or else that there are too few nodes."""
     min_cpus, min_bytes = min(cpus for cpus, _ in rows.sizes), float(rows.memory_bytes.min())
-    replica = (min_cpus, min_bytes, rows.spec.gpus, rows.spec.gpu_memory_bytes)
+    replica = (min_cpus, min_bytes, rows.spec.gpus, float(rows.gpu_memory_bytes.min()))
     for resource, required, available in zip(RESOURCES, replica, pool.amounts, strict=True):
         if required > available:
             has, needs = format_amount(resource, available), format_amount(resource, required)

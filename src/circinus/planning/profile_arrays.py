@@ -64,6 +64,8 @@ class OperatorRows:
     """(rows,) mean cube over the cube of the mean."""
     memory_bytes: FloatArray
     """(rows,)"""
+    gpu_memory_bytes: FloatArray
+    """(rows,)"""
     full_batch_ratio: FloatArray
     """(rows, sizes) seconds of a full batch over those of one of its items, for each of `sizes`."""
     sizes: tuple[tuple[float, int], ...]
@@ -239,6 +241,7 @@ def _operator_rows(
         scv=scv,
         skew=skew,
         memory_bytes=np.array([profile.peak_memory_bytes for profile in profiles]),
+        gpu_memory_bytes=np.array([spec.replica_gpu_memory_bytes(p.prefix[spec.name].as_dict()) for p in profiles]),
         full_batch_ratio=np.array([[of_size[-1] for of_size in row] for row in ratios]),
         sizes=sizes,
         fill_ratios=ratios,

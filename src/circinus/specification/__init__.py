@@ -26,7 +26,15 @@ from circinus.specification.infrastructure import (
     Tenant,
 )
 from circinus.specification.loader import load_specification, parse_specification
-from circinus.specification.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline, Population
+from circinus.specification.pipeline import (
+    DatasetSpec,
+    GpuMemoryCase,
+    Knob,
+    MetricSpec,
+    OperatorSpec,
+    Pipeline,
+    Population,
+)
 from circinus.specification.plan import Allocation, Configuration, Deployment, KnobValues, PlanShare, QueryPlan
 from circinus.specification.query import LatePolicy, PinnedKnob, PinnedOperator, Query
 from circinus.specification.slo import AccuracySlo, CostSlo, LatencySlo, Slo, SloKind, Slos
@@ -42,6 +50,7 @@ __all__ = [
     "DatasetSpec",
     "Deployment",
     "DirectedLink",
+    "GpuMemoryCase",
     "HardwareClass",
     "Infrastructure",
     "Knob",

@@ -212,7 +212,7 @@ def _unmet_demands(operator: OperatorSpec, infrastructure: Infrastructure) -> It
         _Demand(
             "gpu_memory",
             "GPU memory",
-            operator.gpu_memory_bytes,
+            _min_gpu_memory_bytes(operator),
             max(pool.gpu_memory_bytes for pool in pools),
             SIZE.format,
         ),
@@ -240,9 +240,13 @@ class _Demand:
         return f"{self.resource}: {self.format_value(self.amount)}"
 
 
+def _min_gpu_memory_bytes(operator: OperatorSpec) -> float:
+    return min([operator.gpu_memory_bytes, *(case.size_bytes for case in operator.gpu_memory_cases)])
+
+
 def _fits(pool: Pool, operator: OperatorSpec) -> bool:
     return (
         pool.cpus >= min(operator.cpus)
         and pool.gpus >= operator.gpus
-        and pool.gpu_memory_bytes >= operator.gpu_memory_bytes
+        and pool.gpu_memory_bytes >= _min_gpu_memory_bytes(operator)
     )

@@ -115,13 +115,14 @@ def validate_knobs(operator: Any) -> Iterator[Issue]:
             path = ("knobs", position, "only_if", other)
             if other == name:
                 yield Issue(path, f"{describe(other)}, the knob itself", "another knob")
-            elif other not in choices:
-                candidates = [candidate for candidate in choices if candidate != name]
-                hint = did_you_mean(other, candidates)
-                yield Issue(path, describe(other), expected_choice(candidates, "a knob of this operator"), hint)
-            else:
+                continue
+            if other in choices:
                 conditions.setdefault(str(name), []).append(other)
-                yield from _unknown_choices(path, other, values, choices[other])
+            yield from _condition_issues(path, other, values, {k: v for k, v in choices.items() if k != name})
+    for position, case in list_entries(get_field(operator, "gpu_memory_cases")):
+        only_if = get_field(case, "only_if")
+        for knob, values in only_if.items() if isinstance(only_if, Mapping) else ():
+            yield from _condition_issues(("gpu_memory_cases", position, "only_if", knob), knob, values, choices)
     for cycle in _cycles({name: conditions.get(name, []) for name in choices}):
         position = next(i for i, name in names.items() if name == cycle[0])
         path_text = " -> ".join([*cycle, cycle[0]])
@@ -131,6 +132,17 @@ def validate_knobs(operator: Any) -> Iterator[Issue]:
 def validate_pins(content: Any, field: str, main: str) -> Iterator[Issue]:
     """Yield an issue for each name that is pinned more than once."""
     yield from _duplicate_names({field: KeyedByName(main=main).expand(get_field(content, field))}, field)
+
+
+def _condition_issues(
+    path: tuple[str | int, ...], knob: str, values: Any, choices: Mapping[str, Any]
+) -> Iterator[Issue]:
+    """Yield issues of a knob and its values in a condition; `choices` are those of all knobs that it may name."""
+    if knob in choices:
+        yield from _unknown_choices(path, knob, values, choices[knob])
+    else:
+        expected = expected_choice(list(choices), "a knob of this operator")
+        yield Issue(path, describe(knob), expected, did_you_mean(knob, choices))
 
 
 def _unknown_choices(path: tuple[str | int, ...], knob: str, values: Any, choices: Any) -> Iterator[Issue]:

@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from circinus.specification.base_model import Count, Flag, Label, Name, Number, Reference, ScalarValue, SpecModel
+from circinus.specification.base_model import (
+    Count,
+    Flag,
+    Label,
+    Name,
+    Number,
+    Reference,
+    Scalar,
+    ScalarValue,
+    SpecModel,
+)
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error
 from circinus.specification.document_validators import validate_knobs, validate_operator_graph
 from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique, sorted_unique
@@ -43,6 +53,25 @@ class Knob(SpecModel):
     """Condition of the knob: other knobs of the operator, each with the choices under which this knob exists."""
 
 
+class GpuMemoryCase(SpecModel):
+    """GPU memory of a replica of an operator under some values of its knobs.
+
+    Example:
+        >>> import circinus as c
+        >>> c.GpuMemoryCase(only_if={"model": "large"}, size="10GiB").size_bytes
+        10737418240.0
+    """
+
+    only_if: Mapping[Name, Choices]
+    """Condition of the case: knobs of the operator, each with the choices under which the size holds."""
+    size_bytes: Bytes = Field(alias="size")
+    """GPU memory of a replica."""
+
+    def holds(self, values: Mapping[str, Scalar]) -> bool:
+        """Return whether the knob values of an operator meet the condition."""
+        return all(values.get(knob) in choices for knob, choices in self.only_if.items())
+
+
 class OperatorSpec(SpecModel):
     """Stage of a pipeline.
 
@@ -67,7 +96,9 @@ class OperatorSpec(SpecModel):
     gpus: Number = Field(default=0.0, ge=0)
     """GPUs of a replica."""
     gpu_memory_bytes: Bytes = Field(default=0.0, alias="gpu_memory")
-    """GPU memory of a replica."""
+    """GPU memory of a replica, where no case holds."""
+    gpu_memory_cases: tuple[GpuMemoryCase, ...] = ()
+    """GPU memory by knobs: the first case whose condition holds gives the size."""
     batch_sizes: Annotated[
         tuple[Annotated[Count, Field(ge=1)], ...], AfterValidator(sorted_unique("batch size")), OneOrMany()
     ] = Field(default=(1,), min_length=1)
@@ -86,6 +117,11 @@ class OperatorSpec(SpecModel):
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         return validate_knobs(content)
+
+    def replica_gpu_memory_bytes(self, values: Mapping[str, Scalar]) -> float:
+        """Return the GPU memory of a replica with the given knob values."""
+        sizes_bytes = (case.size_bytes for case in self.gpu_memory_cases if case.holds(values))
+        return next(sizes_bytes, self.gpu_memory_bytes)
 
 
 def _pair(value: Any) -> Any:

@@ -16,6 +16,7 @@ from circinus.specification import (
     Configuration,
     CostSlo,
     DatasetSpec,
+    GpuMemoryCase,
     HardwareClass,
     Infrastructure,
     Knob,
@@ -119,7 +120,7 @@ def random_pipeline(
     An operator may not run in the cloud with probability `pins`, and needs a GPU with probability `gpus`.
     """
     counts = list(knobs) if knobs is not None else [int(rng.integers(1, 3)) for _ in range(operators)]
-    specs = []
+    specs, larger = [], GpuMemoryCase(only_if={"size": 1}, size_bytes=6 * GIB)
     for index, count in enumerate(counts):
         if chain:
             after = [f"op{index - 1}"] if index else []
@@ -136,6 +137,7 @@ def random_pipeline(
                 batch_sizes=tuple(batch_sizes),
                 gpus=(needed := float(rng.random() < gpus)),
                 gpu_memory_bytes=needed * 4 * GIB,
+                gpu_memory_cases=(larger,) if needed and count > 1 else (),
                 allowed_tiers=("device", "edge") if rng.random() < pins else None,
             )
         )

@@ -39,6 +39,8 @@ class ResourceUsage:
     min_latency_s: FloatArray | None = None
     """(k, m) lower bounds of each item's latency over all plans, 0 if the hardware is unknown; NaN beyond `items`."""
     tolerance: float = PROFILING.usage_tolerance
+    gpu_memory_bytes: FloatArray | None = None
+    """(k, o) declared GPU memory of a replica; None if it is that of all configurations. NaN if not measured."""
 
     @classmethod
     def empty(cls, configurations: int) -> ResourceUsage:
@@ -50,7 +52,7 @@ class ResourceUsage:
     def followed_by_unmeasured(self, configurations: int) -> ResourceUsage:
         """Return the usage with further configurations, which are unmeasured."""
         nan = np.full((configurations, *self.cpu_s.shape[1:]), np.nan)
-        latency_s = self.min_latency_s
+        latency_s, gpu_memory_bytes = self.min_latency_s, self.gpu_memory_bytes
         return ResourceUsage(
             np.concatenate([self.cpu_s, nan]),
             np.concatenate([self.output_bytes, nan]),
@@ -59,6 +61,7 @@ class ResourceUsage:
             np.concatenate([self.knob_ids, np.full((configurations, self.knob_ids.shape[1]), -1)]),
             None if latency_s is None else np.concatenate([latency_s, nan[:, 0]]),
             self.tolerance,
+            None if gpu_memory_bytes is None else np.concatenate([gpu_memory_bytes, nan[:, :, 0]]),
         )
 
     @cached_property
@@ -70,9 +73,9 @@ class ResourceUsage:
     def no_costlier(self, first: IntArray, second: IntArray) -> BoolArray:
         """Return (f, s) whether a plan costs hardly more with configuration `first[i]` than with `second[j]`.
 
-        This holds for any pools and links, if both plans use the same: no operator uses more CPU seconds, memory or
-        bytes, up to the tolerance (and what is negligible in the total). Plans of the second are then not needed where
-        the first meets the SLOs. Means are compared; tails and batch time ratios are not.
+        This holds for any pools and links, if both plans use the same: no operator uses more GPU memory, nor more CPU
+        seconds, memory or bytes up to the tolerance (and what is negligible in the total). Plans of the second are then
+        not needed where the first meets the SLOs. Means are compared; tails and batch time ratios are not.
         """
         common = np.minimum(self.items[first][:, None], self.items[second][None, :])
         no_costlier = common > 0
@@ -81,6 +84,9 @@ class ResourceUsage:
             own = means[first[:, None], :, last]
             its = means[second[None, :], :, last]
             no_costlier &= self._hardly_more(own, its)
+        if self.gpu_memory_bytes is not None:
+            own, its = self.gpu_memory_bytes[first][:, None], self.gpu_memory_bytes[second][None, :]
+            no_costlier &= (own <= its).all(axis=-1)
         own, its = np.broadcast_arrays(self.memory_bytes[first][:, None], self.memory_bytes[second][None, :])
         return no_costlier & self._hardly_more(own, its)
 

@@ -121,10 +121,8 @@ class StoredMeasurements:
             [min(self.measured_prefix(configuration), max_items) for configuration in configurations], dtype=np.int64
         )
         cpu_s, output_bytes = (np.full((len(configurations), len(operators), max_items), np.nan) for _ in range(2))
-        min_service_s, memory_bytes = (
-            np.full_like(cpu_s, np.nan),
-            np.full((len(configurations), len(operators)), np.nan),
-        )
+        min_service_s = np.full_like(cpu_s, np.nan)
+        memory_bytes, gpu_bytes = (np.full((len(configurations), len(operators)), np.nan) for _ in range(2))
         values: dict[tuple[str, KnobValues], int] = {}
         knob_ids = np.zeros((len(configurations), len(operators)), dtype=np.int64)
         for row, configuration in enumerate(configurations):
@@ -137,12 +135,15 @@ class StoredMeasurements:
                     output_bytes[row, column, :n] = runs.output_bytes[:n]
                     replica = self._replicas[self._keys.replica(spec.name, own)]
                     memory_bytes[row, column] = replica.peak_memory_bytes
+                    gpu_bytes[row, column] = spec.replica_gpu_memory_bytes(own.as_dict())
                     speeds = self._speeds.get((spec.name, own), DECLARED)
                     fastest = max(map(speeds.guaranteed, hardware.get(spec.name, ())), default=np.inf)
                     factor = min_batch_ratio(spec, replica.batch_ratio) / fastest
                     min_service_s[row, column, :n] = runs.service_s[:n] * factor
         min_latency_s = critical_path_s(self._pipeline, min_service_s)
-        return ResourceUsage(cpu_s, output_bytes, memory_bytes, items, knob_ids, min_latency_s)
+        return ResourceUsage(
+            cpu_s, output_bytes, memory_bytes, items, knob_ids, min_latency_s, gpu_memory_bytes=gpu_bytes
+        )
 
 
 def run_confidence(
