@@ -166,7 +166,7 @@ def test_composed_plans_respect_tiers_pools_of_other_sites_and_utilization_targe
         for plan in alone.on_deployments(query, running):
             assert {pool for _, pool in plan.plan.placement} <= at_home
     for limit, usable in ((0.7, True), (0.3, False)):
-        limited = infrastructure.model_copy(update={"utilization_targets": (limit,)})
+        limited = infrastructure.model_copy(update={"utilization_targets": (limit,), "max_utilization": limit})
         plans = PlanEstimates(replace(specification, infrastructure=limited), profiles)
         assert any(plans.on_deployments(query, running) for query in specification.queries) == usable
 

@@ -130,6 +130,7 @@ def add_admitted(
         deployments=fit.deployments,
         cost_usd_per_h=fit.cost_usd_per_h,
         optimal=False,
+        cost_at_targets_usd_per_h=None,
         cost_bound_usd_per_h=min(matching.cost_bound_usd_per_h, fit.cost_usd_per_h),
         prices=tuple(replace(price, used=used.get(price.resource, price.used)) for price in matching.prices),
     )

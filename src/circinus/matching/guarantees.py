@@ -85,6 +85,7 @@ def with_others_rejected(matching: Matching, specification: Specification) -> Ma
         total_weight=total_weight,
         weight_bound=total_weight,
         optimal=False,
+        cost_at_targets_usd_per_h=None,
         cost_bound_usd_per_h=0.0,
         tenants=tenant_shares(specification.queries, served, specification.required_infrastructure.tenants),
     )

@@ -98,8 +98,9 @@ class Answer:
     """True if the bounds hold for all plans, whether they are candidates or not."""
     covers_divided_requests: bool | None = None
     """Whether the bounds hold for matchings that divide requests among plans, too; None if none may be divided."""
-    is_beyond_bounds: bool = False
-    """True if it has plans for which the bounds do not hold: with divided requests or fitted utilization targets."""
+    reference: Answer | None = None
+    """The answer before it got plans for which no bounds hold, as they divide requests or fit the load; None if it has
+    none."""
     is_revised: bool = False
     """True if a choice among all plans replaced one among the candidates."""
 

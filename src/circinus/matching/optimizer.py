@@ -278,6 +278,7 @@ def _with_bounds(matching: Matching, first: Matching) -> Matching:
         matching,
         weight_bound=max(first.weight_bound, matching.satisfied_weight),
         optimal=False,
+        cost_at_targets_usd_per_h=None,
         cost_bound_usd_per_h=min(cost_bound_usd_per_h, matching.cost_usd_per_h),
     )
 
@@ -368,7 +369,17 @@ def _matching(answer: Answer) -> Matching:
     levels = problem.priority_levels
     relaxation = shadow_prices(problem, answer.chosen, run.settings.seed)
     satisfied = levels.weight_of(answer.chosen)
-    weight_bound, cost_bound_usd_per_h, optimal = _bounds(answer, relaxation)
+    cost_at_targets_usd_per_h: float | None = None
+    if answer.reference is None:
+        weight_bound, cost_bound_usd_per_h, optimal = _bounds(answer, relaxation)
+    else:  # it has plans for which no bounds hold
+        reference = answer.reference
+        of_reference = shadow_prices(reference.problem, reference.chosen, run.settings.seed)
+        weight_bound, reference_usd_per_h, _ = _bounds(reference, of_reference)
+        is_comparable = satisfied >= levels.weight_of(reference.chosen)
+        if is_comparable and usage.cost_usd_per_h < reference_usd_per_h:
+            cost_at_targets_usd_per_h = min(reference_usd_per_h, reference.solution.usage.cost_usd_per_h)
+        weight_bound, cost_bound_usd_per_h, optimal = max(weight_bound, satisfied), 0.0, False
     return Matching(
         assignments=explain_assignments(answer),
         rejections=rejections(answer),
@@ -381,6 +392,7 @@ def _matching(answer: Answer) -> Matching:
         cost_bound_usd_per_h=min(cost_bound_usd_per_h, usage.cost_usd_per_h),
         prices=relaxation.prices,
         covers_divided_requests=answer.covers_divided_requests is not False,
+        cost_at_targets_usd_per_h=cost_at_targets_usd_per_h,
         tenants=tenant_shares(run.queries, answer.served, run.infrastructure.tenants),
         weight_with_more_changes=larger_weight(answer.weight_with_more_changes, satisfied),
     )
@@ -394,8 +406,6 @@ def _bounds(answer: Answer, relaxation: RelaxationBounds) -> tuple[float, float,
     """
     levels, are_candidates = answer.problem.priority_levels, answer.covers_all_plans and answer.run.compose is None
     satisfied, total_weight = levels.weight_of(answer.chosen), float(levels.weight.sum())
-    if answer.is_beyond_bounds:
-        return total_weight, 0.0, False
     # With limited changes, the answer's bounds hold for answers within the limit only; others hold for all answers.
     covers = answer.covers_all_plans and not any(isinstance(cut, ChurnCut) for cut in answer.cuts)
     if covers and answer.covers_divided_requests:  # the bounds of `plan_space_bounds` are of undivided requests

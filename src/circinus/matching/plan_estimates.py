@@ -270,7 +270,7 @@ class PlanEstimates:
             as_parts: whether to return parts of a split plan, which may miss an accuracy SLO that is about the mean.
         """
         pipeline = self._pipelines[query.pipeline]
-        max_target = max(self._network.infrastructure.utilization_targets)
+        max_target = self._network.infrastructure.utilization_limit
         choices = []
         for operator, pools in zip(pipeline.operators, self._pools(query), strict=True):
             choices.append(

@@ -266,6 +266,9 @@ class Matching:
     """Lower bound on the cost of any matching of all plans at utilization targets with this weight, without churn."""
     covers_divided_requests: bool = False
     """Whether the bounds hold for matchings that divide requests of queries among several plans, too."""
+    cost_at_targets_usd_per_h: float | None = None
+    """Lower bound on the cost of matchings of plans at utilization targets with this weight, if this one costs less, as
+    its plans fit the load, or divide requests although `covers_divided_requests` is False; else None."""
     prices: tuple[ShadowPrice, ...] = ()
     """Shadow price of every resource."""
     tenants: tuple[TenantShare, ...] = ()

@@ -45,8 +45,6 @@ class MatchingSettings:
     """Time for fitting utilization targets, as a share of the time limit and in addition to it."""
     max_fitted_plans: int = 3
     """Maximum number of plans of a query that are checked at the final sizes, the cheapest."""
-    max_fitted_utilization: float = 0.8
-    """Maximum utilization of a deployment whose target is fitted to its load."""
     max_part_plans: int = 4_000
     """Maximum number of plans for parts of requests, of all queries together."""
     max_splitting_rounds: int = 5

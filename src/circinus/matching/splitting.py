@@ -158,8 +158,8 @@ class _Splitting:
     def _bounded(self, answer: Answer, bounds: SplitBounds, *, covers_all_plans: bool) -> Answer:
         """Return the answer with the bounds of all divisions, or without proof if some plans were left out."""
         if not covers_all_plans:
-            is_divided = answer is not self._answer
-            return replace(answer, is_beyond_bounds=is_divided, covers_divided_requests=False)
+            reference = None if answer is self._answer else self._answer
+            return replace(answer, reference=reference, covers_divided_requests=False)
         problem, usage = answer.problem, answer.solution.usage
         weights = problem.priority_levels.weights_of(answer.chosen)
         is_best = weights >= bounds.weights and usage.cost_usd_per_h <= bounds.cost_usd_per_h * (1 + COST_GAP_TOLERANCE)

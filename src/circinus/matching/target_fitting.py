@@ -56,7 +56,12 @@ def fit_plans(answer: Answer) -> Answer:
             if isinstance(outcome, FeasibleSolution):
                 chosen = outcome.chosen
                 best = replace(
-                    best, problem=problem, solution=outcome, solver_choice=chosen, cuts=(), is_beyond_bounds=True
+                    best,
+                    problem=problem,
+                    solution=outcome,
+                    solver_choice=chosen,
+                    cuts=(),
+                    reference=best.reference or best,
                 )
                 break
     return best
@@ -115,16 +120,16 @@ class _Fitting:
     @staticmethod
     def _targets(answer: Answer, family: frozenset[Deployment]) -> Iterator[float]:
         """Yield targets at which the load of a family takes fewer replicas, fewest first."""
-        problem, usage = answer.problem, answer.solution.usage
+        problem, usage, limit = answer.problem, answer.solution.usage, answer.run.infrastructure.utilization_limit
         columns = [problem.deployments.index(deployment) for deployment in family if deployment in problem.deployments]
         replicas = int(usage.replicas[columns].sum())
         busy = sum(
             float(usage.fractional_load[c]) * problem.deployments[c].allocation.utilization_target for c in columns
         )
-        fewest = max(math.ceil(busy / MATCHING.max_fitted_utilization), 1)
+        fewest = max(math.ceil(busy / limit), 1)
         for count in range(fewest, replicas):
             step = 10.0**-_TARGET_DIGITS
-            yield round(min(math.ceil(busy / count / step) * step, MATCHING.max_fitted_utilization), _TARGET_DIGITS)
+            yield round(min(math.ceil(busy / count / step) * step, limit), _TARGET_DIGITS)
 
     def _fitted(
         self, plans: Mapping[str, PlanCandidate], family: frozenset[Deployment], target: float
@@ -150,7 +155,14 @@ class _Fitting:
         outcome = check_feasibility(problem, choice, run.slos, run.reestimate)
         if not isinstance(outcome, FeasibleSolution):
             return None
-        return replace(before, problem=problem, solution=outcome, solver_choice=choice, cuts=(), is_beyond_bounds=True)
+        return replace(
+            before,
+            problem=problem,
+            solution=outcome,
+            solver_choice=choice,
+            cuts=(),
+            reference=before.reference or before,
+        )
 
 
 def _at_target(deployment: Deployment, target: float) -> Deployment:

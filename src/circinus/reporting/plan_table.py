@@ -300,7 +300,11 @@ def _optimality(matching: Matching, coverage: Mapping[str, ProfileCoverage]) -> 
     Other plans may do better: a query without one is served by a second look at times (see `second_look`).
     """
     measured = " of measured configurations" if any(covered.promising for covered in coverage.values()) else ""
-    bounds = f"bounds over all plans{measured} at utilization targets"
+    undivided = "" if matching.covers_divided_requests else "undivided "
+    bounds = f"bounds over all {undivided}plans{measured} at utilization targets"
+    if matching.cost_at_targets_usd_per_h is not None:
+        saving = 1.0 - matching.cost_usd_per_h / matching.cost_at_targets_usd_per_h
+        return f"{bounds}: this costs {format_percentage(saving)} less than any of them can"
     if matching.optimal:
         return f"{bounds}: {'proved optimal among them' if matching.assignments else 'none serves a query'}"
     weight = f"weight at most {matching.weight_bound:.4g}, " if matching.rejections else ""

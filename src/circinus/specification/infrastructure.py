@@ -211,10 +211,18 @@ class Infrastructure(SpecModel):
         tuple[Annotated[Score, Field(gt=0, lt=1)], ...], AfterValidator(sorted_unique("target")), OneOrMany()
     ] = Field(default=(0.4, 0.7), min_length=1)
     """Utilizations that deployments are sized for, ascending; plans choose among them."""
+    max_utilization: Score = Field(default=0.8, gt=0, lt=1)
+    """Maximum utilization of a deployment, if above all targets: targets are raised up to it where all SLOs hold at the
+    load of all queries together."""
     usable_link_share: Score = Field(default=0.7, gt=0, lt=1)
     """Share of a link's bandwidth that all plans together may use; latencies are promised at this utilization."""
     tenants: Annotated[tuple[Tenant, ...], KeyedByName(main="at_least")] = ()
     """Tenants of the infrastructure; in YAML a mapping from the tenant's name to its guaranteed share, or a list."""
+
+    @property
+    def utilization_limit(self) -> float:
+        """Maximum utilization of any deployment."""
+        return max(*self.utilization_targets, self.max_utilization)
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
