@@ -125,12 +125,12 @@ class Answer:
 
     def problem_with(self, columns: Candidates) -> Problem:
         """Return the problem with further candidates behind those of each query."""
+        return self.problem_of(add_columns(self.candidates, columns))
+
+    def problem_of(self, candidates: Candidates) -> Problem:
+        """Return the problem of other candidates."""
         run = self.run
-        problem = build_problem(
-            run.queries,
-            add_columns(self.candidates, columns),
-            run.infrastructure,
-        )
+        problem = build_problem(run.queries, candidates, run.infrastructure)
         problem = replace(problem, priority_levels=self.problem.priority_levels)
         return problem if run.incumbent is None else run.incumbent.mark(problem)
 

@@ -122,7 +122,7 @@ class MatchSettings:
     divides_requests: bool = True
     """Whether requests of up to 40 queries may be divided among several plans (`Query.split`)."""
     fits_targets: bool = True
-    """Whether utilization targets are raised to fit the load, for up to 40 queries."""
+    """Whether utilization targets are raised to fit the load and, up to 40 queries, plans are replaced that do."""
     considers_all_plans: bool = True
     """Whether up to 40 queries are matched with all their plans at last."""
 

@@ -30,7 +30,7 @@ _TARGET_DIGITS = 3
 def fit_plans(answer: Answer) -> Answer:
     """Give queries cheaper plans that meet the SLOs beside the other queries' plans, though not at their targets."""
     run, best = answer.run, answer
-    if run.sized_plans is None or not _is_possible(answer):
+    if run.sized_plans is None or answer.is_large or not _is_possible(answer):
         return answer
     deadline_s = run.clock() + MATCHING.fitting_time_share * run.limit_s
     shares = {query: answer.problem.cost_share_usd_per_h(c, answer.solution.usage) for query, c in _served(answer)}
@@ -76,7 +76,7 @@ def fit_targets(answer: Answer) -> Answer:
 
 def _is_possible(answer: Answer) -> bool:
     has_limited_changes = any(isinstance(cut, ChurnCut) for cut in answer.cuts)
-    return answer.run.settings.fits_targets and not (answer.is_large or has_limited_changes)
+    return answer.run.settings.fits_targets and not has_limited_changes
 
 
 def _served(answer: Answer) -> Iterator[tuple[int, int]]:
@@ -96,13 +96,13 @@ class _Fitting:
         for family in self._families(best):
             for target in self._targets(best, family):
                 if self._run.clock() >= self._deadline_s:
-                    return best
+                    break
                 fitted = self._fitted(plans, family, target)
-                trial = self._checked(fitted) if fitted else None
+                trial = self._checked(fitted, lists_others=False) if fitted else None
                 if trial is not None and trial.solution.usage.cost_usd_per_h < best.solution.usage.cost_usd_per_h:
                     best, plans = trial, fitted
                     break
-        return best
+        return self._answer if plans is self._plans else self._checked(plans) or self._answer
 
     @staticmethod
     def _families(answer: Answer) -> list[frozenset[Deployment]]:
@@ -147,12 +147,18 @@ class _Fitting:
                 fitted[name] = estimated
         return fitted
 
-    def _checked(self, plans: Mapping[str, PlanCandidate]) -> Answer | None:
-        """Return the answer with other plans, or None if it is infeasible."""
+    def _checked(self, plans: Mapping[str, PlanCandidate], *, lists_others: bool = True) -> Answer | None:
+        """Return the answer with other plans, or None if it is infeasible.
+
+        Args:
+            plans: by query name.
+            lists_others: whether all candidates stay listed, which explanations need and trials do not.
+        """
         before, run = self._answer, self._run
-        problem = before.problem_with({name: (plan,) for name, plan in plans.items()})
+        columns = {query.name: (plans[query.name],) if query.name in plans else () for query in run.queries}
+        problem = before.problem_with(columns) if lists_others else before.problem_of(columns)
         choice = problem.choice_of({name: candidate.plan for name, candidate in plans.items()})
-        outcome = check_feasibility(problem, choice, run.slos, run.reestimate)
+        outcome = check_feasibility(problem, choice, run.slos, run.reestimate, widely=before.is_large)
         if not isinstance(outcome, FeasibleSolution):
             return None
         return replace(
