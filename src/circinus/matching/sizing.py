@@ -26,6 +26,8 @@ class SloViolation:
     candidate: int
     slos: tuple[SloKind, ...]
     reason: str
+    sized: PlanCandidate
+    """The plan at the final sizes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def evaluate_sizing(
         final[query] = sized
         objectives, reason = violations(sized, slos[query])
         if objectives:
-            violated.append(SloViolation(query, candidate, objectives, reason))
+            violated.append(SloViolation(query, candidate, objectives, reason, sized))
     return Sizing(conditions, final, tuple(violated))
 
 

@@ -94,7 +94,8 @@ class _Splitting:
             accuracy = slos[problem.query_of[index]].accuracy
             if accuracy is not None:
                 margin[index] = accuracy.margin(accuracy.worst(candidate.estimate.accuracy))
-            may_be_part[index] = (candidate.query, candidate.plan) not in self._excluded
+            is_excluded = (candidate.query, candidate.plan) in self._excluded
+            may_be_part[index] = not (candidate.plan.is_split or is_excluded)
         queries = np.array([query.split and query.name not in self._whole for query in self._run.queries], dtype=bool)
         kept_out = np.array([query in self._kept_out for query in problem.queries], dtype=bool)
         fixed, groups = self._fixed_sets(problem)
@@ -122,7 +123,7 @@ class _Splitting:
                 plan = QueryPlan.split(PlanShare(share, candidate.plan) for share, candidate in candidates)
                 mixture = promise(run.queries[query], plan)
                 if mixture is None:
-                    self._exclude(name, plan)
+                    self._excluded.add((name, plan.parts[-1].plan))
                     continue
                 chosen = mixture
             columns[name] = (chosen,)
@@ -137,23 +138,18 @@ class _Splitting:
             return replace(
                 self._answer, problem=problem, solution=outcome, solver_choice=choice, cuts=(), is_revised=True
             )
-        divided = {
-            q: problem.candidates[c].plan for q, c in problem.served(choice) if problem.candidates[c].plan.is_split
-        }
-        at_fault = [violation for violation in outcome.violations if violation.query in divided]
+        divided = {name: column[0] for name, column in columns.items() if column[0].plan.is_split}
+        at_fault = [violation for violation in outcome.violations if problem.queries[violation.query] in divided]
         for violation in at_fault:
+            name = problem.queries[violation.query]
             if SloKind.COST in violation.slos:
-                self._whole.add(problem.queries[violation.query])
-            else:
-                self._exclude(problem.queries[violation.query], divided[violation.query])
-        if outcome.violations and not at_fault:  # a divided query slows down one that is not
-            for query, plan in divided.items():
-                self._exclude(problem.queries[query], plan)
+                self._whole.add(name)
+            else:  # without its slowest part
+                slowest = max(violation.sized.parts, key=lambda part: part.estimate.latency_s.upper)
+                self._excluded.add((name, slowest.plan))
+        if outcome.violations and not at_fault:  # a divided query slows down one that is not: without their smallest
+            self._excluded |= {(name, candidate.plan.parts[-1].plan) for name, candidate in divided.items()}
         return None
-
-    def _exclude(self, name: str, plan: QueryPlan) -> None:
-        """Exclude the smallest part of a split plan."""
-        self._excluded.add((name, plan.parts[-1].plan))
 
     def _bounded(self, answer: Answer, bounds: SplitBounds, *, covers_all_plans: bool) -> Answer:
         """Return the answer with the bounds of all divisions, or without proof if some plans were left out."""
