@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from listing import EXACT, Listed, list_plans, small_instance
 
 from budget import seeds
-from circinus.planning.sampler.plan_costs import KINDS, PlanCostCache, min_plan_costs
+from circinus.planning.sampler.plan_costs import KINDS, PlanCostCache, min_plan_costs, percentile_floor
 from planning_instances import Instance
 
 
@@ -50,6 +52,18 @@ def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(
     for number, its in enumerate(plans):
         expected = _situations(its, pools) if sure[number, 0] else np.full(found.shape[1], np.inf)
         np.testing.assert_allclose(found[number], expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("population", "percentile", "drawn"), [(20, 95.0, 4), (14, 50.0, 6), (12, 75.0, 5)])
+def test_a_floor_is_rarely_above_its_percentile(population: int, percentile: float, drawn: int) -> None:
+    """Of all equally likely draws, for times of which the slow ones are a thousand times the others."""
+    slow = round(population * (1 - percentile / 100))
+    times_s = np.where(np.arange(population) < slow, 1000.0, 1.0)
+    above = [
+        percentile_floor(times_s[list(draw)], percentile, population) > 1.0
+        for draw in combinations(range(population), drawn)
+    ]
+    assert np.mean(above) <= 0.05
 
 
 def test_no_plan_costs_less_than_the_least(plans_by_configuration: tuple[Instance, list[list[Listed]]]) -> None:

@@ -83,6 +83,22 @@ def test_one_that_is_known_on_all_items_tells_of_the_others(everything: Pipeline
     assert abs(off[begun][both[begun]].mean() - off[~begun][both[~begun]].mean()) < 0.03
 
 
+def test_one_slow_run_of_eight_leaves_every_plan(everything: PipelineProfile) -> None:
+    """A configuration without a plan would not be measured on more items, which show that slow runs are rare."""
+    cover = SPACE.decode(covering_array(SPACE))
+    known = _known_on(everything, dict.fromkeys(cover, FEW) | {cover[0]: ITEMS})
+    usual = np.isfinite(_costs(_expected(known)))
+    for operator in ("see", "tell"):
+        times_s = known.configurations[1].operators[operator].service_s
+        slow_s = times_s.copy()
+        slow_s[3] *= 100.0
+        prefix = known.configurations[1].operators[operator].prefix
+        slow = known.with_operators(
+            lambda o, prefix=prefix, slow_s=slow_s: replace(o, service_s=slow_s) if o.prefix == prefix else o
+        )
+        assert np.isfinite(_costs(_expected(slow)))[usual].all()
+
+
 def test_what_failed_has_no_plan_and_nothing_is_computed_again(
     everything: PipelineProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.planning.sampler.plan_costs import KINDS, min_plan_costs
+from circinus.planning.sampler.plan_costs import KINDS, min_plan_costs, percentile_floor
 from circinus.planning.sampler.profile_prediction import CAUTION, ProfilePredictor
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import Configuration, Network, Pipeline, Query
 
-ERRORS = 2.0
-"""Standard errors by which operators may be faster than on the first items."""
-_MIN_MEAN_S = 1e-12
+_ERRORS = 1.645
+"""Standard errors by which operators may be faster than expected; 5 % are faster still."""
+_MIN_S = 1e-12
 
 
 def relative_standard_error(operator: OperatorProfile, population: int) -> float:
@@ -24,20 +25,7 @@ def relative_standard_error(operator: OperatorProfile, population: int) -> float
     if count < 2:
         return 1.0
     unmeasured_share = max(1.0 - count / population, 0.0)
-    return float(service_s.std(ddof=1) / max(float(service_s.mean()), _MIN_MEAN_S) * np.sqrt(unmeasured_share / count))
-
-
-def optimistic_profile(profile: PipelineProfile) -> PipelineProfile:
-    """Return the profile with every operator faster by `ERRORS`, in case the first items were slow ones."""
-
-    def faster(operator: OperatorProfile) -> OperatorProfile:
-        factor = float(np.exp(-ERRORS * relative_standard_error(operator, profile.population)))
-        return replace(operator, service_s=operator.service_s * factor)
-
-    return profile.with_operators(faster)
-
-
-_MIN_S = 1e-12
+    return float(service_s.std(ddof=1) / max(float(service_s.mean()), _MIN_S) * np.sqrt(unmeasured_share / count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +46,7 @@ class _Costs:
 
     log_std: float
     ratio: float
-    """Ratio of the operators' expected seconds to the seconds that plans were computed for."""
+    """Ratio of the operators' expected seconds to the optimistic seconds that plans were computed for."""
     bounds: tuple[FloatArray, ...]
     """(s,) approximate lower bounds of the cost, by query."""
     exact: tuple[FloatArray, ...] | None = None
@@ -97,9 +85,11 @@ class ExpectedCosts:
         missing = [c for c in configurations if c not in self._costs and c not in failed]
         if missing:
             profile = self._predictor.predict(measured, missing)
-            bounds = self._cost_bounds(optimistic_profile(profile), missing, check_time)
+            fast = self._optimistic(profile)
+            bounds = self._cost_bounds(fast, missing, check_time)
             for row, predicted in enumerate(profile.configurations):
-                log_std, ratio = self._service(predicted, measured.population)
+                log_std, expected_s = self._service(predicted, measured.population)
+                ratio = expected_s / max(fast.configurations[row].mean_service_s, _MIN_S)
                 costs = tuple(_expected_from_optimistic(by_query[row], ratio) for by_query in bounds)
                 self._costs[predicted.configuration] = _Costs(log_std, ratio, costs)
         rows, gaps = [self._costs.get(c, self._none) for c in configurations], self._gaps()
@@ -126,7 +116,7 @@ class ExpectedCosts:
         profile = self._predictor.predict(measured, [configuration])
         exact = [exact_costs[0] for exact_costs in self._cost_bounds(profile, [configuration], check_time, exact=True)]
         if not all(np.isfinite(exact_costs).all() for exact_costs in exact):
-            fast = self._cost_bounds(optimistic_profile(profile), [configuration], check_time, exact=True)
+            fast = self._cost_bounds(self._optimistic(profile), [configuration], check_time, exact=True)
             exact = [
                 np.where(np.isfinite(exact_costs), exact_costs, _expected_from_optimistic(fast[q][0], costs.ratio))
                 for q, exact_costs in enumerate(exact)
@@ -158,16 +148,30 @@ class ExpectedCosts:
             gaps.append(np.mean(ratios[1:] or ratios, axis=0))
         return gaps
 
+    def _optimistic(self, profile: PipelineProfile) -> PipelineProfile:
+        """Return a predicted profile with times that hardly exceed the true ones: a few slow runs exclude no plan.
+
+        Their largest is `percentile_floor`, which lowers their means, too. Predictions are faster by `_ERRORS`.
+        """
+        percentile = max(query.slos.percentile for query in self._queries)
+
+        def faster(operator: OperatorProfile) -> OperatorProfile:
+            limit_s = percentile_floor(operator.service_s, percentile, profile.population)
+            margin = self._predictor.log_margin(operator, _ERRORS)
+            return replace(operator, service_s=np.minimum(operator.service_s, limit_s) * math.exp(-margin))
+
+        return profile.with_operators(faster)
+
     def _service(self, predicted: ConfigurationProfile, population: int) -> tuple[float, float]:
-        """Return the relative deviation of the total seconds, and the ratio of expected to optimistic seconds."""
+        """Return the relative deviation of the operators' total seconds, and these expected seconds."""
         deviation_of = self._predictor.deviations(predicted.configuration)
         deviations = np.array([deviation_of[name] for name in predicted.operators])
         errors = np.array([relative_standard_error(operator, population) for operator in predicted.operators.values()])
         cautious_s = np.array([max(float(o.service_s.mean()), _MIN_S) for o in predicted.operators.values()])
-        expected_s, fast_s = cautious_s * np.exp(CAUTION * deviations), cautious_s * np.exp(-ERRORS * errors)
+        expected_s = cautious_s * np.exp(CAUTION * deviations)
         # Errors of operators are assumed to be independent.
         relative_std = np.sqrt(((expected_s * np.hypot(deviations, errors)) ** 2).sum()) / expected_s.sum()
-        return float(relative_std), float(expected_s.sum() / fast_s.sum())
+        return float(relative_std), float(expected_s.sum())
 
 
 def _expected_from_optimistic(costs: FloatArray, ratio: float) -> FloatArray:

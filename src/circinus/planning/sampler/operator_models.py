@@ -12,6 +12,7 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.profiling import OperatorProfile
 from circinus.specification import Configuration, Pipeline
+from circinus.statistics.winsorizing import winsorized_mean
 
 _CENTRE_DEVIATION = 10.0
 """Prior standard deviation of the mean logarithm, which is uninformative."""
@@ -136,7 +137,7 @@ class OperatorModel:
 
     features: OperatorFeatures
     service: LogLinear
-    """Model of mean service seconds."""
+    """Model of winsorized mean service seconds, which one slow run does not move."""
     output: LogLinear
     """Model of mean output bytes."""
 
@@ -160,7 +161,7 @@ class OperatorModel:
         """
         features = OperatorFeatures.of(space, pipeline, operator, input_bytes)
         feature_groups = features.at(space.prefix_codes(list(profiles)), input_bytes)
-        service_s = np.array([float(profile.service_s.mean()) for profile in profiles.values()])
+        service_s = np.array([winsorized_mean(profile.service_s) for profile in profiles.values()])
         output_bytes = np.array([float(profile.output_bytes.mean()) for profile in profiles.values()])
         return cls(
             features,

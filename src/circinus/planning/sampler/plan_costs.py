@@ -182,19 +182,25 @@ def _exact_costs(
 
 
 def _without_slowest(profile: PipelineProfile, percentile: float) -> PipelineProfile:
-    """Return the profile without the slowest items, which may be rarer than the percentile; means are preserved.
-
-    Of n items the slowest k - 1 are set to the k-th slowest, with the minimum k such that k or more items are beyond
-    the true percentile with a probability of at most `_MAX_TAIL_PROBABILITY`.
-    """
-    slow = round((1.0 - percentile / 100.0) * profile.population)
+    """Return the profile with service times up to their `percentile_floor`; means are preserved."""
 
     def trim(operator: OperatorProfile) -> OperatorProfile:
-        slowest = np.sort(operator.service_s)[::-1]
-        count = hypergeometric_critical_count(len(slowest), profile.population, slow, _MAX_TAIL_PROBABILITY)
-        rank = min(count, len(slowest))
-        service_s = np.minimum(operator.service_s, slowest[rank - 1])
+        limit_s = percentile_floor(operator.service_s, percentile, profile.population)
+        service_s = np.minimum(operator.service_s, limit_s)
         same_mean = float(operator.service_s.mean()) / max(float(service_s.mean()), _MIN_S)
         return replace(operator, service_s=service_s * same_mean)
 
     return profile.with_operators(trim)
+
+
+def percentile_floor(values: FloatArray, percentile: float, population: int) -> float:
+    """Return a lower confidence bound of the percentile of a population from which (n,) values were drawn.
+
+    It is the k-th largest, with the minimum k such that k or more of n values are beyond the percentile with a
+    probability of at most `_MAX_TAIL_PROBABILITY`. It holds for any distribution (David & Nagaraja, Order Statistics,
+    2003, section 7.1). If no k suffices, it is the smallest value.
+    """
+    slow = round((1.0 - percentile / 100.0) * population)
+    count = hypergeometric_critical_count(len(values), population, slow, _MAX_TAIL_PROBABILITY)
+    rank = max(len(values) - count, 0)
+    return float(np.partition(values, rank)[rank])

@@ -37,6 +37,7 @@ class ProfilePredictor:
         self._imputers: dict[str, ProfileImputer] = {}
         self._predicted: dict[tuple[str, Configuration], OperatorProfile] = {}
         self._deviations: dict[tuple[str, Configuration], float] = {}
+        self._ratio_errors: dict[tuple[str, Configuration], float] = {}
 
     @property
     def key(self) -> object:
@@ -68,7 +69,7 @@ class ProfilePredictor:
                 name: ProfileImputer.of(self._space, self._pipeline, name, profiles)
                 for name, profiles in longest.items()
             }
-            self._predicted, self._deviations = {}, {}
+            self._predicted, self._deviations, self._ratio_errors = {}, {}, {}
         return True
 
     def predict(self, measurements: PipelineProfile, configurations: Sequence[Configuration]) -> PipelineProfile:
@@ -132,6 +133,14 @@ class ProfilePredictor:
             for operator in self._pipeline.operators
         }
 
+    def log_margin(self, predicted: OperatorProfile, errors: float) -> float:
+        """Return what to subtract from a predicted operator's log seconds to be `errors` below the expected ones.
+
+        The error of a measured operator is that of the ratio by which it was extended to further items.
+        """
+        key = predicted.operator, predicted.prefix
+        return errors * self._ratio_errors.get(key, 0.0) + (errors - CAUTION) * self._deviations.get(key, 0.0)
+
     def _operators(self, codes: IntArray) -> dict[str, OperatorPrediction]:
         predictions: dict[str, OperatorPrediction] = {}
         for operator in self._pipeline.topological_order():
@@ -154,9 +163,9 @@ class ProfilePredictor:
                 if (name, prefix) in self._predicted:
                     continue
                 if prefix in profiles:
-                    self._predicted[name, prefix] = donors.extend(
-                        profiles[prefix], codes[row], len(profiles[prefix].service_s)
-                    )
+                    extended = profiles[prefix], codes[row], len(profiles[prefix].service_s)
+                    self._predicted[name, prefix] = donors.extend(*extended)
+                    self._ratio_errors[name, prefix] = donors.ratio_error(*extended)
                     continue
                 predicted = replace(donors.impute(codes[row], service_s[row], output_bytes[row]), prefix=prefix)
                 if all(prefix[name] != donor.prefix[name] for donor in donors.profiles):

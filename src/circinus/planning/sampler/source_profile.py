@@ -14,6 +14,7 @@ from circinus.profiling.store.measurement_keys import LOCAL
 from circinus.profiling.store.transfer_sources import SourceScores
 from circinus.specification import Configuration, MetricSpec, Pipeline, has_knob_values, prefix_configuration
 from circinus.statistics.interval import Interval
+from circinus.statistics.winsorizing import winsorized_mean
 
 _MIN_POSITIVE = 1e-9
 
@@ -56,8 +57,8 @@ class ProfileImputer:
     def impute(self, code: IntArray, service_s: float, output_bytes: float) -> OperatorProfile:
         """Return the profile of an unmeasured prefix: the most similar one, scaled to the given means.
 
-        The means are over the common items. Similarity in the operator's own knobs comes first, as these determine
-        memory and batch behaviour.
+        The means are over the common items, that of times is winsorized. Similarity in the operator's own knobs comes
+        first, as these determine memory and batch behaviour.
         """
         donor = self._most_similar(code, np.arange(len(self.profiles)))
         return self.extend(
@@ -65,13 +66,27 @@ class ProfileImputer:
         )
 
     def extend(self, profile: OperatorProfile, code: IntArray, measured_items: int) -> OperatorProfile:
-        """Return the profile extended to the maximum number of items, if it has fewer."""
+        """Return the profile extended to the maximum number of items, if it has fewer.
+
+        Service times are in the ratio of winsorized means: otherwise one slow run of either would make all further
+        items as slow, or fast.
+        """
         max_items = int(self.items.max())
         if max_items <= measured_items:
             return profile
         donor = self._most_similar(code, np.flatnonzero(self.items == max_items))
         measured_s, measured_bytes = profile.service_s[:measured_items], profile.output_bytes[:measured_items]
-        return _scaled(profile, donor, measured_items, float(measured_s.mean()), float(measured_bytes.mean()))
+        return _scaled(profile, donor, measured_items, winsorized_mean(measured_s), float(measured_bytes.mean()))
+
+    def ratio_error(self, profile: OperatorProfile, code: IntArray, measured_items: int) -> float:
+        """Return the standard error of the log ratio that `extend` scales service times by; 0 without further items."""
+        max_items = int(self.items.max())
+        if max_items <= measured_items or measured_items < 2:
+            return 0.0
+        donor = self._most_similar(code, np.flatnonzero(self.items == max_items))
+        times_s = (p.service_s[:measured_items] for p in (profile, donor))
+        own, other = (np.log(np.maximum(seconds, _MIN_POSITIVE)) for seconds in times_s)
+        return float((own - other).std(ddof=1) / np.sqrt(measured_items))
 
     def _most_similar(self, code: IntArray, rows: IntArray) -> OperatorProfile:
         """Return the one of these profiles whose own knobs, and then the ancestors', differ least."""
@@ -83,8 +98,8 @@ class ProfileImputer:
 def _scaled(
     profile: OperatorProfile, donor: OperatorProfile, count: int, service_s: float, output_bytes: float
 ) -> OperatorProfile:
-    """Return the profile with a donor's items, scaled so that the first `count` have the given means."""
-    donor_s, donor_bytes = float(donor.service_s[:count].mean()), float(donor.output_bytes[:count].mean())
+    """Return the profile with a donor's items, scaled so that the first `count` have the given (winsorized) means."""
+    donor_s, donor_bytes = winsorized_mean(donor.service_s[:count]), float(donor.output_bytes[:count].mean())
     return replace(
         profile,
         service_s=donor.service_s * (service_s / max(donor_s, _MIN_POSITIVE)),
