@@ -22,6 +22,7 @@ from benchmarks.search.comparison import (
     tables,
 )
 from benchmarks.search.real_pipelines import real
+from benchmarks.search.slow_runs import slow_runs
 from benchmarks.search.suggestion_time import suggestion
 from benchmarks.search.synthetic import NAMES, synthetic
 from benchmarks.search.transfer_learning import transfer_figures
@@ -96,6 +97,7 @@ BENCHMARK = Benchmark(
         Option("synthetic_seeds", 20, "seeds of synthetic pipelines", quick=1),
         Option("families", NAMES, "families of synthetic pipelines", quick=("smooth",), choices=NAMES),
         Option("exponents", tuple(EXPONENTS), "sizes of synthetic pipelines", quick=(3,), choices=EXPONENTS),
+        Option("slow_seeds", 6, "seeds of profiling with slow runs", quick=1),
         Option("repeats", 40, "number of timed suggestions", quick=2),
         Option("jobs", os.cpu_count() or 1, "number of processes"),
     ),
@@ -104,6 +106,7 @@ BENCHMARK = Benchmark(
         Part("race", race, ("seeds", "first_seed", "cases")),
         Part("transfer", transfer, ("seeds", "first_seed")),
         Part("real", lambda o, console: real(o.state, console), quick=False),
+        Part("slow", lambda o, console: slow_runs(range(o.slow_seeds), o.jobs, console), ("slow_seeds",)),
         Part("synthetic", _synthetic, ("synthetic_seeds", "families", "exponents")),
     ),
     state="profiling",  # both benchmarks measure the meeting example completely
