@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from types import MappingProxyType
 
 import pytest
 
@@ -20,8 +21,9 @@ from circinus.specification import Query, Specification
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
-SEEDS = (12, 6, 1, 7, 13, 0, 4, 8, 10, 20, 22, 23)
-
+SEEDS = (33, 48, 12, 1, 7, 13, 6, 15, 10, 46, 0, 4)
+"""Instances that reject some queries, even ones with few nodes. The first have all kinds of advice."""
+FEW_NODES = MappingProxyType({"cpus": 2.0, "nodes": 1})
 
 FOLLOWED_CHANGES = (0.1, 0.5, 2.0, 9.0)
 """Relative changes of an SLO under which "no relaxation of a single SLO" has to hold, other ones than were searched."""
@@ -67,8 +69,8 @@ def follow_advice(
             yield FollowedAdvice(query.name, "no relaxation of a single SLO would admit it", "any", not admitted)
         for advice in advised.advice:
             if advice.slos is not None:
-                queries = tuple(with_slos(q, advice.slos) if q.name == query.name else q for q in specification.queries)
-                relaxed = replace(specification, queries=queries)
+                asked = tuple(with_slos(q, advice.slos) if q.name == query.name else q for q in specification.queries)
+                relaxed = replace(specification, queries=asked)
                 after, _ = plan_all_queries(
                     relaxed, profiles, settings=PATIENT, incumbent=Incumbent.of(matching), explain_rejections=()
                 )
@@ -100,21 +102,26 @@ def _follow_admission(
     return planner.admitted(query) is not None
 
 
+@cache
+def _followed(seed: int) -> tuple[FollowedAdvice, ...]:
+    return tuple(follow_advice(*random_specification(seed, queries=6, **{} if seed % 2 else FEW_NODES)))
+
+
 @pytest.mark.parametrize("seed", SEEDS[: share_of(len(SEEDS))])
 def test_advice_that_is_followed_serves_the_query(seed: int) -> None:
-    scarce = {} if seed % 2 else {"cpus": 3.0, "nodes": 1}
-    specification, profiles = random_specification(seed, queries=6, **scarce)
-    followed = list(follow_advice(specification, profiles))
+    followed = _followed(seed)
     assert followed
     assert not [advice for advice in followed if not advice.followed]
 
 
-def test_advice_names_nodes_risks_and_relaxations() -> None:
-    specifications = [random_specification(seed, queries=6, cpus=3.0, nodes=1) for seed in (6, 16)]
-    changes = [advice.change for specification in specifications for advice in follow_advice(*specification)]
+def test_advice_names_nodes_risks_other_plans_and_relaxations() -> None:
+    changes = [advice.change for seed in SEEDS[:3] for advice in _followed(seed)]
+    assert any(change.startswith("latency") for change in changes)
     assert any(change.startswith("cost") for change in changes)
     assert any(change.startswith("accuracy") for change in changes)
+    assert any(change.startswith("risk") for change in changes)
     assert any(change.endswith("+1") for change in changes)
+    assert "other plans" in changes
 
 
 def test_a_query_that_is_admitted_as_it_is_gets_no_other_advice() -> None:
@@ -138,7 +145,7 @@ def test_a_query_that_is_admitted_as_it_is_gets_no_other_advice() -> None:
         advise(replace(planner, check_time=out_of_time), rejection)
 
 
-@pytest.mark.parametrize(("seed", "name"), [(1, "q0"), (20, "q2")])
+@pytest.mark.parametrize(("seed", "name"), [(13, "q0"), (20, "q2")])
 def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed: int, name: str) -> None:
     """As it is, or with another limit."""
     scarce = {} if seed % 2 else {"cpus": 3.0, "nodes": 1}
@@ -149,7 +156,7 @@ def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed
     assert admission.rejection is not None
     (advice,) = admission.rejection.advice
     assert advice.slos is not None
-    assert (advice.slos == admission.query.slos) == (seed == 1)
+    assert (advice.slos == admission.query.slos) == (seed == 13)
     queries = tuple(with_slos(q, advice.slos) if q.name == name else q for q in specification.queries)
     changed = replace(specification, queries=queries)
     after, _ = plan_all_queries(changed, profiles, incumbent=Incumbent.of(ran), explain_rejections=())
@@ -157,7 +164,7 @@ def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed
 
 
 def test_a_relaxation_outlives_a_search_for_other_changes_that_times_out() -> None:
-    specification, profiles = random_specification(16, queries=6, cpus=3.0, nodes=1)
+    specification, profiles = random_specification(46, queries=6, **FEW_NODES)
     matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
     planner = AdmissionPlanner.of(specification, profiles, matching)
     checks = list[int]()
@@ -180,7 +187,7 @@ def test_a_relaxation_outlives_a_search_for_other_changes_that_times_out() -> No
 
 
 def test_nodes_are_advised_whatever_a_query_was_rejected_for() -> None:
-    specification, profiles = random_specification(12, queries=6, cpus=3.0, nodes=1)
+    specification, profiles = random_specification(12, queries=6, **FEW_NODES)
     matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
     planner = AdmissionPlanner.of(specification, profiles, matching)
     advised = [advise(planner, replace(rejection, binding=("cost",))) for rejection in matching.rejections]

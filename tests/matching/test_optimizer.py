@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, share_of
 from circinus.matching import Matching, MatchSettings, match
+from circinus.matching.optimizer import PASSES
 from circinus.specification import CostSlo, LatencySlo, Query, Slos
 from random_matchings import (
     Instance,
@@ -274,5 +275,5 @@ def test_an_observer_sees_the_answer_of_each_pass() -> None:
         reestimate,
         observer=lambda name, answer: seen.append((name, answer.served)),
     )
-    assert [name for name, _ in seen] == ["search", "enforce_pins", "enforce_tenant_shares", "backfill", "break_ties"]
+    assert [name for name, _ in seen] == ["search", *(improve.__name__ for improve in PASSES)]
     assert seen[-1][1] == {assignment.query for assignment in matching.assignments}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -59,7 +59,7 @@ def _beside_others(seed: int) -> tuple[AdmissionPlanner, Query]:
 
 
 def test_a_plan_too_slow_at_its_targets_is_found_where_a_cheaper_one_is_slower_still() -> None:
-    planner, last = _beside_others(13)
+    planner, last = _beside_others(5)
     asked, ran = with_slos(last, relax_slo(last.slos, SloKind.LATENCY, 0.5)), planner.matching
     specification = replace(planner.specification, queries=(*planner.specification.queries[:-1], asked))
     admission, after = admit_query(specification, planner.profiles, ran, last.name)
@@ -229,44 +229,45 @@ def test_a_running_plan_that_is_too_slow_at_its_targets_stays_beside_a_new_query
     assert {a.query: a.chosen.plan for a in after.assignments if a.query in running.plans} == running.plans
 
 
-def _rejected_q3() -> tuple[AdmissionPlanner, Query, dict[str, Frontier]]:
-    """Return a planner of plans beside which q3 is rejected, although it may be admitted."""
+def _rejected(name: str) -> tuple[AdmissionPlanner, Query, dict[str, Frontier]]:
+    """Return a planner of plans beside which a query is rejected, although it may be admitted."""
     specification, profiles = random_specification(5, queries=6)
-    (q3,) = [query for query in specification.queries if query.name == "q3"]
-    others = replace(specification, queries=tuple(q for q in specification.queries if q is not q3))
-    of_candidates = replace(PATIENT, considers_all_plans=False)  # cheaper plans leave room for q3 otherwise
-    rest, _ = plan_all_queries(others, profiles, settings=of_candidates, explain_rejections=())
-    impossible = q3.slos.model_copy(update={"latency": LatencySlo(limit_s=1e-3)})
+    (query,) = [query for query in specification.queries if query.name == name]
+    others = replace(specification, queries=tuple(q for q in specification.queries if q is not query))
+    rest, _ = plan_all_queries(others, profiles, settings=PATIENT, explain_rejections=())
+    impossible = query.slos.model_copy(update={"latency": LatencySlo(limit_s=1e-3)})
     planner = AdmissionPlanner.of(specification, profiles, rest)
-    rejection = planner.admit(q3.model_copy(update={"slos": impossible}))[0].rejection
+    rejection = planner.admit(query.model_copy(update={"slos": impossible}))[0].rejection
     assert rejection is not None
     matching = replace(rest, rejections=(*rest.rejections, rejection))
-    return planner.with_matching(matching), q3, dict(plan_queries(specification, profiles))
+    return planner.with_matching(matching), query, dict(plan_queries(specification, profiles))
 
 
 def test_a_second_look_keeps_the_running_plan_or_counts_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    planner, q3, frontiers = _rejected_q3()
+    planner, query, frontiers = _rejected("q1")
 
     def looked(
         running: QueryPlan, most: int | None, others: Mapping[str, QueryPlan] = MappingProxyType({})
     ) -> QueryPlan | None:
-        incumbent = Incumbent({"q3": running, **others}, max_changes=most)
+        incumbent = Incumbent({"q1": running, **others}, max_changes=most)
         found = second_look(planner, frontiers, incumbent).matching
-        return next((a.chosen.plan for a in found.assignments if a.query == "q3"), None)
+        return next((a.chosen.plan for a in found.assignments if a.query == "q1"), None)
 
-    cheapest = planner.admitted(q3)
+    def fits(plan: QueryPlan, beside: AdmissionPlanner) -> bool:
+        return beside.admit(query, frontiers["q1"], only=plan)[0].assignment is not None
+
+    cheapest = planner.admitted(query)
     assert cheapest is not None
     offered = {deployment for f in frontiers.values() for c in f.candidates for deployment in c.plan.deployments}
-    plans = [c.plan for c in planner.plans.on_deployments(q3, sorted(offered), any_latency=True)]
-    fits = {
-        plan: planner.admit(q3, frontiers["q3"], only=plan)[0].assignment is not None
-        for plan in plans
-        if plan != cheapest.plan
-    }
-    fitting = next(plan for plan, fit in fits.items() if fit)
-    unfit = next(plan for plan, fit in fits.items() if not fit)
+    plans = [c.plan for c in planner.plans.on_deployments(query, sorted(offered), any_latency=True)]
+    plans.remove(cheapest.plan)
+    nothing = replace(planner.matching, assignments=(), rejections=(), deployments=(), cost_usd_per_h=0.0)
+    by_itself = planner.with_matching(nothing)
+    fitting = next(plan for plan in plans if fits(plan, planner))
+    unfit = next(plan for plan in plans if not fits(plan, planner) and fits(plan, by_itself))
+    always_unfit = next(plan for plan in plans if not fits(plan, by_itself))
     assert looked(fitting, None) == looked(fitting, 0) == fitting
-    assert looked(unfit, None) == looked(unfit, 1) == cheapest.plan
+    assert looked(unfit, None) == looked(unfit, 1) == looked(always_unfit, 0) == cheapest.plan
     assert looked(unfit, 0) is None, "it could stay, but for queries that did not run"
     others = {a.query: a.chosen.plan for a in planner.matching.assignments}
     assert looked(unfit, 0, others) == cheapest.plan, "a plan that cannot stay next to the others is no change"
@@ -294,13 +295,18 @@ def test_a_rejection_beyond_a_limit_is_undecided(
 
 def test_the_next_plan_serves_a_relaxed_query_and_all_that_run() -> None:
     """Another choice from scratch would serve the relaxed query, but one less of the others."""
-    specification, profiles = random_specification(13, queries=6)
+    specification, profiles = random_specification(15, queries=6)
     matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
-    (relaxation,) = [rejection.relaxation for rejection in matching.rejections if rejection.query == "q1"]
+    (relaxation,) = [rejection.relaxation for rejection in matching.rejections if rejection.query == "q0"]
     assert relaxation is not None
-    queries = (q.model_copy(update={"slos": relaxation.slos}) if q.name == "q1" else q for q in specification.queries)
-    relaxed = replace(specification, queries=tuple(queries))
-    after, _ = plan_all_queries(
-        relaxed, profiles, settings=PATIENT, incumbent=Incumbent.of(matching), explain_rejections=()
+    queries = (q.model_copy(update={"slos": relaxation.slos}) if q.name == "q0" else q for q in specification.queries)
+    plan = partial(
+        plan_all_queries,
+        replace(specification, queries=tuple(queries)),
+        profiles,
+        settings=PATIENT,
+        explain_rejections=(),
     )
-    assert {assignment.query for assignment in after.assignments} == {a.query for a in matching.assignments} | {"q1"}
+    all_served = matching.served | {"q0"}
+    assert plan()[0].served < all_served
+    assert plan(incumbent=Incumbent.of(matching))[0].served == all_served
