@@ -145,7 +145,7 @@ def test_a_query_that_is_admitted_as_it_is_gets_no_other_advice() -> None:
         advise(replace(planner, check_time=out_of_time), rejection)
 
 
-@pytest.mark.parametrize(("seed", "name"), [(13, "q0"), (20, "q2")])
+@pytest.mark.parametrize(("seed", "name"), [(17, "q1"), (20, "q2")])
 def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed: int, name: str) -> None:
     """As it is, or with another limit."""
     scarce = {} if seed % 2 else {"cpus": 3.0, "nodes": 1}
@@ -156,7 +156,7 @@ def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed
     assert admission.rejection is not None
     (advice,) = admission.rejection.advice
     assert advice.slos is not None
-    assert (advice.slos == admission.query.slos) == (seed == 13)
+    assert (advice.slos == admission.query.slos) == (seed == 17)
     queries = tuple(with_slos(q, advice.slos) if q.name == name else q for q in specification.queries)
     changed = replace(specification, queries=queries)
     after, _ = plan_all_queries(changed, profiles, incumbent=Incumbent.of(ran), explain_rejections=())

@@ -395,18 +395,19 @@ def _with_one_change(specification: Specification, rng: np.random.Generator) -> 
 def test_a_running_split_plan_stays_at_a_high_price_unless_it_is_forbidden(seed: int) -> None:
     controlled, profiles, plans = split_plans(seed)
     specification, price = controlled.specification, KEEPING_USD_PER_H
+    settings = MatchSettings(divides_requests=False, fits_targets=False)  # no further ones
     kept = [a for a in controlled.matching.assignments if plans.get(a.query) == a.chosen.plan]
     running = Incumbent.of(controlled.matching, change_usd_per_h=price, max_changes=0)
-    again, _ = plan_all_queries(specification, profiles, incumbent=running)
+    again, _ = plan_all_queries(specification, profiles, settings=settings, incumbent=running)
     assert PlanDiff.between(controlled.matching, again).empty
     for assignment in kept:
         assert assignment.ladder is not None
         assert assignment.ladder.rungs[assignment.ladder.chosen].candidate.plan == plans[assignment.query]
         assert [part.plan for part in assignment.chosen.parts] == [p.plan for p in plans[assignment.query].parts]
-    free, _ = plan_all_queries(specification, profiles, incumbent=Incumbent.of(controlled.matching))
+    free, _ = plan_all_queries(specification, profiles, settings=settings, incumbent=Incumbent.of(controlled.matching))
     assert free.cost_usd_per_h <= controlled.matching.cost_usd_per_h + 1e-9
     undone = PlanDiff.between(controlled.matching, free).divided
     assert undone == {a.query: ((0.6, 0.4), (1.0,)) for a in kept if not plans_of(free)[a.query].is_split}
     queries = tuple(query.model_copy(update={"split": False}) for query in specification.queries)
-    whole, _ = plan_all_queries(replace(specification, queries=queries), profiles, incumbent=running)
+    whole, _ = plan_all_queries(replace(specification, queries=queries), profiles, settings=settings, incumbent=running)
     assert not any(assignment.chosen.plan.is_split for assignment in whole.assignments)
