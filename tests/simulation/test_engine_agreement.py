@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from circinus.specification import (
     LatePolicy,
     Network,
     Pipeline,
+    PlanShare,
     Pool,
     QueryPlan,
     SloKind,
@@ -119,6 +120,30 @@ def test_every_request_takes_as_long_as_in_the_engine(seed: int, late: LatePolic
     for simulated in (found.simulated(), found.simulated(*arrivals_s[[20, 40, 80]].tolist())):
         for one, other in zip(simulated, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("late", LatePolicy)
+@pytest.mark.parametrize("seed", SEEDS[: share_of(12)])
+def test_requests_of_a_split_plan_take_the_parts_that_routers_choose(seed: int, late: LatePolicy) -> None:
+    found, rng = scene(seed, late=late), np.random.default_rng(seed)
+    first, *others = found.planned
+    other = first.plan
+    while other == first.plan:
+        other = _plan(rng, first.pipeline, found.network.infrastructure.pools, first.plan)
+    plan = QueryPlan.split([PlanShare(0.6, first.plan), PlanShare(0.4, other)])
+    planned = [replace(first, plan=plan, other_profiles=(first.profile,)), *others]
+    replicas = dict.fromkeys(plan.deployments, 1) | found.replicas
+    model = build_model(planned, replicas, found.network)
+    requests = [
+        its.of_part(model.queries[part])
+        for its, parts in zip(found.requests, model.parts, strict=True)
+        for part in parts
+    ]
+    simulation = Simulation(model.stations, model.queries, duration_s=100.0, requests=requests)
+    simulation.run()
+    expected = virtual_engine.served(planned, found.requests, replicas, found.network)
+    for parts, one in zip(model.parts, expected, strict=True):
+        np.testing.assert_allclose(simulation.merged_run(parts).latency_s, one, rtol=0, atol=1e-9)
 
 
 def test_scenes_have_batches_shared_deployments_and_requests_that_come_back() -> None:

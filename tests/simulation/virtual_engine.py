@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -87,15 +88,19 @@ def served(
         loop = asyncio.get_running_loop()
         running = {}
         for one in planned:
-            for operator in one.pipeline.operators:
-                deployment = one.plan.deployment_of(operator.name)
+            waits_s = {operator.name: operator.batch_wait_s for operator in one.pipeline.operators}
+            for deployment in one.plan.deployments:
                 if deployment not in running:
-                    running[deployment] = _running(deployment, network, operator.batch_wait_s)
+                    running[deployment] = _running(deployment, network, waits_s[deployment.operator])
                     await running[deployment].scale_up(replicas[deployment])
         router = EmulatedRouter(loop)
         router.dispatchers = {deployment.name: runtime.dispatcher for deployment, runtime in running.items()}
         router.routes = {
-            one.query.name: [_compiled(number, one, network, running)] for number, one in enumerate(planned)
+            one.query.name: [
+                replace(_compiled(10 * number + index, part, network, running), part=index, share=share.share)
+                for index, (part, share) in enumerate(zip(one.parts, one.plan.parts, strict=True))
+            ]
+            for number, one in enumerate(planned)
         }
 
         async def submit(query: str, item: int, input_bytes: float, latency_s: FloatArray, index: int) -> None:

@@ -82,8 +82,11 @@ class Requests:
         """
         rng = np.random.default_rng([seed, zlib.crc32(query.name.encode())])
         arrival_s = query.arrivals.times_s(duration_s, rng)
-        items = rng.integers(query.items, size=len(arrival_s))
-        if len(query.shares) > 1:
-            is_own = split_part(query.name, query.shares, np.arange(len(arrival_s))) == query.part
-            arrival_s, items = arrival_s[is_own], items[is_own]
-        return cls(arrival_s, items)
+        return cls(arrival_s, rng.integers(query.items, size=len(arrival_s))).of_part(query)
+
+    def of_part(self, query: QueryModel) -> Requests:
+        """Return the requests that routers send to the part of a query's plan, of all requests of the query."""
+        if len(query.shares) == 1:
+            return self
+        is_own = split_part(query.name, query.shares, np.arange(len(self.items))) == query.part
+        return Requests(self.arrival_s[is_own], self.items[is_own])
