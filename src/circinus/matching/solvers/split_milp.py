@@ -50,25 +50,25 @@ class Divisibility:
 class SplitMilp(LpModel):
     """Columns: shares of candidates, served queries, used sets of `Divisibility.fixed`, and replicas of deployments.
 
-    Queries that are alike have one set of columns together, which count requests in units of one query's.
+    Queries that are identical but in name have one set of columns together, in units of one query's requests.
     """
 
     problem: Problem
-    groups: tuple[IntArray, ...]
-    """Queries with candidates, grouped by those that are alike."""
+    classes: tuple[IntArray, ...]
+    """Queries with candidates, grouped by those that are identical but in name."""
     candidates: IntArray
-    """(x columns,) candidate of each, of the first query of its group."""
+    """(x columns,) candidate of each, of the first query of its class."""
     deployments: IntArray
     """(n columns,) deployment of each."""
     served: int
-    """First column of the numbers of served queries of each group."""
+    """First column of the numbers of served queries of each class."""
     replicas: int
     """First column of replicas."""
 
     @property
     def queries(self) -> IntArray:
         """Queries with candidates."""
-        return np.concatenate([np.zeros(0, dtype=np.int64), *self.groups])
+        return np.concatenate([np.zeros(0, dtype=np.int64), *self.classes])
 
     def cost_usd_per_h(self) -> FloatArray:
         """Return (columns,) the coefficients of the total cost."""
@@ -83,7 +83,7 @@ class SplitMilp(LpModel):
         multiples = np.zeros(len(self.problem.queries))
         multiples[levels.descending[level]] = levels.integer_weights[level].multiples
         weight = np.zeros(len(self.upper))
-        for group, queries in enumerate(self.groups):
+        for group, queries in enumerate(self.classes):
             weight[self.served + group] = multiples[queries[0]]
         return weight
 
@@ -91,7 +91,7 @@ class SplitMilp(LpModel):
         """Return (columns,) the columns' values for a choice without divided queries."""
         values, block = np.zeros(len(self.upper)), self.problem.block
         column_of = {int(candidate): column for column, candidate in enumerate(self.candidates)}
-        for group, queries in enumerate(self.groups):
+        for group, queries in enumerate(self.classes):
             for query in queries[chosen[queries] >= 0]:
                 values[column_of[int(chosen[query] - block[query] + block[queries[0]])]] += 1.0
                 values[self.served + group] += 1.0
@@ -107,7 +107,7 @@ class SplitMilp(LpModel):
         """
         block = self.problem.block
         query_of = self.problem.query_of[self.candidates]
-        for group, queries in enumerate(self.groups):
+        for group, queries in enumerate(self.classes):
             columns = np.flatnonzero((query_of == queries[0]) & (values[: len(self.candidates)] > _MIN_SHARE))
             candidates, count = self.candidates[columns], round(values[self.served + group])
             positions = candidates - block[queries[0]]
@@ -118,7 +118,7 @@ class SplitMilp(LpModel):
 
 
 def _divided(amounts: FloatArray, margin: FloatArray, count: int) -> Iterator[list[tuple[int, float]]]:
-    """Yield for each of `count` queries that are alike its [(index, share), ...] of the amounts.
+    """Yield for each of `count` identical queries its [(index, share), ...] of the amounts.
 
     Queries take a whole candidate as long as the remaining mean is not below 0; all others get equal mixtures.
     """
@@ -148,9 +148,9 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
     usable = divided | (divisibility.margin >= 0)
     usable &= ~divisibility.kept_out[problem.query_of]
     usable[row[(dedicated > problem.max_replicas[column]) & ~divided[row]]] = False
-    groups = tuple(np.array(queries) for queries in _interchangeable(problem, divisibility, usable))
+    classes = tuple(np.array(queries) for queries in _query_classes(problem, divisibility, usable))
     times = np.zeros(len(problem.queries))
-    for queries in groups:
+    for queries in classes:
         times[queries[0]] = len(queries)
     usable &= times[problem.query_of] > 0
     order = np.flatnonzero(usable)
@@ -160,7 +160,7 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
     deployments = np.unique(column)
     sets = [members[usable[members]] for members in divisibility.fixed]
     kept = [index for index, members in enumerate(sets) if len(members)]
-    served, first_set = len(candidates), len(candidates) + len(groups)
+    served, first_set = len(candidates), len(candidates) + len(classes)
     replicas = first_set + len(kept)
     most = np.zeros((len(problem.deployments), len(problem.queries)))
     np.maximum.at(most, (column, problem.query_of[row]), fractional)
@@ -170,13 +170,13 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
     programme = SplitMilp(
         upper=[
             *times[problem.query_of[candidates]].tolist(),
-            *(float(len(queries)) for queries in groups),
+            *(float(len(queries)) for queries in classes),
             *(times[problem.query_of[sets[index][0]]] for index in kept),
             *bound[deployments].tolist(),
         ],
         continuous=int(divided[candidates].sum()),
         problem=problem,
-        groups=groups,
+        classes=classes,
         candidates=candidates,
         deployments=deployments,
         served=served,
@@ -187,31 +187,31 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
     _add_queries(programme, divisibility, x_of, fluid_usd_per_h)
     _add_fixed(programme, [sets[index] for index in kept], divisibility.fixed_groups[kept], first_set, x_of)
     for position, deployment in enumerate(deployments):
-        on_it = column == deployment
-        whole = np.where(divided[row[on_it]], 1.0, dedicated[on_it])
-        owners = problem.query_of[row[on_it]]
+        entries = np.flatnonzero(column == deployment)
+        shares, owners = x_of[row[entries]], problem.query_of[row[entries]]
+        whole = np.where(divided[row[entries]], 1.0, dedicated[entries])
         n = replicas + position
-        programme.add_row(np.append(x_of[row[on_it]], n), np.append(-fractional[on_it], 1.0), 0.0, np.inf)
+        programme.add_row(np.append(shares, n), np.append(-fractional[entries], 1.0), 0.0, np.inf)
         for query in np.unique(owners):
             own = owners == query
-            columns = np.append(x_of[row[on_it][own]], n)
+            columns = np.append(shares[own], n)
             programme.add_row(columns, np.append(-whole[own] / times[query], 1.0), 0.0, np.inf)
     _add_capacities(programme)
     return programme
 
 
-def _interchangeable(problem: Problem, divisibility: Divisibility, usable: BoolArray) -> list[list[int]]:
+def _query_classes(problem: Problem, divisibility: Divisibility, usable: BoolArray) -> list[list[int]]:
     """Return the queries with usable candidates, grouped by those whose exchange changes nothing."""
     rank, weight, classes = problem.priority_levels.rank, problem.priority_levels.weight, dict[object, list[int]]()
     for query in range(len(problem.queries)):
         if not usable[problem.block[query] : problem.block[query + 1]].any():
             continue
         block = slice(problem.block[query], problem.block[query + 1])
-        is_single = problem.incumbent is not None or np.isfinite(problem.cost_limit_usd_per_h[query])
-        is_single |= any(problem.query_of[members[0]] == query for members in divisibility.fixed)
-        is_single |= not divisibility.may_be_part[block].all()
+        is_distinct = problem.incumbent is not None or np.isfinite(problem.cost_limit_usd_per_h[query])
+        is_distinct |= any(problem.query_of[members[0]] == query for members in divisibility.fixed)
+        is_distinct |= not divisibility.may_be_part[block].all()
         key: object = query
-        if not is_single:
+        if not is_distinct:
             margin = divisibility.margin[block].tobytes()
             key = int(rank[query]), float(weight[query]), bool(divisibility.queries[query]), margin
             key = (key, problem.exchange_key(query, usable))
@@ -222,7 +222,7 @@ def _interchangeable(problem: Problem, divisibility: Divisibility, usable: BoolA
 def _add_queries(programme: SplitMilp, divisibility: Divisibility, x_of: IntArray, fluid_usd_per_h: FloatArray) -> None:
     """Require of each query: one unit of shares if it is served, its mean accuracy, and its cost if fully shared."""
     problem = programme.problem
-    for group, queries in enumerate(programme.groups):
+    for group, queries in enumerate(programme.classes):
         columns = x_of[np.array(problem.candidates_of(int(queries[0])))]
         columns = columns[columns >= 0]
         served = programme.served + group
