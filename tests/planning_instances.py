@@ -16,6 +16,7 @@ from circinus.profiling import (
     PipelineProfile,
     Speeds,
 )
+from circinus.profiling.hardware.machine import ClassBatchRatios
 from circinus.specification import (
     Allocation,
     HardwareClass,
@@ -61,11 +62,14 @@ def corrected(instance: Instance) -> Instance:
 def measured_there(instance: Instance, *, factor: float | None = None) -> Instance:
     """Return `instance` with measured speeds for most operators, by knobs and hardware class.
 
+    Random speeds come with batch time ratios of the class for about half of them.
+
     Args:
         instance: instance to copy.
         factor: measured over declared speed of all operators on all classes; default random.
     """
-    rng = np.random.default_rng(len(instance.profile.configurations))
+    seed = len(instance.profile.configurations)
+    rng, of_batches = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     classes = {pool.hardware.name: pool.hardware for pool in instance.network.infrastructure.pools}
     speeds: dict[tuple[str, KnobValues], Speeds] = {}
 
@@ -80,6 +84,11 @@ def measured_there(instance: Instance, *, factor: float | None = None) -> Instan
         key = operator.operator, operator.prefix[operator.operator]
         if key not in speeds:
             by_class = {name: speed(hw) for name, hw in classes.items() if factor is not None or rng.random() < 0.8}
+            for name, its_speed in by_class.items():
+                if factor is None and of_batches.random() < 0.5:
+                    ratio = {a: r * of_batches.uniform(0.5, 2.0) for a, r in operator.batch_ratio.items()}
+                    batches = ClassBatchRatios(ratio, frozenset(ratio), "a table")
+                    by_class[name] = replace(its_speed, batches=batches)
             speeds[key] = Speeds(by_class)
         return shared.setdefault(id(operator), replace(operator, speeds=speeds[key]))
 

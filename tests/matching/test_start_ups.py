@@ -11,6 +11,7 @@ from circinus.estimation import ReplicaDemand
 from circinus.matching import Matching, MatchSettings, SizedDeployment, admit_query, plan_all_queries
 from circinus.matching.plan_estimates import add_startup_times
 from circinus.profiling import MeasuredSpeed, PipelineProfile, Speeds
+from circinus.profiling.hardware.machine import ClassBatchRatios
 from circinus.specification import Allocation, Deployment, HardwareClass, KnobValues, Specification
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
@@ -51,7 +52,8 @@ def test_what_was_measured_in_the_pool_goes_before_what_its_speed_says() -> None
     specification, profile, start_ups_s = _planned(0)
     assert specification.infrastructure is not None
     pool = specification.infrastructure.pools[0]
-    speeds = Speeds({pool.hardware.name: MeasuredSpeed(Interval(0.5, 0.4, 0.6), 24, 7.0)})
+    batches = ClassBatchRatios({(1.0, 1): 1.0, (1.0, 4): 2.0, (2.0, 1): 0.7}, frozenset(), "a table")
+    speeds = Speeds({pool.hardware.name: MeasuredSpeed(Interval(0.5, 0.4, 0.6), 24, 7.0, batches)})
     unseen = Speeds({pool.hardware.name: MeasuredSpeed(Interval(0.5, 0.4, 0.6), 24, None)})
     configuration = profile.configurations[0]
     for known, expected in ((speeds, lambda _: 7.0), (unseen, lambda name: start_ups_s[name] / 0.4)):
@@ -75,6 +77,7 @@ def test_what_was_measured_in_the_pool_goes_before_what_its_speed_says() -> None
         for found in add_startup_times(sized, {profile.pipeline: told}, specification.infrastructure):
             assert found.startup_s == pytest.approx(expected(found.deployment.operator))
             assert found.relative_speed == 0.5
+            assert found.batch_ratio == (((1, 1.0), (4, 2.0)) if known is speeds else ())
 
 
 def test_every_deployment_of_a_plan_says_it_for_the_hardware_of_its_pool() -> None:

@@ -32,8 +32,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-def responder(speed: float = 1.0) -> ReplayExecutor:
-    spec = ReplicaSpec("d", True, "m:f", "", {}, 1.0, speed, (Path(),))
+def responder(speed: float = 1.0, ratio: tuple[tuple[int, float], ...] = ()) -> ReplayExecutor:
+    spec = ReplicaSpec("d", True, "m:f", "", {}, 1.0, speed, (Path(),), ratio)
     replica = ReplayExecutor(spec)
     runs = {"a": ReplayRun(0.02, 10.0, b"A"), "b": ReplayRun(0.04, 20.0, b"B")}
     replica.add_recordings(
@@ -68,6 +68,9 @@ def test_time_that_passed_before_it_was_noticed_is_made_up_for(clock: Clock) -> 
 def test_hardware_is_as_fast_as_it_is(clock: Clock) -> None:
     (_, results, _), _ = responder(speed=4.0).answer(batch(clock.now_s, ("a", 1)), [])
     assert results[0].service_s == pytest.approx(0.005)
+    gaining = responder(speed=4.0, ratio=((1, 1.0), (2, 1.2), (4, 1.4)))
+    (_, results, _), _ = gaining.answer(batch(clock.now_s, ("a", 1), ("b", 1)), [])
+    assert results[0].service_s == pytest.approx(0.03 * 1.2 / 4)
 
 
 def test_what_was_not_recorded_fails_alone(clock: Clock) -> None:

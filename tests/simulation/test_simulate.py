@@ -54,7 +54,7 @@ def _alone_s(planned: PlannedQuery, network: Network) -> np.ndarray:
     for operator in planned.pipeline.topological_order():
         pool, measured = pools[plan.pool_of(operator.name)], profile.operators[operator.name]
         allocation = plan.allocation_of(operator.name)
-        ratio = measured.batch_ratio[allocation.cpus, 1]
+        ratio = measured.batch_ratio_on(pool.hardware)[allocation.cpus, 1]
         begin = np.maximum.reduce(
             [ready[p] + carried_s(sizes[p], sites[p], pool.site) for p in operator.after or (INPUT,)]
         )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
         ConfigurationVerdict,
         FailedConfiguration,
         HardwareClassReport,
+        ImportedTime,
+        MeasuredSpeed,
         PipelineProfile,
         ServiceTimeObservation,
         StoppingCertificate,
@@ -92,10 +94,31 @@ def disturbance_warning(operators: Collection[str], measured: str, command: str)
     )
 
 
+def imported_row(time: ImportedTime) -> dict[str, Any]:
+    """Return an imported time as JSON values."""
+    return {**vars(time), "knobs": time.knobs.as_dict()}
+
+
+def _speed(measured: MeasuredSpeed) -> dict[str, object]:
+    summary: dict[str, object] = {
+        "speed": measured.speed,
+        "items": measured.items,
+        "startup_s": measured.startup_s,
+    }
+    if measured.batches is not None:
+        batches = measured.batches
+        summary["batch_ratios"] = [
+            {"cpus": cpus, "batch_size": size, "ratio": ratio, "measured": (cpus, size) in batches.measured}
+            for (cpus, size), ratio in batches.ratio.items()
+        ]
+    return summary
+
+
 def profile_summary(
     profile: PipelineProfile,
     specification: Specification,
     observations: Sequence[ServiceTimeObservation] = (),
+    imported: Sequence[ImportedTime] = (),
 ) -> dict[str, Any]:
     """Return the JSON document of one profile.
 
@@ -103,6 +126,7 @@ def profile_summary(
         profile: profile of one pipeline.
         specification: specification that has the pipeline.
         observations: service times observed under traffic.
+        imported: times on hardware classes from tables.
     """
     return {
         "pipeline": profile.pipeline,
@@ -134,7 +158,7 @@ def profile_summary(
                         "peak_memory_bytes": operator.peak_memory_bytes,
                         "load_s": operator.load_s,
                         "startup_s": operator.startup_s,
-                        "speeds": operator.speeds.measured,
+                        "speeds": {of: _speed(speed) for of, speed in operator.speeds.measured.items()},
                         "measured_allocations": len(operator.measured_allocations),
                         "allowed_allocations": len(operator.batch_ratio),
                     }
@@ -148,5 +172,6 @@ def profile_summary(
         "certificate": _certificate(profile.certificate),
         "failed": _failed(profile.failed),
         "observations": list(observations),
+        "imported": [imported_row(time) for time in imported],
         "classes": [_class(report) for report in profile.class_reports],
     }

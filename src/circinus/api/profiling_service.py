@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +22,12 @@ from circinus.api.reports import ProfileReport
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators.process_output import output_folder
 from circinus.planning.sampler import make_sampler
-from circinus.profiling import load_observations, load_profile
+from circinus.profiling import load_imported_times, load_observations, load_profile
 from circinus.specification.diagnostics import describe
 
 if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
-    from circinus.profiling import Calibration, MeasurementBackend, PipelineProfile, ServiceTimeObservation
+    from circinus.profiling import Calibration, ImportedTime, MeasurementBackend, PipelineProfile
     from circinus.specification import Configuration, Specification
 
 _log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def profile_pipelines(
 
     def report(profile: PipelineProfile) -> None:
         name = profile.pipeline
-        on_profile(ProfileReport({name: profile}, specification, _observations(store, [name])))
+        on_profile(_report({name: profile}, specification, store))
 
     sharing = _sharing(specification, [name for name in names if name not in sources])
     with default_source.shared_session():
@@ -117,7 +118,7 @@ def profile_pipelines(
     for name in profiles:
         if name in sharing:
             report(profiles[name])
-    return ProfileReport(profiles, specification, _observations(store, profiles))
+    return _report(profiles, specification, store)
 
 
 def _require_backends(sources: object) -> None:
@@ -274,7 +275,34 @@ def stored_profiles(
 ) -> ProfileReport:
     """Return the report of `load_profiles` with verdicts, and the observations under traffic."""
     profiles = load_profiles(specification, names, store, seed=seed, sources=sources, with_verdicts=True)
-    return ProfileReport(profiles, specification, observations=_observations(store, names))
+    return _report(profiles, specification, store)
+
+
+def import_times(
+    specification: Specification,
+    names: Sequence[str],
+    store: Path,
+    table: Path,
+    *,
+    sources: Mapping[str, MeasurementBackend],
+) -> tuple[ImportedTime, ...]:
+    """Store the times of a table for the current code of the pipelines.
+
+    Raises:
+        ProfileError: the table is faulty (`read_time_table`), or the store cannot be written.
+        OperatorError: the code of an operator is not found.
+    """
+    from circinus.profiling import LocalBackend, read_time_table, save_imported_times
+
+    _require_backends(sources)
+    local = LocalBackend(specification.module_paths)
+    versions = {}
+    for name in names:
+        source = sources.get(name, local)
+        versions[name] = source.addresses(specification.pipelines[name], source.machine).code.operators
+    times = read_time_table(table, specification, versions, datetime.now(UTC))
+    save_imported_times(store, times)
+    return times
 
 
 def calibrate_pipelines(
@@ -317,6 +345,12 @@ def write_trace(specification: Specification, name: str, store: Path, path: Path
     save_trace(export_trace(specification, name, store, seed=seed), path)
 
 
-def _observations(store: Path, names: Collection[str]) -> Mapping[str, Sequence[ServiceTimeObservation]]:
+def _report(profiles: Mapping[str, PipelineProfile], specification: Specification, store: Path) -> ProfileReport:
+    """Return the report of profiles with the observations under traffic and the imported times."""
     observations = load_observations(store)
-    return {name: [observation for observation in observations if observation.pipeline == name] for name in names}
+    return ProfileReport(
+        profiles,
+        specification,
+        {name: [o for o in observations if o.pipeline == name] for name in profiles},
+        {name: load_imported_times(store, name) for name in profiles},
+    )

@@ -21,7 +21,7 @@ from circinus.specification.specification import Specification
 
 if TYPE_CHECKING:
     from circinus.api.reports import LearntServiceTimes, ProfileReport, ValidationReport
-    from circinus.profiling import Calibration, MeasurementBackend
+    from circinus.profiling import Calibration, ImportedTime, MeasurementBackend
 
 Sources = Mapping[str, "MeasurementBackend"]
 
@@ -181,6 +181,32 @@ class ProfilingWorkspace:
 
         names = self._pipelines(pipelines)
         return stored_profiles(self.specification, names, self.store, seed=self.seed, sources=sources or {})
+
+    def import_times(self, table: AnyPath, *, sources: Sources | None = None) -> tuple[ImportedTime, ...]:
+        """Store times of operators on hardware classes from a CSV file, which estimates use there, and return them.
+
+        They replace earlier imported times of the same operators, knob values and classes. A faulty file changes
+        nothing.
+
+        Args:
+            table: file with the columns `class`, `operator`, `batch_size`, `seconds`, and optionally `pipeline`,
+                `cpus`, `origin` and names of knobs.
+            sources: pipeline -> measurement backend, where it is not this machine; the table is then of these alone.
+
+        Raises:
+            ProfileError: the file is faulty: its first fault with line and column, such as `times.invalid_value`.
+            OperatorError: the code of an operator is not found.
+
+        Example:
+            >>> with open("times.csv", "w") as file:
+            ...     _ = file.write("class,operator,method,batch_size,seconds\\nmini-pc,correct,all,4,0.05")
+            >>> [(time.knobs.as_dict()["effort"], time.batch_s) for time in workspace.import_times("times.csv")]
+            [(1, 0.05), (2, 0.05)]
+        """
+        from circinus.api.profiling_service import import_times
+
+        names = self._pipelines(list(sources) if sources else None)
+        return import_times(self.specification, names, self.store, Path(table), sources=sources or {})
 
     def calibrate(
         self, pipelines: Collection[str] | None = None, *, sources: Sources | None = None

@@ -11,7 +11,7 @@ from circinus.api.result import NamedResults, Result
 from circinus.specification import configuration_count
 
 if TYPE_CHECKING:
-    from circinus.profiling import HardwareClassReport, PipelineProfile, ServiceTimeObservation
+    from circinus.profiling import HardwareClassReport, ImportedTime, PipelineProfile, ServiceTimeObservation
     from circinus.serving.loadtest.load_report import LoadReport as MeasuredLoad
     from circinus.serving.loadtest.load_report import QueryMeasurement
     from circinus.simulation import SimulationReport as SimulatedLoad
@@ -65,6 +65,8 @@ class ProfileReport(NamedResults["PipelineProfile"]):
     specification: Specification
     observations: Mapping[str, Sequence[ServiceTimeObservation]] = field(default_factory=dict)
     """Pipeline -> service times observed under traffic."""
+    imported: Mapping[str, Sequence[ImportedTime]] = field(default_factory=dict)
+    """Pipeline -> times on hardware classes from tables."""
 
     @property
     def _by_name(self) -> Mapping[str, PipelineProfile]:
@@ -106,7 +108,9 @@ class ProfileReport(NamedResults["PipelineProfile"]):
 
         return {
             "profiles": [
-                profile_summary(profile, self.specification, self.observations.get(name, ()))
+                profile_summary(
+                    profile, self.specification, self.observations.get(name, ()), self.imported.get(name, ())
+                )
                 for name, profile in self.profiles.items()
             ]
         }

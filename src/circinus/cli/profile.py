@@ -55,6 +55,17 @@ DeclaredSpeeds = Annotated[
 ]
 
 
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        "--import",
+        metavar="FILE",
+        help="Measure nothing, and take times on hardware classes from this CSV file.",
+        rich_help_panel=PROFILES,
+    ),
+]
+
+
 def profile(
     paths: Paths = [Path()],  # noqa: B006  (typer shows this default)
     budget: Annotated[
@@ -70,6 +81,7 @@ def profile(
     ] = False,
     record: Record = None,
     trace: Traces = None,
+    table: Table = None,
     calibrate: Calibrated = False,
     exhaustive: Annotated[
         bool,
@@ -101,7 +113,9 @@ def profile(
     from circinus.api.workspace import Workspace
     from circinus.cli.output import console, elapsed_time, print_json, progress_bar
 
-    _check_options(budget, show=show, record=record, calibrate=calibrate, exhaustive=exhaustive)
+    _check_options(
+        budget, show=show, record=record, calibrate=calibrate, exhaustive=exhaustive, table=table, pipeline=pipeline
+    )
     workspace = Workspace(paths, store=store, seed=seed, engine=engine, address=address)
     if workspace.engine.on_this_machine:
         if allow_declared_speeds:
@@ -118,6 +132,9 @@ def profile(
             workspace.validate()
     if calibrate:
         _calibrate(workspace, names, sources, json)
+        return
+    if table is not None:
+        _import(workspace, table, sources, json)
         return
 
     def show_profile(report: ProfileReport) -> None:
@@ -159,7 +176,13 @@ def _print(report: ProfileReport, *, everything: bool, with_observations: bool) 
     from circinus.api.profile_summary import machine_warning
     from circinus.cli.output import console
     from circinus.reporting.profile_frontier import ProfileFrontier
-    from circinus.reporting.profile_table import hardware_class_lines, observation_table, profile_table
+    from circinus.reporting.profile_table import (
+        hardware_class_lines,
+        imported_lines,
+        imported_table,
+        observation_table,
+        profile_table,
+    )
 
     for name, profile in report.items():
         warning = machine_warning(profile, report.specification)
@@ -170,8 +193,11 @@ def _print(report: ProfileReport, *, everything: bool, with_observations: bool) 
             slos = (query.slos.accuracy for query in report.specification.queries if query.pipeline == name)
             limits = [slo.threshold for slo in slos if slo is not None]
             console().print(ProfileFrontier(profile, metric.direction, limits, warning, metric.name))
-        for line in hardware_class_lines(report.hardware_classes.get(name, ())):
+        imported = report.imported.get(name, ())
+        for line in (*hardware_class_lines(report.hardware_classes.get(name, ())), *imported_lines(imported, profile)):
             console().print(line)
+        if everything and imported:
+            console().print(imported_table(imported))
         if everything and with_observations and report.observations[name]:
             console().print(observation_table(report.observations[name]))
 
@@ -191,7 +217,36 @@ def _calibrate(workspace: Workspace, names: list[str], sources: Sources, json: b
         console().print(calibration_table(calibration, warning))
 
 
-def _check_options(budget: float | None, *, show: bool, record: Path | None, calibrate: bool, exhaustive: bool) -> None:
+def _import(workspace: Workspace, table: Path, sources: Sources, json: bool) -> None:
+    from circinus.api.profile_summary import imported_row
+    from circinus.cli.output import console, print_json
+    from circinus.reporting.profile_table import imported_table
+
+    times = workspace.import_times(table, sources=sources)
+    if json:
+        print_json("import", [imported_row(time) for time in times])
+        return
+    console().print(imported_table(times))
+    text = f"imported from {table}: `circinus plan` uses them where the operators run on these classes"
+    console().print(text, style="dim", markup=False, highlight=False)
+
+
+def _check_options(
+    budget: float | None,
+    *,
+    show: bool,
+    record: Path | None,
+    calibrate: bool,
+    exhaustive: bool,
+    table: Path | None,
+    pipeline: list[str] | None,
+) -> None:
+    if table is not None:
+        others: dict[str, object] = {"--show": show, "--record": record, "--calibrate": calibrate}
+        others |= {"--exhaustive": exhaustive, "--budget": budget is not None, "--pipeline": pipeline}
+        for option, given in others.items():
+            if given:
+                raise typer.BadParameter(f"--import takes the times of a file as they are; leave out {option}")
     if calibrate and record is not None:
         raise typer.BadParameter("--calibrate measures nothing that could be recorded; leave out --record")
     if show and (budget is not None or exhaustive):

@@ -116,7 +116,7 @@ def _service_s(
     measured, hardware = profile.operators[operator], network.infrastructure.pool(plan.pool_of(operator)).hardware
     allocation = plan.allocation_of(operator)
     size = allocation.batch_size if max_batch is None else min(allocation.batch_size, max_batch)
-    ratio = batch_time_ratios(measured, allocation.cpus, allocation.batch_size)[size - 1]
+    ratio = batch_time_ratios(measured, hardware, allocation.cpus, allocation.batch_size)[size - 1]
     slowdown = ratio * measured.correction(hardware) / measured.speeds.expected(hardware)
     mean_s = measured.service_s.mean()
     return np.asarray(slowdown * (mean_s + (measured.service_s - mean_s) / math.sqrt(size)))

@@ -17,7 +17,7 @@ from circinus.estimation.traffic import RequestStream
 from circinus.profiling import OperatorProfile
 from circinus.queueing.response_time import mean_batch_size
 from circinus.queueing.station_model import LoadedStation
-from circinus.specification import Allocation, Deployment, KnobValues, OperatorSpec, Pool, Query
+from circinus.specification import Allocation, Deployment, HardwareClass, KnobValues, OperatorSpec, Pool, Query
 
 _ROUNDING = 1e-9
 
@@ -37,18 +37,21 @@ def replicas_per_node(demand: ReplicaDemand, pool: Pool) -> int:
     return min(int(available / needed + _ROUNDING) for needed, available in amounts if needed > 0)
 
 
-def batch_time_ratios(profile: OperatorProfile, cpus: float, batch_size: int) -> tuple[float, ...]:
+def batch_time_ratios(
+    profile: OperatorProfile, hardware: HardwareClass, cpus: float, batch_size: int
+) -> tuple[float, ...]:
     """Return (batch_size,) times of a batch of 1, 2, ... relative to the mean unbatched time of its items.
 
-    Unbatched times are those on the fewest CPUs. Ratios are interpolated linearly between the batch sizes that were
-    profiled with `cpus` CPUs, and constant below the smallest of them.
+    All times are those on `hardware`, unbatched ones with the fewest CPUs. Ratios are interpolated linearly between the
+    batch sizes that were profiled with `cpus` CPUs, and constant below the smallest of them.
 
     Raises:
         PlanningError: the allocation was not profiled.
     """
-    measured = {size: ratio for (its_cpus, size), ratio in sorted(profile.batch_ratio.items()) if its_cpus == cpus}
+    ratio_of = profile.batch_ratio_on(hardware)
+    measured = {size: ratio for (its_cpus, size), ratio in sorted(ratio_of.items()) if its_cpus == cpus}
     if batch_size not in measured:
-        allocations = ", ".join(f"{c:g} CPUs with batches of {b}" for c, b in sorted(profile.batch_ratio))
+        allocations = ", ".join(f"{c:g} CPUs with batches of {b}" for c, b in sorted(ratio_of))
         raise PlanningError(
             f"{cpus:g} CPUs with batches of {batch_size} were not profiled (profiled: {allocations})",
             code="profile.allocation_not_measured",
@@ -132,7 +135,7 @@ class StageLatencyModel:
         allocation: Allocation,
         conditions: MergedLoad | None,
     ) -> StageLatency:
-        ratios = batch_time_ratios(profile, allocation.cpus, allocation.batch_size)
+        ratios = batch_time_ratios(profile, pool.hardware, allocation.cpus, allocation.batch_size)
         slowdown = profile.slowdown(pool.hardware)
         full_batch, service_time = ratios[-1] * slowdown, self._samples.of(profile.service_s)
         mean_s, square_s2, cube_s3 = service_time.moments

@@ -63,6 +63,10 @@ def add_startup_times(
         if speeds:
             # Rounded, because a deployment whose fields change restarts its replicas.
             sized = replace(sized, relative_speed=float(f"{min(speeds):.3g}"))
+        own = [batches.ratio for p in measured if (batches := p.speeds.batches(hardware)) is not None]
+        if own:
+            of_cpus = sorted((size, r) for (cpus, size), r in own[0].items() if cpus == deployment.allocation.cpus)
+            sized = replace(sized, batch_ratio=tuple(of_cpus))
         result.append(sized)
     return tuple(result)
 

@@ -35,6 +35,9 @@ class SizedDeployment:
     """Seconds from requesting a further replica until it accepts work, or None if not profiled."""
     relative_speed: float | None = None
     """Measured speed of the operator on the pool's hardware, or None to use the pool's declared speed."""
+    batch_ratio: tuple[tuple[int, float], ...] = ()
+    """Batch sizes on the pool's hardware with `OperatorProfile.batch_ratio`, from an imported table; empty to use the
+    ratios of the profile."""
 
     @property
     def replicas(self) -> int:

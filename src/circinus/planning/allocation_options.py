@@ -117,8 +117,9 @@ def option_table(
     allocations = tuple(Allocation(*rows.sizes[size], target) for size, target in combinations)
     targets = np.array([a.utilization_target for a in allocations])
     batch_sizes = np.array([a.batch_size for a in allocations])
-    ratio = rows.full_batch_ratio[:, [size for size, _ in combinations]]
-    slowdown = ratio[:, None, :] * rows.slowness_in([pool.hardware for pool in columns.pools])[..., None]
+    hardware = [pool.hardware for pool in columns.pools]
+    ratio = rows.full_batch_ratios_on(hardware)[..., [size for size, _ in combinations]]
+    slowdown = ratio * rows.slowness_in(hardware)[..., None]
     batch_s = rows.mean_s[:, None, None] * slowdown
     offered_load = query.rate_per_s * batch_s / batch_sizes
     mean_factor = rows.mean_factor[:, None, None]
@@ -210,7 +211,7 @@ def _apply_queueing_models(
     targets, replicas = len(allocations) // len(rows.sizes), sizes.replicas
     if arrivals.modulation is not None:
         at_once = available & (batch_s > 0) & np.array([allocation.batch_size == 1 for allocation in allocations])
-        _apply_bursts(node_s, at_once, rows, query.rate_per_s, arrivals.modulation, draws, sizes, batch_s)
+        _apply_bursts(node_s, at_once, rows, columns, query.rate_per_s, arrivals.modulation, draws, sizes, batch_s)
         available = available & ~at_once
     is_slower = np.zeros(available.shape, dtype=np.bool_)
     for row, column, option in np.argwhere(available).tolist():
@@ -222,7 +223,7 @@ def _apply_queueing_models(
         if allocation.batch_size == 1 and arrivals.is_poisson(first=is_first):
             continue
         square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
-        ratios = rows.fill_ratios[row][option // targets]
+        ratios = rows.fill_ratios_on(columns.pools[column].hardware)[row][option // targets]
         traffic = arrivals.traffic(
             query.rate_per_s, full_s, square_s2, cube_s3, first=is_first, mean_factor=float(rows.mean_factor[row])
         )
@@ -250,6 +251,7 @@ def _apply_bursts(
     node_s: FloatArray,
     selected: BoolArray,
     rows: OperatorRows,
+    columns: ResourceColumns,
     rate_per_s: float,
     modulation: MarkovModulatedPoisson,
     draws: FloatArray,
@@ -259,6 +261,8 @@ def _apply_bursts(
     """Replace the times of selected options (rows, pools, options), unbatched and under bursts, as the loop would."""
     uniforms, burst = -np.expm1(-draws), modulation.burst
     durations_s = modulation.durations_s[burst], modulation.durations_s[1 - burst]
+    ratios = rows.full_batch_ratios_on([pool.hardware for pool in columns.pools])
+    targets = batch_s.shape[2] // len(rows.sizes)
     for row, factor in enumerate(rows.mean_factor.tolist()):
         is_bounded = (sizes.utilization[row] * factor < MAX_SIMULATED) | (factor == 1)
         node_s[row][selected[row] & ~is_bounded] = UNBOUNDED
@@ -274,7 +278,7 @@ def _apply_bursts(
         )
         longest_s = service_s * factor
         load = BurstyLoad(burst_per_s, low_per_s, durations_s, total_per_s, replicas / longest_s, float(rows.scv[row]))
-        ratio = rows.full_batch_ratio[row, option // (batch_s.shape[2] // len(rows.sizes))]
+        ratio = ratios[row, pool, option // targets]
         unbatched = (service_s / rows.mean_s[row] / ratio).astype(node_s.dtype)
         for index, waits_s in enumerate(unbatched_waits_s(load, replicas, longest_s, float(rows.skew[row]))):
             wait_s = np.interp(uniforms, MIDPOINTS, waits_s)

@@ -25,6 +25,8 @@ from circinus.specification import HardwareClass, OperatorSpec, Pipeline
 if TYPE_CHECKING:
     from circinus.planning.search_space import SearchSpace
 
+_BatchRatios = tuple[tuple[tuple[tuple[float, ...], ...], ...], FloatArray]
+"""Ratios of partly and of full batches on a hardware class, by row and by `sizes`."""
 INPUT_INDEX = 0
 """Producer 0 is the pipeline's input; producer i + 1 is the i-th operator in topological order."""
 
@@ -66,12 +68,8 @@ class OperatorRows:
     """(rows,)"""
     gpu_memory_bytes: FloatArray
     """(rows,)"""
-    full_batch_ratio: FloatArray
-    """(rows, sizes) seconds of a full batch over those of one of its items, for each of `sizes`."""
     sizes: tuple[tuple[float, int], ...]
     """(CPUs, batch size) pairs that the operator's specification allows."""
-    fill_ratios: tuple[tuple[tuple[float, ...], ...], ...]
-    """(batch size,) `batch_time_ratios`, by row and by `sizes`."""
     profiles: tuple[OperatorProfile, ...]
     """(rows,) source profiles."""
 
@@ -84,8 +82,32 @@ class OperatorRows:
             return np.empty((len(self.profiles), 0))
         return np.stack([self._slowness[hardware_class] for hardware_class in hardware], axis=1)
 
+    def fill_ratios_on(self, hardware: HardwareClass) -> tuple[tuple[tuple[float, ...], ...], ...]:
+        """Return (batch size,) `batch_time_ratios` on a hardware class, by row and by `sizes`."""
+        return self._ratios_on(hardware)[0]
+
+    def full_batch_ratios_on(self, hardware: Sequence[HardwareClass]) -> FloatArray:
+        """Return (rows, len(hardware), sizes) seconds of a full batch over those of one of its items."""
+        if not hardware:
+            return np.empty((len(self.profiles), 0, len(self.sizes)))
+        return np.stack([self._ratios_on(hardware_class)[1] for hardware_class in hardware], axis=1)
+
+    def _ratios_on(self, hardware: HardwareClass) -> _BatchRatios:
+        if hardware.name not in self._ratios:
+            has_own = any(profile.speeds.batches(hardware) for profile in self.profiles)
+            key = hardware.name if has_own else ""  # classes with the ratios of the profile share them
+            if key not in self._ratios:
+                fill = tuple(tuple(batch_time_ratios(p, hardware, *size) for size in self.sizes) for p in self.profiles)
+                self._ratios[key] = fill, np.array([[of_size[-1] for of_size in row] for row in fill])
+            self._ratios[hardware.name] = self._ratios[key]
+        return self._ratios[hardware.name]
+
     @cached_property
     def _slowness(self) -> dict[HardwareClass, FloatArray]:
+        return {}
+
+    @cached_property
+    def _ratios(self) -> dict[str, _BatchRatios]:
         return {}
 
 
@@ -232,7 +254,6 @@ def _operator_rows(
     inflated = [percentile.allowance.inflate(service_s) for service_s in services]
     mean_s, scv, skew = _moments(services)
     sizes = tuple(dict.fromkeys(product(spec.cpus, spec.batch_sizes)))
-    ratios = tuple(tuple(batch_time_ratios(profile, *size) for size in sizes) for profile in profiles)
     return OperatorRows(
         spec=spec,
         scenarios_s=_scenarios(inflated, percentile.grid, dtype),
@@ -242,9 +263,7 @@ def _operator_rows(
         skew=skew,
         memory_bytes=np.array([profile.peak_memory_bytes for profile in profiles]),
         gpu_memory_bytes=np.array([spec.replica_gpu_memory_bytes(p.prefix[spec.name].as_dict()) for p in profiles]),
-        full_batch_ratio=np.array([[of_size[-1] for of_size in row] for row in ratios]),
         sizes=sizes,
-        fill_ratios=ratios,
         profiles=tuple(profiles),
     )
 

@@ -12,6 +12,7 @@ from .hardware.machine import machine_mismatch as machine_mismatch
 from .hardware.predicted_service_time import PredictedServiceTime as PredictedServiceTime
 from .hardware.predicted_service_time import PredictedServiceTimes as PredictedServiceTimes
 from .hardware.predicted_service_time import load_predicted_service_times as load_predicted_service_times
+from .hardware.time_table import read_time_table as read_time_table
 from .measurement.backend import LocalBackend as LocalBackend
 from .measurement.backend import MeasurementBackend as MeasurementBackend
 from .measurement.recordings import RecordedRun as RecordedRun
@@ -37,6 +38,9 @@ from .race.sampler import ConfigurationSampler as ConfigurationSampler
 from .race.sampler import SamplerDecision as SamplerDecision
 from .race.sampler import Suggestion as Suggestion
 from .race.slo_requirements import MIN_ITEMS as MIN_ITEMS
+from .store.imported_times import ImportedTime as ImportedTime
+from .store.imported_times import load_imported_times as load_imported_times
+from .store.imported_times import save_imported_times as save_imported_times
 from .store.observations import ServiceTimeObservation as ServiceTimeObservation
 from .store.observations import delete_observations as delete_observations
 from .store.observations import load_observations as load_observations

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from circinus.specification import OperatorSpec
 
@@ -43,3 +46,25 @@ def measured_allocations(
     allowed = tuple(allowed)
     fewest = min(cpus for cpus, _ in allowed)
     return frozenset(pair for pair in allowed if pair in measured or pair == (fewest, 1))
+
+
+def bounded_batch_times_s(
+    allocations: Iterable[tuple[float, int]], measured: Mapping[tuple[float, int], float]
+) -> Mapping[tuple[float, int], float]:
+    """Return seconds of a full batch of every allocation from those of some, at least one.
+
+    Batch sizes between two measured ones are interpolated. Others have an upper bound: a batch takes at most as long
+    as a larger one, and as the parts that it can be divided into; a replica at most as long as one with fewer CPUs,
+    and with fewer CPUs than any measured one longer in proportion.
+    """
+    by_cpus: dict[float, dict[int, float]] = {}
+    for (cpus, size), batch_s in sorted(measured.items()):
+        by_cpus.setdefault(cpus, {})[size] = batch_s
+    times_s = {}
+    for cpus, size in allocations:
+        source = max((c for c in by_cpus if c <= cpus), default=min(by_cpus))
+        by_size = by_cpus[source]
+        largest = max(by_size)
+        whole_s = float(np.interp(min(size, largest), list(by_size), list(by_size.values())))
+        times_s[cpus, size] = math.ceil(size / largest) * whole_s * max(source / cpus, 1.0)
+    return times_s

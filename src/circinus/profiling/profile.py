@@ -74,6 +74,16 @@ class OperatorProfile:
         """Return the corrected upper bound of the service time on `hardware`, relative to the measured one."""
         return self.correction(hardware) / self.speeds.guaranteed(hardware)
 
+    def batch_ratio_on(self, hardware: HardwareClass) -> Mapping[tuple[float, int], float]:
+        """Return `batch_ratio` as it is on `hardware`: that of an imported table, else the profile's."""
+        batches = self.speeds.batches(hardware)
+        return self.batch_ratio if batches is None else batches.ratio
+
+    def measured_allocations_on(self, hardware: HardwareClass) -> frozenset[tuple[float, int]]:
+        """Return the measured allocations of `batch_ratio_on`."""
+        batches = self.speeds.batches(hardware)
+        return self.measured_allocations if batches is None else batches.measured
+
     def startup_on(self, hardware: HardwareClass) -> float | None:
         """Return the start-up time of a replica on `hardware`: the measured one, else the reference scaled by speed."""
         measured = self.speeds.measured.get(hardware.name)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ConfigurationVerdict,
         FailedConfiguration,
         HardwareClassReport,
+        ImportedTime,
         MeasuredSpeed,
         OperatorProfile,
         PipelineProfile,
@@ -78,7 +79,50 @@ def hardware_class_lines(reports: Sequence[HardwareClassReport]) -> list[Text]:
 
 
 def _speed_text(measured: MeasuredSpeed | None) -> str:
-    return "declared" if measured is None else _interval_text(measured.speed)
+    if measured is None:
+        return "declared"
+    return _interval_text(measured.speed) if measured.items else f"{measured.speed.value:.3g} (imported)"
+
+
+def imported_lines(times: Sequence[ImportedTime], profile: PipelineProfile) -> list[Text]:
+    """Return a line for each imported table: its origin, what it has, and how much of it the profile does not use."""
+    used = {
+        (name, operator.prefix[name], hardware_class)
+        for measured in profile.configurations
+        for name, operator in measured.operators.items()
+        for hardware_class, speed in operator.speeds.measured.items()
+        if speed.batches is not None
+    }
+    tables: dict[tuple[str, str, str], list[ImportedTime]] = {}
+    for time in times:
+        tables.setdefault((time.at, time.file, time.sha256), []).append(time)
+    lines = []
+    for (at, file, sha256), of_table in sorted(tables.items()):
+        classes = ", ".join(sorted({time.hardware_class for time in of_table}))
+        origins = ", ".join(dict.fromkeys(time.origin for time in of_table if time.origin))
+        line = f"imported for {classes}: {_counted(len(of_table), 'time')} from {file} ({sha256[:12]}) at {at[:16]}Z"
+        line = f"{line}; origin: {origins}" if origins else line
+        unused = sum((time.operator, time.knobs, time.hardware_class) not in used for time in of_table)
+        if unused:
+            line += f"; {unused} unused: of earlier code, or of knob values that no measured configuration has"
+        lines.append(Text(line, style="yellow" if unused else ""))
+    return lines
+
+
+def imported_table(times: Sequence[ImportedTime]) -> Table:
+    """Return a table with a row for each operator with its knob values, hardware class and CPUs."""
+    table = make_table("Imported times of full batches", ("operator", "knobs", "hardware", "CPUs"), ("batch: time",))
+    rows: dict[tuple[str, str, str, str], list[str]] = {}
+    for time in sorted(times, key=lambda time: time.batch_size):
+        key = time.operator, str(time.knobs), time.hardware_class, format_cpus(time.cpus)
+        rows.setdefault(key, []).append(f"{time.batch_size}: {format_duration(time.batch_s)}")
+    for key, cells in rows.items():
+        table.add_row(*map(escape, key), ", ".join(cells))
+    return table
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def calibration_table(calibration: Calibration, warning: str | None = None) -> RenderableType:

@@ -36,7 +36,9 @@ def build_applications(desired: DesiredState, *, emulate_speeds: bool = True) ->
     for target in desired.deployments:
         deployment, replays = target.deployment, desired.mode is Mode.REPLAY
         speed = target.relative_speed if replays or emulate_speeds else 1.0
-        normalized = replace(target, replicas=0, memory_bytes=0.0, batch_wait_s=0.0, relative_speed=speed)
+        ratio = target.batch_ratio if replays else ()
+        in_use = replace(target, relative_speed=speed, batch_ratio=ratio)
+        normalized = replace(in_use, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
         paths = [str(path) for path in (*desired.module_paths, desired.recordings)]
         identity = json.dumps([desired.mode, paths, _DEPLOYMENT.dump_python(normalized, mode="json")], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
@@ -49,6 +51,7 @@ def build_applications(desired: DesiredState, *, emulate_speeds: bool = True) ->
             knobs=deployment.knobs.as_dict(),
             cpus=target.cpus,
             relative_speed=speed,
+            batch_ratio=ratio,
             module_paths=desired.module_paths,
         )
         applications.append(Application(f"{label}-{digest}", target, spec))

@@ -162,4 +162,5 @@ def _desired_deployment(
         relative_speed=declared if sized.relative_speed is None else sized.relative_speed,
         operator_version=versions.get(operator.uses, ""),
         batch_wait_s=operator.batch_wait_s,
+        batch_ratio=sized.batch_ratio,
     )

@@ -42,6 +42,8 @@ class DesiredDeployment:
     fewer; b is the batch size), a batch begins at max(f, min(a1 + batch_wait_s, ab)) and takes, of the items that have
     arrived by then, up to b with the earliest latest start. A change of the wait replaces no replica.
     """
+    batch_ratio: tuple[tuple[int, float], ...] = ()
+    """Batch sizes with the time of a full batch relative to one item, for replays; empty to use recorded ratios."""
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ class _ModelBuilder:
             allocation = plan.allocation_of(operator.name)
             inputs = [available_after[parent, pool.site] for parent in operator.after or (INPUT,)]
             after = tuple(dict.fromkeys(visit for visit in inputs if visit is not None))
-            ratios = batch_time_ratios(measured, allocation.cpus, allocation.batch_size)
+            ratios = batch_time_ratios(measured, pool.hardware, allocation.cpus, allocation.batch_size)
             station = self._deployment(plan.deployment_of(operator.name), ratios, operator.batch_wait_s)
             # The station has the ratios of its first query; scale the service times of other queries to their own.
             scale = ratios[-1] / self.stations[station].batch_time_ratios[-1]

@@ -84,8 +84,9 @@ class ServiceTimeBaseline:
         longer = np.mean([_payoff(float(log) - mean_log, deviation) for log in logs])
         shorter = np.mean([_payoff(mean_log - float(log), deviation) for log in logs])
         ratios: dict[float, dict[int, float]] = {}
-        for cpus, size in sorted(profile.measured_allocations):
-            ratios.setdefault(cpus, {})[size] = profile.batch_ratio[cpus, size]
+        ratio_of = profile.batch_ratio_on(hardware)
+        for cpus, size in sorted(profile.measured_allocations_on(hardware)):
+            ratios.setdefault(cpus, {})[size] = ratio_of[cpus, size]
         return cls(
             expected_s=float(unbatched_s.mean()),
             mean_log=mean_log,

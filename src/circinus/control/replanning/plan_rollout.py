@@ -87,7 +87,7 @@ def replicas_by_kind(state: DesiredState) -> dict[Kind, int]:
 
 
 def _kind_of(entry: DesiredDeployment) -> Kind:
-    return (entry.deployment, entry.cpus, entry.gpus, entry.operator_version, entry.relative_speed)
+    return (entry.deployment, entry.cpus, entry.gpus, entry.operator_version, entry.relative_speed, entry.batch_ratio)
 
 
 def _by_deployment(state: DesiredState) -> dict[Deployment, DesiredDeployment]:

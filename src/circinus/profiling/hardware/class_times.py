@@ -1,21 +1,25 @@
-"""Stored service times on nodes of hardware classes, and the speeds that follow from them."""
+"""Stored service times on hardware classes, measured on nodes or imported, and the speeds that follow from them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.profiling.batch_time_ratios import allowed_allocations, bounded_batch_times_s
 from circinus.profiling.hardware import machine as machine_module
-from circinus.profiling.hardware.machine import Machine, MeasuredSpeed, Speeds
+from circinus.profiling.hardware.machine import ClassBatchRatios, Machine, MeasuredSpeed, Speeds
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
 from circinus.profiling.settings import PROFILING
+from circinus.profiling.store.imported_times import ImportedTime, read_imported_times
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_replicas, read_services
 from circinus.specification import Configuration, KnobValues
 from circinus.statistics.counts import median_bounds
+from circinus.statistics.interval import Interval
 
 
 def write_profiling_machine(store: ProfileStore, keys: MeasurementKeys) -> None:
@@ -93,7 +97,7 @@ def measured_speeds(
     """Return the speeds of a profile's operators on the measured classes, relative to the profile.
 
     For each class the machine measured last counts; machines are never mixed. The class of the profile itself has speed
-    1.
+    1. Imported times give the batch time ratios on their class, and the speed where no node was measured.
 
     Args:
         item_ids: (items,) ids of the items' content hashes, in measurement order.
@@ -109,7 +113,43 @@ def measured_speeds(
                 for own, speed in _speeds(times, keys, enumerated, service_s).items():
                     speeds.setdefault(own, {})[hardware_class] = speed
                 break
+    for own, by_class in imported_times(store, keys).items():
+        services = {keys.service(own[0], c) for c in enumerated if c[own[0]] == own[1]} & service_s.keys()
+        means_s = [float(np.nanmean(service_s[s])) for s in services if np.isfinite(service_s[s]).any()]
+        for hardware_class, imported in by_class.items() if means_s else ():
+            earlier = speeds.setdefault(own, {}).get(hardware_class)
+            speeds[own][hardware_class] = _imported_speed(keys, imported, sum(means_s) / len(means_s), earlier)
     return {own: Speeds(by_class) for own, by_class in speeds.items()}
+
+
+def imported_times(
+    store: ProfileStore, keys: MeasurementKeys
+) -> Mapping[OwnKnobs, Mapping[str, Sequence[ImportedTime]]]:
+    """Return the imported times of a pipeline's operators in their current version, by hardware class."""
+    versions = {o.name: keys.code.operators[o.uses] for o in keys.pipeline.operators}
+    current: dict[OwnKnobs, dict[str, list[ImportedTime]]] = {}
+    for time in read_imported_times(store, keys.pipeline.name):
+        if versions.get(time.operator) == time.version:
+            by_class = current.setdefault((time.operator, time.knobs), {})
+            by_class.setdefault(time.hardware_class, []).append(time)
+    return current
+
+
+def _imported_speed(
+    keys: MeasurementKeys, times: Sequence[ImportedTime], profiled_s: float, earlier: MeasuredSpeed | None
+) -> MeasuredSpeed:
+    """Return the speed with imported ratios: the one measured on nodes, else `profiled_s` over the imported time."""
+    spec = keys.pipeline.operator(times[0].operator)
+    measured, allowed = {(t.cpus, t.batch_size): t.batch_s for t in times}, allowed_allocations(spec)
+    single = min(spec.cpus), 1
+    times_s = bounded_batch_times_s([*allowed, single], measured)
+    ratio = {allocation: times_s[allocation] / times_s[single] for allocation in allowed}
+    has_time = measured.keys() if earlier is None else {*measured, single}
+    origins = dict.fromkeys(time.origin or time.file for time in times)
+    batches = ClassBatchRatios(ratio, frozenset(a for a in allowed if a in has_time), ", ".join(origins))
+    if earlier is not None:
+        return replace(earlier, batches=batches)
+    return MeasuredSpeed(Interval.exact(max(profiled_s, _MIN_S) / times_s[single]), 0, batches=batches)
 
 
 def _speeds(

@@ -16,15 +16,30 @@ from circinus.statistics.interval import Interval
 
 
 @dataclass(frozen=True)
+class ClassBatchRatios:
+    """Batch time ratios of one operator with its knob values on one hardware class, from an imported table."""
+
+    ratio: Mapping[tuple[float, int], float]
+    """(CPUs, batch size) -> time of a full batch relative to one item on the fewest CPUs of the class; every allowed
+    allocation."""
+    measured: frozenset[tuple[float, int]]
+    """Allocations that the table has; others are bounded by these."""
+    origin: str
+    """Source of the table."""
+
+
+@dataclass(frozen=True)
 class MeasuredSpeed:
     """Measured speed of one operator with its knob values on one hardware class, relative to the profile."""
 
     speed: Interval
     """Profile time divided by time on the class: the median over items, with distribution-free bounds."""
     items: int
-    """Number of compared items."""
+    """Number of compared items; 0 if the speed follows from an imported table."""
     startup_s: float | None = None
     """Seconds from requesting a replica on the class until it is ready; None if none was started."""
+    batches: ClassBatchRatios | None = None
+    """Batch time ratios on the class; None where those of the profile apply."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,11 @@ class Speeds:
         """Return the lower bound of the speed, which guarantees are computed with."""
         measured = self.measured.get(hardware.name)
         return hardware.guaranteed_speed if measured is None else measured.speed.lower
+
+    def batches(self, hardware: HardwareClass) -> ClassBatchRatios | None:
+        """Return the batch time ratios of the class itself; None where those of the profile apply."""
+        measured = self.measured.get(hardware.name)
+        return None if measured is None else measured.batches
 
 
 DECLARED = Speeds()

@@ -107,6 +107,14 @@ UPDATE run_times SET worker_wait_s = 0;
 """
 """`run_times.worker_wait_s` in place of CPU seconds, which had no use."""
 
+_IMPORTED_TIMES = """
+CREATE TABLE imported_time (pipeline TEXT NOT NULL, operator TEXT NOT NULL, knobs TEXT NOT NULL,
+    hardware_class TEXT NOT NULL, cpus REAL NOT NULL, batch_size INTEGER NOT NULL, batch_s REAL NOT NULL,
+    version TEXT NOT NULL, origin TEXT NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL, at TEXT NOT NULL,
+    PRIMARY KEY (pipeline, operator, knobs, hardware_class, cpus, batch_size)) WITHOUT ROWID;
+"""
+"""Times on hardware classes from tables of the user, see `imported_times.ImportedTime`; `knobs` is JSON."""
+
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,
     _MACHINES_AND_STRATA,
@@ -117,6 +125,7 @@ STEPS: tuple[str, ...] = (
     _TRACE,
     _RUN_TIMES,
     _WORKER_WAITS,
+    _IMPORTED_TIMES,
 )
 """Migrations: step k leads from schema k to schema k + 1; 0 is an empty file. Released steps are immutable: add
 another."""

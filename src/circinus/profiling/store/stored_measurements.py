@@ -10,7 +10,7 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.batch_time_ratios import min_batch_ratio
 from circinus.profiling.hardware.class_times import measured_speeds
-from circinus.profiling.hardware.machine import DECLARED
+from circinus.profiling.hardware.machine import DECLARED, Speeds
 from circinus.profiling.profile import ConfigurationProfile, OperatorProfile, waited_shares
 from circinus.profiling.race.configuration_order import max_measured_configurations
 from circinus.profiling.race.resource_usage import ResourceUsage, critical_path_s
@@ -137,13 +137,23 @@ class StoredMeasurements:
                     memory_bytes[row, column] = replica.peak_memory_bytes
                     gpu_bytes[row, column] = spec.replica_gpu_memory_bytes(own.as_dict())
                     speeds = self._speeds.get((spec.name, own), DECLARED)
-                    fastest = max(map(speeds.guaranteed, hardware.get(spec.name, ())), default=np.inf)
-                    factor = min_batch_ratio(spec, replica.batch_ratio) / fastest
+                    ratio = min_batch_ratio(spec, replica.batch_ratio)
+                    factor = min((_min_factor(speeds, ratio, h) for h in hardware.get(spec.name, ())), default=0.0)
                     min_service_s[row, column, :n] = runs.service_s[:n] * factor
         min_latency_s = critical_path_s(self._pipeline, min_service_s)
         return ResourceUsage(
             cpu_s, output_bytes, memory_bytes, items, knob_ids, min_latency_s, gpu_memory_bytes=gpu_bytes
         )
+
+
+def _min_factor(speeds: Speeds, min_ratio: float, hardware: HardwareClass) -> float:
+    """Return the shortest time of a batch on `hardware` over that of an item of the profile.
+
+    Args:
+        min_ratio: smallest batch time ratio where those of the profile apply.
+    """
+    batches = speeds.batches(hardware)
+    return (min_ratio if batches is None else min(batches.ratio.values())) / speeds.guaranteed(hardware)
 
 
 def run_confidence(

@@ -14,7 +14,7 @@ from circinus.serving.loadtest.load_report import ServiceTimeReport, SkippedDepl
 from circinus.serving.loadtest.open_loop import RequestOutcome
 from circinus.serving.replicas.replay_executor import interpolated_batch_ratio
 from circinus.serving.settings import SERVING
-from circinus.specification import Deployment, QueryPlan, Specification
+from circinus.specification import Deployment, HardwareClass, QueryPlan, Specification
 from circinus.statistics.clustered_ratio import clustered_ratio
 
 
@@ -133,6 +133,7 @@ def _observation(
         expected: predictions of the profile.
     """
     deployment, allocation = sized.deployment, sized.deployment.allocation
+    hardware = specification.required_infrastructure.pool(deployment.pool).hardware
     predictions = expected.services.get(deployment.pipeline)
     responses = [(answer, answer.response) for answer in answers if answer.response is not None]
     services = {
@@ -144,12 +145,12 @@ def _observation(
     if predictions is None or None in services.values():
         return "the profile store no longer has its operator under this plan"
     if any(
-        service is not None and (allocation.cpus, allocation.batch_size) not in service.profile.measured_allocations
+        service is not None
+        and (allocation.cpus, allocation.batch_size) not in service.profile.measured_allocations_on(hardware)
         for service in services.values()
     ):
         return "its allocation was not profiled, so only a conservative prediction exists"
     cold = _cold_requests(before, sized.replicas, allocation.batch_size)
-    hardware = specification.required_infrastructure.pool(deployment.pool).hardware
     # The speed of an operator on a class depends on its knobs, not on its prefix.
     speeds = next((service.profile.speeds for service in services.values() if service is not None), DECLARED)
     speed = speeds.guaranteed(hardware)
@@ -157,7 +158,7 @@ def _observation(
     for answer, response in responses[cold:]:
         service = services[_part(answer.query, response)]
         assert service is not None
-        expected_s = _predicted_s(service, answer.item_key, response, deployment)
+        expected_s = _predicted_s(service, answer.item_key, response, deployment, hardware)
         if answer.scheduled_s >= run.warm_up_s and expected_s is not None:
             items.append(answer.item_key)
             observed_s.append(response.timings.stage_s[deployment.operator])
@@ -205,18 +206,24 @@ def _cold_requests(before: DeploymentStatus, replicas: int, batch_size: int) -> 
 
 
 def _predicted_s(
-    service: PredictedServiceTime, item_key: str, response: Response, deployment: Deployment
+    service: PredictedServiceTime,
+    item_key: str,
+    response: Response,
+    deployment: Deployment,
+    hardware: HardwareClass,
 ) -> float | None:
     """Return seconds at speed 1 of a batch with the size of the request's batch, of items like its own.
 
-    The time of a batch is split evenly, so the time over the request's share is the batch size. None if the batch was
-    smaller than any profiled one, for which only a conservative prediction exists.
+    Batch time ratios are those on `hardware`. The time of a batch is split evenly, so the time over the request's share
+    is the batch size. None if the batch was smaller than any profiled one, for which only a conservative prediction
+    exists.
     """
     operator, allocation = deployment.operator, deployment.allocation
     stage_s, busy_s = response.timings.stage_s[operator], response.timings.replica_s[operator]
     fill = min(max(round(stage_s / busy_s), 1), allocation.batch_size) if busy_s > 0 else 1
-    measured = [size for cpus, size in service.profile.measured_allocations if cpus == allocation.cpus]
+    profile = service.profile
+    measured = [size for cpus, size in profile.measured_allocations_on(hardware) if cpus == allocation.cpus]
     if fill < min(measured):
         return None
-    ratios = {size: service.profile.batch_ratio[allocation.cpus, size] for size in measured}
+    ratios = {size: profile.batch_ratio_on(hardware)[allocation.cpus, size] for size in measured}
     return service.single_item_s(item_key) * interpolated_batch_ratio(ratios, fill)

@@ -92,6 +92,7 @@ class ReplayExecutor:
 
     def __init__(self, spec: ReplicaSpec) -> None:
         self._relative_speed = spec.relative_speed
+        self._batch_ratio = dict(spec.batch_ratio)
         self._stages: dict[int | str, ReplayStage] = {}
         self._batches = 0
 
@@ -106,7 +107,8 @@ class ReplayExecutor:
         recorded = [(item, run) for item, run in zip(batch.items, runs, strict=True) if run is not None]
         service_s = 0.0
         if recorded:
-            ratio = interpolated_batch_ratio(self._stage(recorded[0][0]).batch_ratio, len(recorded))
+            ratios = self._batch_ratio or self._stage(recorded[0][0]).batch_ratio
+            ratio = interpolated_batch_ratio(ratios, len(recorded))
             service_s = sum(run.service_s for _, run in recorded) / len(recorded) * ratio / self._relative_speed
             time.sleep(max(batch.start_s + service_s - time.monotonic(), 0.0))
         results = []

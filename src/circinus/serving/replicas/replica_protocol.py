@@ -26,6 +26,8 @@ class ReplicaSpec:
     cpus: float
     relative_speed: float
     module_paths: tuple[Path, ...]
+    batch_ratio: tuple[tuple[int, float], ...] = ()
+    """Batch time ratios for replays by batch size; empty to use the recorded ones."""
 
 
 @dataclass(frozen=True)
