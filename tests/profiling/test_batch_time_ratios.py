@@ -53,8 +53,8 @@ def test_no_time_that_a_table_lacks_is_taken_to_be_shorter_than_it_is(
         assert found_s[allocation] >= time_s * (1 - 1e-9)
 
 
-def test_a_table_with_gaps_is_filled_as_far_as_it_goes() -> None:
+def test_a_gap_of_a_table_has_the_shortest_bound_of_what_is_around_it() -> None:
     found_s = bounded_batch_times_s(
         [(1.0, 1), (2.0, 1), (2.0, 2), (2.0, 3), (2.0, 9), (4.0, 4)], {(2.0, 2): 1.0, (2.0, 4): 2.0}
     )
-    assert list(found_s.values()) == [2.0, 1.0, 1.0, 1.5, 6.0, 2.0]
+    assert list(found_s.values()) == [2.0, 1.0, 1.0, 2.0, 5.0, 2.0]

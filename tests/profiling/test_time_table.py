@@ -69,7 +69,7 @@ def test_a_table_replaces_what_it_has_again_and_times_of_earlier_code_are_not_us
     profile_pipeline(specification, pipeline.name, tmp_path / "store", source=source)
     _import(tmp_path, f"{HEADER}\ngpu,second,,,1,0.5,\ngpu,second,,,2,0.6,\ngpu,third,,,1,0.1,", pipeline)
     _import(tmp_path, f"{HEADER}\ngpu,second,2,,1,0.3,", pipeline, {**VERSIONS, "no_such_module:second": "edited"})
-    times = load_imported_times(tmp_path / "store", pipeline.name)
+    times = load_imported_times(tmp_path / "store")
     assert [(t.operator, t.knobs.as_dict(), t.batch_size, t.batch_s) for t in times] == [
         ("second", {"k": 1}, 1, 0.5),
         ("second", {"k": 1}, 2, 0.6),

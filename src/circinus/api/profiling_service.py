@@ -352,5 +352,5 @@ def _report(profiles: Mapping[str, PipelineProfile], specification: Specificatio
         profiles,
         specification,
         {name: [o for o in observations if o.pipeline == name] for name in profiles},
-        {name: load_imported_times(store, name) for name in profiles},
+        {name: load_imported_times(store, pipeline=name) for name in profiles},
     )

@@ -294,6 +294,43 @@ class ProfilingWorkspace:
             )
         return LearntServiceTimes(deleted)
 
+    def imported(
+        self, *, pipeline: str | None = None, operator: str | None = None, hardware_class: str | None = None
+    ) -> tuple[ImportedTime, ...]:
+        """Return the times of `import_times` in the store, of any version of the code.
+
+        Args:
+            pipeline: name of the pipeline; by default any.
+            operator: name of the operator; by default any.
+            hardware_class: hardware class; by default any.
+
+        Raises:
+            ProfileError: the store is missing.
+
+        Example:
+            >>> workspace.imported(hardware_class="mini-pc")
+            ()
+        """
+        from circinus.profiling import load_imported_times
+
+        return load_imported_times(self.store, **_named(pipeline, operator, hardware_class))
+
+    def forget_imported(
+        self, *, pipeline: str | None = None, operator: str | None = None, hardware_class: str | None = None
+    ) -> tuple[ImportedTime, ...]:
+        """Delete times of `import_times` from the store, and return them; see `imported`.
+
+        Raises:
+            ProfileError: the store is missing or cannot be written.
+
+        Example:
+            >>> workspace.forget_imported(hardware_class="mini-pc")
+            ()
+        """
+        from circinus.profiling import delete_imported_times
+
+        return delete_imported_times(self.store, **_named(pipeline, operator, hardware_class))
+
     def record_trace(self, path: AnyPath, pipeline: str | None = None) -> Path:
         """Write the measurements of one pipeline to a trace file, to plan elsewhere, and return its path.
 

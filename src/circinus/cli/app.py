@@ -34,7 +34,7 @@ VERBS = {
         "events": "Print the controller's events and their reasons, one per line.",
         "request": "Send one request to the applied plan, and print its output.",
         "load": "Send open-loop traffic to the applied plan, and measure every request against the SLOs.",
-        "forget": "List the service times learnt from traffic, or take them back.",
+        "forget": "List the service times learnt from traffic or imported, or take them back.",
         "status": "Print the engine's deployments and replicas (exit code 1 if a replica is not ready).",
         "destroy": "End the engine and everything that it started.",
         "render": "Write a plan as the input of another deployment tool.",

@@ -27,27 +27,47 @@ def forget(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the selected ones, and take none back.", rich_help_panel=_PANEL)
     ] = False,
+    imported: Annotated[
+        bool,
+        typer.Option("--imported", help="Those of `profile --import` instead of learnt ones.", rich_help_panel=_PANEL),
+    ] = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """List the service times learnt from traffic, or take them back.
+    """List the service times learnt from traffic or imported, or take them back.
 
-    Plans that are made afterwards have no corrections by what was taken back. Several options select what all of them
+    Plans that are made afterwards do not use what was taken back. Several options select what all of them
     name.
     """
+    from circinus.api.profile_summary import imported_row
     from circinus.api.workspace import Workspace
     from circinus.cli.output import console, print_json
+    from circinus.reporting.profile_table import imported_table
 
     workspace = Workspace(paths, store=store)
     selection = {"pipeline": pipeline, "operator": operator, "hardware_class": hardware_class}
     lists = dry_run or not (everything or any(selection.values()))
+    if imported:
+        times = workspace.imported(**selection) if lists else workspace.forget_imported(**selection)
+        if json:
+            print_json("forget", {"taken_back": not lists, "imported": [imported_row(time) for time in times]})
+            return
+        console().print(imported_table(times) if times else "no imported times")
+        _print_hint(lists=lists, is_empty=not times)
+        return
     learnt = workspace.learnt(**selection) if lists else workspace.forget(**selection, everything=everything)
     if json:
         print_json("forget", {"taken_back": not lists, **learnt.to_dict()})
         return
     learnt.print(console())
-    if learnt.observations:
-        text = "taken back: `circinus plan` plans without them"
-        if lists:
-            text = "take back with --all, --pipeline, --operator or --hardware-class"
+    _print_hint(lists=lists, is_empty=not learnt.observations)
+
+
+def _print_hint(*, lists: bool, is_empty: bool) -> None:
+    from circinus.cli.output import console
+
+    text = "taken back: `circinus plan` plans without them"
+    if lists:
+        text = "take back with --all, --pipeline, --operator or --hardware-class"
+    if not is_empty:
         console().print(text, style="dim", markup=False, highlight=False)

@@ -39,6 +39,7 @@ from .race.sampler import SamplerDecision as SamplerDecision
 from .race.sampler import Suggestion as Suggestion
 from .race.slo_requirements import MIN_ITEMS as MIN_ITEMS
 from .store.imported_times import ImportedTime as ImportedTime
+from .store.imported_times import delete_imported_times as delete_imported_times
 from .store.imported_times import load_imported_times as load_imported_times
 from .store.imported_times import save_imported_times as save_imported_times
 from .store.observations import ServiceTimeObservation as ServiceTimeObservation

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from circinus.specification import OperatorSpec
 
 
@@ -53,18 +51,12 @@ def bounded_batch_times_s(
 ) -> Mapping[tuple[float, int], float]:
     """Return seconds of a full batch of every allocation from those of some, at least one.
 
-    Batch sizes between two measured ones are interpolated. Others have an upper bound: a batch takes at most as long
-    as a larger one, and as the parts that it can be divided into; a replica at most as long as one with fewer CPUs,
-    and with fewer CPUs than any measured one longer in proportion.
+    Measured times are used as they are. Other times have an upper bound: a batch takes at most as long as a larger one,
+    and as all parts that it is divided into; on more CPUs at most as long, and on fewer longer at most in proportion.
     """
-    by_cpus: dict[float, dict[int, float]] = {}
-    for (cpus, size), batch_s in sorted(measured.items()):
-        by_cpus.setdefault(cpus, {})[size] = batch_s
-    times_s = {}
-    for cpus, size in allocations:
-        source = max((c for c in by_cpus if c <= cpus), default=min(by_cpus))
-        by_size = by_cpus[source]
-        largest = max(by_size)
-        whole_s = float(np.interp(min(size, largest), list(by_size), list(by_size.values())))
-        times_s[cpus, size] = math.ceil(size / largest) * whole_s * max(source / cpus, 1.0)
-    return times_s
+    return {
+        (cpus, size): measured[cpus, size]
+        if (cpus, size) in measured
+        else min(math.ceil(size / s) * batch_s * max(c / cpus, 1.0) for (c, s), batch_s in measured.items())
+        for cpus, size in allocations
+    }

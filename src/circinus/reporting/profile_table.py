@@ -104,20 +104,23 @@ def imported_lines(times: Sequence[ImportedTime], profile: PipelineProfile) -> l
         line = f"{line}; origin: {origins}" if origins else line
         unused = sum((time.operator, time.knobs, time.hardware_class) not in used for time in of_table)
         if unused:
-            line += f"; {unused} unused: of earlier code, or of knob values that no measured configuration has"
+            line += (
+                f"; {unused} unused: for earlier code (import them again), or for knob values that were not measured"
+            )
         lines.append(Text(line, style="yellow" if unused else ""))
     return lines
 
 
 def imported_table(times: Sequence[ImportedTime]) -> Table:
     """Return a table with a row for each operator with its knob values, hardware class and CPUs."""
-    table = make_table("Imported times of full batches", ("operator", "knobs", "hardware", "CPUs"), ("batch: time",))
-    rows: dict[tuple[str, str, str, str], list[str]] = {}
-    for time in sorted(times, key=lambda time: time.batch_size):
-        key = time.operator, str(time.knobs), time.hardware_class, format_cpus(time.cpus)
-        rows.setdefault(key, []).append(f"{time.batch_size}: {format_duration(time.batch_s)}")
-    for key, cells in rows.items():
-        table.add_row(*map(escape, key), ", ".join(cells))
+    table = make_table("Imported times of full batches", ("operator", "hardware", "replica"), ("batch: time",))
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for time in sorted(times, key=lambda time: (time.pipeline, time.operator, time.knobs, time.batch_size)):
+        operator = f"{time.pipeline}/{operator_text(time.operator, time.knobs)}"
+        cells = rows.setdefault((operator, time.hardware_class, format_cpus(time.cpus)), [])
+        cells.append(f"{time.batch_size}: {format_duration(time.batch_s)}")
+    for row, cells in rows.items():
+        table.add_row(*map(escape, row), ", ".join(cells))
     return table
 
 

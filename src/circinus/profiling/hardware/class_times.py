@@ -128,7 +128,7 @@ def imported_times(
     """Return the imported times of a pipeline's operators in their current version, by hardware class."""
     versions = {o.name: keys.code.operators[o.uses] for o in keys.pipeline.operators}
     current: dict[OwnKnobs, dict[str, list[ImportedTime]]] = {}
-    for time in read_imported_times(store, keys.pipeline.name):
+    for time in read_imported_times(store, pipeline=keys.pipeline.name):
         if versions.get(time.operator) == time.version:
             by_class = current.setdefault((time.operator, time.knobs), {})
             by_class.setdefault(time.hardware_class, []).append(time)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,6 @@ _COLUMNS = (
     *("pipeline", "operator", "knobs", "hardware_class", "cpus", "batch_size", "batch_s", "version", "origin", "file"),
     *("sha256", "at"),
 )
-_GROUP = "pipeline = ? AND operator = ? AND knobs = ? AND hardware_class = ?"
 
 
 def save_imported_times(store: Path, times: Sequence[ImportedTime]) -> None:
@@ -53,27 +52,49 @@ def save_imported_times(store: Path, times: Sequence[ImportedTime]) -> None:
     """
     rows = [[_knobs(t.knobs) if c == "knobs" else getattr(t, c) for c in _COLUMNS] for t in times]
     with ProfileStore(store, create=True) as opened, opened.transaction():
-        opened.write(f"DELETE FROM imported_time WHERE {_GROUP}", list({tuple(row[:4]) for row in rows}))
+        opened.write(f"DELETE FROM imported_time{_condition(_COLUMNS[:4])}", list({tuple(row[:4]) for row in rows}))
         opened.write(
             f"INSERT INTO imported_time ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})", rows
         )
 
 
-def load_imported_times(store: Path, pipeline: str) -> tuple[ImportedTime, ...]:
-    """Return the imported times of a pipeline's operators in a profile store; see `read_imported_times`.
+def load_imported_times(store: Path, **selection: str) -> tuple[ImportedTime, ...]:
+    """Return the imported times of a profile store, of any version of the code.
+
+    Args:
+        store: profile store.
+        selection: values of `pipeline`, `operator` or `hardware_class` that they have; by default any.
 
     Raises:
         ProfileError: the store is missing.
     """
     with ProfileStore(store) as opened:
-        return read_imported_times(opened, pipeline)
+        return read_imported_times(opened, **selection)
 
 
-def read_imported_times(store: ProfileStore, pipeline: str) -> tuple[ImportedTime, ...]:
-    """Return the imported times of a pipeline's operators, of any version of their code."""
-    rows = store.rows(f"SELECT {', '.join(_COLUMNS)} FROM imported_time WHERE pipeline = ?", pipeline)
+def delete_imported_times(store: Path, **selection: str) -> tuple[ImportedTime, ...]:
+    """Delete the selected times of a profile store, atomically, and return them; see `load_imported_times`.
+
+    Raises:
+        ProfileError: the store is missing or cannot be written.
+    """
+    with ProfileStore(store) as opened, opened.transaction():
+        deleted = read_imported_times(opened, **selection)
+        opened.write(f"DELETE FROM imported_time{_condition(selection)}", [tuple(selection.values())])
+    return deleted
+
+
+def read_imported_times(store: ProfileStore, **selection: str) -> tuple[ImportedTime, ...]:
+    """Return the imported times of an open store; see `load_imported_times`."""
+    condition = _condition(selection)
+    rows = store.rows(f"SELECT {', '.join(_COLUMNS)} FROM imported_time{condition}", *selection.values())
     named = (dict(zip(_COLUMNS, row, strict=True)) for row in rows)
     return tuple(ImportedTime(**{**row, "knobs": KnobValues.of(json.loads(row["knobs"]))}) for row in named)
+
+
+def _condition(columns: Iterable[str]) -> str:
+    condition = " AND ".join(f"{column} = ?" for column in columns)
+    return f" WHERE {condition}" if condition else ""
 
 
 def _knobs(knobs: KnobValues) -> str:
