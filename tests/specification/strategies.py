@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from circinus.specification import (
     AccuracySlo,
+    Billing,
     BurstyArrivals,
     CostSlo,
     DatasetSpec,
@@ -137,7 +138,10 @@ def infrastructures(draw: st.DrawFn) -> Infrastructure:
             name=name,
             site=hub if position < len(TIERS) else draw(st.sampled_from(sites)),
             tier=TIERS[position] if position < len(TIERS) else draw(st.sampled_from(TIERS)),
-            nodes=draw(st.integers(0, 1000)),
+            nodes=(nodes := draw(st.integers(0, 1000))),
+            min_nodes=draw(st.none() | st.integers(0, nodes)),
+            billing=draw(st.sampled_from(Billing)),
+            node_startup_s=draw(amounts),
             cpus=64 if position < len(TIERS) else draw(positive),
             memory_bytes=draw(positive),
             gpus=1 if position < len(TIERS) else draw(amounts),

@@ -114,7 +114,7 @@ class ReplicaDemand:
     gpus: float
     gpu_memory_bytes: float
     cost_usd_per_h: float
-    """Price of the node times the largest share of any resource of the node."""
+    """Price of the node times the share of it that a replica reserves (`Pool.reserved_share`)."""
 
     @property
     def amounts(self) -> tuple[float, float, float, float]:

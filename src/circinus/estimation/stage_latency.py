@@ -27,8 +27,7 @@ def replica_demand(
 ) -> ReplicaDemand:
     """Return the resources that a replica with some knob values takes from a node."""
     amounts = cpus, memory_bytes, operator.gpus, operator.replica_gpu_memory_bytes(knobs.as_dict())
-    shares = (needed / of_node if of_node else 0.0 for needed, of_node in zip(amounts, pool.amounts, strict=True))
-    return ReplicaDemand(*amounts, cost_usd_per_h=pool.price_usd_per_h * max(shares))
+    return ReplicaDemand(*amounts, cost_usd_per_h=pool.price_usd_per_h * pool.reserved_share(amounts))
 
 
 def replicas_per_node(demand: ReplicaDemand, pool: Pool) -> int:

@@ -308,7 +308,7 @@ def _resources(
         replica[..., 2] = rows.spec.gpus
         replica[..., 3] = rows.gpu_memory_bytes[:, None]
         share = np.divide(replica, node, out=np.zeros_like(replica), where=node > 0)
-        price = pool.price_usd_per_h * share.max(axis=2)
+        price = pool.price_usd_per_h * (share[..., node > 0].mean(axis=2) if pool.bills_nodes else share.max(axis=2))
         replicas_per_node = np.divide(node, replica, out=np.full_like(replica, np.inf), where=replica > 0)
         per_node = np.floor(replicas_per_node.min(axis=2) + DOMINANCE_TOLERANCE)
         fitting[:, index] = replicas[:, index] <= per_node * pool.nodes

@@ -16,6 +16,7 @@ from circinus.specification.configurations import (
     prefix_configuration,
 )
 from circinus.specification.infrastructure import (
+    Billing,
     DirectedLink,
     HardwareClass,
     Infrastructure,
@@ -44,6 +45,7 @@ __all__ = [
     "AccuracySlo",
     "Allocation",
     "AnyArrivals",
+    "Billing",
     "BurstyArrivals",
     "Configuration",
     "CostSlo",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from circinus.specification.base_model import Count, Flag, Name, Number, SpecModel
-from circinus.specification.diagnostics import Issue, describe, issue_error
+from circinus.specification.diagnostics import Issue, describe, issue_error, issues_of
 from circinus.specification.document_validators import validate_topology
 from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique, sorted_unique
 from circinus.specification.slo import Score
@@ -93,6 +95,35 @@ class HardwareClass(SpecModel):
                 yield Issue(("relative_speed_bounds",), f"[{lowest:g}, {highest:g}]", expected)
 
 
+class Billing(StrEnum):
+    """Payment of a pool: the share of its nodes that replicas take, or whole nodes."""
+
+    SHARE = "share"
+    NODE = "node"
+
+
+class NodeRange(SpecModel):
+    """Least and greatest number of nodes of an elastic pool."""
+
+    min: Count = Field(default=0, ge=0)
+    max: Count = Field(ge=0)
+
+
+_MIN_NODES = "nodes.min"
+"""Alias of the field that YAML writes within `nodes`."""
+_NODES_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0},
+        {
+            "type": "object",
+            "properties": {"min": {"type": "integer", "minimum": 0}, "max": {"type": "integer", "minimum": 0}},
+            "required": ["max"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
 class Pool(SpecModel):
     """Set of equal nodes at one site and tier. All amounts apply to one node.
 
@@ -102,15 +133,22 @@ class Pool(SpecModel):
         >>> pool = c.Pool(name="phones", site="phone", tier="device", cpus=2, memory="4GiB", hardware=local)
         >>> pool.is_private()
         True
+        >>> vms = c.Pool(name="vms", site="vms", tier="cloud", nodes={"max": 9}, cpus=8, memory="1GiB", hardware=local)
+        >>> vms.base_nodes, vms.nodes
+        (0, 9)
     """
+
+    WRITTEN_ELSEWHERE = frozenset({_MIN_NODES})
 
     name: Name
     site: Name
     """Site of the nodes."""
     tier: Name
     """Tier of the nodes."""
-    nodes: Count = Field(default=1, ge=0)
-    """Number of nodes."""
+    nodes: Annotated[Count, WithJsonSchema(_NODES_SCHEMA)] = Field(default=1, ge=0)
+    """Number of nodes, or `min` (default 0) and `max` of them: plans then choose how many run."""
+    min_nodes: SkipJsonSchema[Count | None] = Field(default=None, alias=_MIN_NODES)
+    """Least number of nodes, if plans choose how many run, up to `nodes`; None: exactly `nodes` run."""
     cpus: Number = Field(gt=0)
     """CPUs of one node."""
     memory_bytes: PositiveBytes = Field(alias="memory")
@@ -122,6 +160,10 @@ class Pool(SpecModel):
     hardware: HardwareClass
     price_usd_per_h: UsdPerH = Field(default=0.0, alias="price")
     """Price of one node per hour."""
+    billing: Billing = Billing.SHARE
+    """`share`: a replica costs its largest share of a node's resources; `node`: every node that runs is paid whole."""
+    node_startup_s: DurationS = Field(default=0.0, alias="node_startup")
+    """Time from requesting a further node until it accepts replicas."""
     headroom: Score = Field(default=0.0, ge=0, lt=1)
     """Share of CPUs, memory and GPUs of the pool that plans leave unused."""
     private: Flag | None = None
@@ -131,6 +173,48 @@ class Pool(SpecModel):
     def amounts(self) -> tuple[float, float, float, float]:
         """CPUs, memory, GPUs and GPU memory of one node."""
         return self.cpus, self.memory_bytes, self.gpus, self.gpu_memory_bytes
+
+    @property
+    def base_nodes(self) -> int:
+        """Number of nodes that always run."""
+        return self.nodes if self.min_nodes is None else min(self.min_nodes, self.nodes)
+
+    @property
+    def is_elastic(self) -> bool:
+        """True if plans choose how many nodes run."""
+        return self.base_nodes < self.nodes
+
+    @property
+    def bills_nodes(self) -> bool:
+        """True if nodes are paid whole."""
+        return self.billing is Billing.NODE
+
+    def reserved_share(self, amounts: Sequence[float]) -> float:
+        """Return the share of a node's price that a replica with these amounts reserves.
+
+        It is the largest share of a resource or, of nodes paid whole, the mean share of the resources that a node has:
+        the replicas on a node never reserve more than its price then, and divide it by what each reserves.
+        """
+        shares = [needed / of_node for needed, of_node in zip(amounts, self.amounts, strict=True) if of_node]
+        return sum(shares) / len(shares) if self.bills_nodes else max(shares)
+
+    @classmethod
+    def _spread(cls, given: Any, issues: list[Issue]) -> Any:
+        nodes = given.get("nodes") if isinstance(given, Mapping) else None
+        if not isinstance(nodes, Mapping):
+            return given
+        try:
+            limits = NodeRange.model_validate(nodes)
+        except ValidationError as error:
+            issues += [issue.with_prefix("nodes") for issue in issues_of(error, NodeRange, nodes)]
+            limits = NodeRange(max=1)
+        return {**given, "nodes": limits.max, _MIN_NODES: limits.min}
+
+    @classmethod
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
+        if isinstance(content, Pool) and (content.min_nodes or 0) > content.nodes:
+            expected = f"at most {content.nodes}, the greatest number of nodes"
+            yield Issue(("nodes", "min"), str(content.min_nodes), expected)
 
     def is_private(self) -> bool:
         """Return whether the pool is reserved for queries from its own site."""

@@ -74,6 +74,9 @@ def _knob(knob: Mapping[str, Any]) -> Any:
 
 def _infrastructure(model: Infrastructure, spec: dict[str, Any]) -> None:
     spec["sites"] = [site.name for site in model.sites]
+    for pool, written in zip(model.pools, spec["pools"], strict=True):
+        if written.pop("nodes.min", None) is not None:
+            written["nodes"] = {"min": pool.min_nodes, "max": pool.nodes}
     if model.tenants:
         spec["tenants"] = {tenant.name: tenant.at_least for tenant in model.tenants}
 
