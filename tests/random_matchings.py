@@ -23,6 +23,7 @@ from circinus.estimation import (
 from circinus.planning import Frontier
 from circinus.specification import (
     Allocation,
+    Billing,
     Configuration,
     CostSlo,
     Deployment,
@@ -109,7 +110,7 @@ def deployment(operator: str, knob: int, pool: str, cpus: float = 1.0, target: f
 def use(deployed: Deployment, fluid: float, infra: Infrastructure, memory_gib: float = 0.5, rate_per_s: float = 1.0):
     pool = infra.pool(deployed.pool)
     cpus = deployed.allocation.cpus
-    share = max(cpus / pool.cpus, memory_gib * GIB / pool.memory_bytes)
+    share = pool.reserved_share((cpus, memory_gib * GIB, 0.0, 0.0))
     busy = fluid * deployed.allocation.utilization_target
     mean_s = busy / rate_per_s
     return DeploymentUse(
@@ -153,13 +154,18 @@ def candidate(
     return PlanCandidate(query, plan, estimate, tuple(uses), tuple(links), transfer)
 
 
-def random_instance(seed: int, *, queries: int = 3, candidates: int = 4, cost_slos: float = 0.3) -> Instance:
+def random_instance(
+    seed: int, *, queries: int = 3, candidates: int = 4, cost_slos: float = 0.3, elastic: bool = False
+) -> Instance:
+    """Return a random instance; with `elastic`, the nodes of some pools are chosen, or paid whole."""
     rng = np.random.default_rng(seed)
     pools = [
         (name, int(rng.integers(1, 3)), float(rng.choice([2.0, 3.0, 4.0])), float(rng.choice([1.0, 2.0, 4.0])), price)
         for name, price in (("near", 0.0 if rng.random() < 0.3 else 0.3), ("far", 1.0))
     ]
     infra = infrastructure(pools, bandwidth_bytes_per_s=float(rng.choice([2e5, 1e6])))
+    if elastic:
+        infra = infra.model_copy(update={"pools": tuple(_elastic(rng, pool) for pool in infra.pools)})
     links = {link.target: link for link in Network(infra).links if link.source == "home"}
     weights = (1.0, 1.0, 2.0, 0.5, 1 / 3)
     feasible: dict[str, tuple[PlanCandidate, ...]] = {}
@@ -193,6 +199,12 @@ def random_instance(seed: int, *, queries: int = 3, candidates: int = 4, cost_sl
         )
         feasible[name] = tuple(c for c in plans.values() if not c.estimate.violations(slos))
     return Instance(infra, tuple(drawn), feasible)
+
+
+def _elastic(rng: np.random.Generator, pool: Pool) -> Pool:
+    nodes, billing = pool.nodes + int(rng.integers(0, 2)), Billing.NODE if rng.random() < 0.8 else Billing.SHARE
+    least = int(rng.integers(0, nodes + 1)) if rng.random() < 0.5 else 0
+    return pool.model_copy(update={"nodes": nodes, "min_nodes": least, "billing": billing})
 
 
 def reestimate(made: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
@@ -236,15 +248,10 @@ def checked_cost(instance: Instance, plans: tuple[PlanCandidate, ...]) -> float 
             return None
     conditions = merge_loads(plans)
     price = instance.demands
-    for pool in instance.infrastructure.pools:
-        items = [
-            (price[d].cpus / pool.cpus, price[d].memory_bytes / pool.memory_bytes)
-            for d, load in conditions.deployments.items()
-            if d.pool == pool.name
-            for _ in range(load.replicas)
-        ]
-        if not packs(items, pool.nodes):
-            return None
+    nodes = nodes_of(instance, conditions)
+    if nodes is None:
+        return None
+    paid = paid_prices(instance, conditions, nodes)
     slos = {query.name: query.slos for query in instance.queries}
     for plan in plans:
         final = reestimate(plan, conditions)
@@ -253,7 +260,7 @@ def checked_cost(instance: Instance, plans: tuple[PlanCandidate, ...]) -> float 
         if final.estimate.latency_s.upper > limits.latency.limit_s:
             return None
         share = plan.transfer_cost_usd_per_h + sum(
-            price[used.deployment].cost_usd_per_h
+            paid[used.deployment]
             * conditions.deployments[used.deployment].replicas
             * used.busy_replicas
             / conditions.deployments[used.deployment].busy_replicas
@@ -261,8 +268,46 @@ def checked_cost(instance: Instance, plans: tuple[PlanCandidate, ...]) -> float 
         )
         if limits.cost is not None and share > limits.cost.limit_usd_per_h * (1 + 1e-6) + 1e-9:
             return None
-    replicas = sum(price[d].cost_usd_per_h * load.replicas for d, load in conditions.deployments.items())
-    return replicas + sum(plan.transfer_cost_usd_per_h for plan in plans)
+    pools = {pool.name: pool for pool in instance.infrastructure.pools}
+    whole = sum(pools[name].price_usd_per_h * count for name, count in nodes.items() if pools[name].bills_nodes)
+    replicas = sum(
+        price[d].cost_usd_per_h * load.replicas
+        for d, load in conditions.deployments.items()
+        if not pools[d.pool].bills_nodes
+    )
+    return whole + replicas + sum(plan.transfer_cost_usd_per_h for plan in plans)
+
+
+def nodes_of(instance: Instance, conditions: MergedLoad) -> dict[str, int] | None:
+    """Return the fewest nodes of each pool on which its replicas pack, or None if there are too few."""
+    nodes = {}
+    for pool in instance.infrastructure.pools:
+        items = [
+            (instance.demands[d].cpus / pool.cpus, instance.demands[d].memory_bytes / pool.memory_bytes)
+            for d, load in conditions.deployments.items()
+            if d.pool == pool.name
+            for _ in range(load.replicas)
+        ]
+        enough = [count for count in range(pool.base_nodes, pool.nodes + 1) if packs(items, count)]
+        if not enough:
+            return None
+        nodes[pool.name] = enough[0]
+    return nodes
+
+
+def paid_prices(instance: Instance, conditions: MergedLoad, nodes: Mapping[str, int]) -> dict[Deployment, float]:
+    """Return the price paid for a replica of each deployment."""
+    prices, pools = {}, {pool.name: pool for pool in instance.infrastructure.pools}
+    for d in conditions.deployments:
+        reserved = sum(
+            instance.demands[other].cost_usd_per_h * load.replicas
+            for other, load in conditions.deployments.items()
+            if other.pool == d.pool
+        )
+        prices[d] = instance.demands[d].cost_usd_per_h
+        if pools[d.pool].bills_nodes and reserved:
+            prices[d] *= pools[d.pool].price_usd_per_h * nodes[d.pool] / reserved
+    return prices
 
 
 def packs(items: list[tuple[float, ...]], nodes: int) -> bool:

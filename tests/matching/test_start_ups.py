@@ -128,6 +128,23 @@ def test_it_is_slower_where_the_hardware_may_be() -> None:
         assert replace(after, startup_s=before.startup_s) == before
 
 
+def test_a_replica_waits_for_a_further_node_where_those_that_run_are_full() -> None:
+    specification, profile, _ = _planned(0)
+    assert specification.infrastructure is not None
+    pool = specification.infrastructure.pools[0]
+    elastic = {"nodes": 3, "min_nodes": 0, "node_startup_s": 90.0, "cpus": 2.5, "hardware": HardwareClass(name="local")}
+    infrastructure = specification.infrastructure.model_copy(update={"pools": (pool.model_copy(update=elastic),)})
+    name, knobs = specification.pipelines[profile.pipeline].operators[0].name, profile.configurations[0].configuration
+    deployment = Deployment(profile.pipeline, name, knobs[name], pool.name, Allocation(1.0, 1, 0.5))
+    waits_s = []
+    for nodes in ((0,), (0, 0), (0, 0, 2)):
+        (sized,) = add_startup_times(
+            [SizedDeployment(deployment, DEMAND, nodes, 0.5)], {profile.pipeline: profile}, infrastructure
+        )
+        waits_s.append(sized.startup_s)
+    assert waits_s == [2.0, 92.0, 2.0]
+
+
 def test_where_it_was_not_profiled_nothing_is_said() -> None:
     specification, profiles = random_specification(0)
     ((name, profile),) = profiles.items()

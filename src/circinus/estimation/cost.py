@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from operator import ge, sub
 from typing import TypeVar
 
 from circinus.arrays import FloatArray
 from circinus.estimation.estimate import DeploymentUse, LinkUse
 from circinus.estimation.merged_load import MergedLoad, replicas_for
-from circinus.specification import DirectedLink
+from circinus.specification import DirectedLink, Pool
 from circinus.statistics.interval import Interval
 
 _Amount = TypeVar("_Amount", float, FloatArray)
@@ -27,16 +30,42 @@ def transfer_usd_per_h(links: Iterable[LinkUse]) -> float:
     return sum((usd_per_h_for_bytes(use.link, use.bytes_per_s) for use in links), 0.0)
 
 
-def dedicated_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
-    """Return the price of the whole replicas that the query needs if it shares no deployment."""
-    return sum(
-        use.demand.cost_usd_per_h * replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target)
-        for use in uses
-    )
+_ROUNDING = 1e-9
+
+
+def dedicated_usd_per_h(uses: Iterable[DeploymentUse], pools: Mapping[str, Pool]) -> float:
+    """Return the price of the whole replicas, or of the whole nodes, that the query needs if it shares nothing."""
+    total, on_nodes = 0.0, defaultdict[str, list[tuple[DeploymentUse, int]]](list)
+    for use in uses:
+        replicas = replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target)
+        if pools[use.deployment.pool].bills_nodes:
+            on_nodes[use.deployment.pool].append((use, replicas))
+        else:
+            total += use.demand.cost_usd_per_h * replicas
+    return total + sum(pools[name].price_usd_per_h * _nodes(pools[name], counted) for name, counted in on_nodes.items())
+
+
+def _nodes(pool: Pool, counted: Iterable[tuple[DeploymentUse, int]]) -> int:
+    """Return the nodes on which replicas are put one by one, largest first, and at least those that always run."""
+    free: list[list[float]] = []
+    for use, replicas in sorted(counted, key=lambda entry: -entry[0].demand.cost_usd_per_h):
+        shares = [needed / of_node for needed, of_node in zip(use.demand.amounts, pool.amounts, strict=True) if of_node]
+        for _ in range(replicas):
+            fitting = (left for left in free if all(map(ge, left, shares)))
+            node = next(fitting, None)
+            if node is None:
+                node = [1.0 + _ROUNDING] * len(shares)
+                free.append(node)
+            node[:] = map(sub, node, shares)
+    usable = math.ceil(len(free) / (1.0 - pool.headroom) - _ROUNDING)  # the headroom stays free on average
+    return min(max(usable, pool.base_nodes), max(pool.nodes, len(free)))
 
 
 def fully_shared_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
-    """Return the price of the fractional replicas that the query uses if all deployments are fully shared."""
+    """Return the price of the fractional replicas that the query uses if all deployments are fully shared.
+
+    On nodes that are paid whole, it is the price that they reserve: of a node that is fully shared, what is paid.
+    """
     return sum(use.demand.cost_usd_per_h * use.fractional_replicas for use in uses)
 
 
@@ -53,13 +82,18 @@ def share_usd_per_h(uses: Iterable[DeploymentUse], conditions: MergedLoad) -> fl
     return total
 
 
-def query_cost(uses: tuple[DeploymentUse, ...], transfers_usd_per_h: float, conditions: MergedLoad | None) -> Interval:
+def query_cost(
+    uses: tuple[DeploymentUse, ...],
+    transfers_usd_per_h: float,
+    conditions: MergedLoad | None,
+    pools: Mapping[str, Pool],
+) -> Interval:
     """Return the query's cost with its bounds (see `Estimate.cost_usd_per_h`).
 
     A share can exceed the dedicated price if the requests of other queries require one more replica; the share is then
     the upper bound.
     """
     lower = fully_shared_usd_per_h(uses) + transfers_usd_per_h
-    upper = dedicated_usd_per_h(uses) + transfers_usd_per_h
+    upper = dedicated_usd_per_h(uses, pools) + transfers_usd_per_h
     value = upper if conditions is None else share_usd_per_h(uses, conditions) + transfers_usd_per_h
     return Interval(value, min(lower, value), max(upper, value))

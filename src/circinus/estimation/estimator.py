@@ -165,7 +165,7 @@ class Estimator:
             percentile=self._percentile.percentile,
             latency_s=latency_s,
             accuracy=self._profile.accuracy,
-            cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions),
+            cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions, self._pools),
             stages=timeline.stages,
             return_s=timeline.return_s,
             caveats=caveats,

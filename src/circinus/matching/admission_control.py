@@ -11,7 +11,7 @@ from itertools import chain
 
 import numpy as np
 
-from circinus.arrays import FloatArray
+from circinus.arrays import FloatArray, IntArray
 from circinus.estimation import DeploymentLoad, DeploymentUse, MergedLoad, PlanCandidate, RequestStream, merge_loads
 from circinus.estimation.merged_load import propagate_departures
 from circinus.matching.feasibility import Infeasibility, capacity_violation
@@ -93,14 +93,17 @@ class AdmissionProblem:
         used[columns] = True
         traffic[links] += volume
         replicas = np.maximum(round_up_replicas(load, used), self.usage.replicas)
-        cost = self.usage.cost_usd_per_h + float(self.problem.price_usd_per_h @ (replicas - self.usage.replicas))
+        rows = self.problem.rows.coefficients @ replicas
+        nodes = np.maximum(self.usage.nodes, self.problem.needed_nodes(rows))
+        added = self.problem.cost_usd_per_h(replicas - self.usage.replicas, nodes - self.usage.nodes)
         return Usage(
             fractional_load=load,
             used=used,
             replicas=replicas,
             traffic_bytes_per_s=traffic,
-            rows=self.problem.rows.coefficients @ replicas,
-            cost_usd_per_h=cost + float(self.problem.transfer_cost_usd_per_h[candidate]),
+            rows=rows,
+            nodes=nodes,
+            cost_usd_per_h=self.usage.cost_usd_per_h + added + float(self.problem.transfer_cost_usd_per_h[candidate]),
         )
 
 
@@ -120,6 +123,8 @@ class AdmissionFit:
     """Cost per unit of load of each deployment."""
     deployments: tuple[SizedDeployment, ...]
     """All deployments, as sized."""
+    nodes: Mapping[str, int]
+    """See `Matching.nodes`."""
     cost_usd_per_h: float
     """Total cost."""
     rows: FloatArray
@@ -197,13 +202,15 @@ class AdmissionControl:
         """Prepare the candidates of a query against the running plans."""
         problem = build_problem([query], {query.name: candidates}, self.infrastructure, running=self._demands)
         replicas = np.array([s.replicas if (s := self._sized.get(d)) else 0 for d in problem.deployments], np.int64)
+        nodes = _running_nodes(problem, {d: sized.nodes for d, sized in self._sized.items()})
         usage = Usage(
             fractional_load=np.array([self._fractional.get(d, 0.0) for d in problem.deployments]),
             used=replicas > 0,
             replicas=replicas,
             traffic_bytes_per_s=np.array([self._bytes_per_s.get(name, 0.0) for name in problem.links]),
             rows=problem.rows.coefficients @ replicas,
-            cost_usd_per_h=float(problem.price_usd_per_h @ replicas) + self._transfers_usd_per_h,
+            nodes=nodes,
+            cost_usd_per_h=problem.cost_usd_per_h(replicas, nodes) + self._transfers_usd_per_h,
         )
         costs = marginal_costs(problem, 0, usage)
         return AdmissionProblem(problem, usage, costs, TieOrder([query], self.infrastructure))
@@ -237,6 +244,9 @@ class AdmissionControl:
         nodes = self._nodes(prepared.problem, usage)
         if isinstance(nodes, Infeasibility):
             return nodes
+        running = _running_nodes(prepared.problem, nodes)
+        added = float(prepared.problem.node_price_usd_per_h @ (running - usage.nodes))
+        usage = replace(usage, nodes=running, cost_usd_per_h=usage.cost_usd_per_h + added)
         fit = self._fit(prepared.problem, usage, prepared.problem.candidates[candidate], nodes)
         return self._check_slos(fit, slos, doubtful=doubtful)
 
@@ -266,14 +276,21 @@ class AdmissionControl:
     ) -> AdmissionFit:
         """Return a plan with its effects, and its estimate in isolation as the final one."""
         conditions = self._conditions_with(problem, usage, plan)
-        unit = problem.price_usd_per_h * usage.replicas / np.where(usage.used, usage.fractional_load, 1.0)
+        paid_usd_per_h = problem.paid_usd_per_h(usage.replicas, usage.nodes)
+        unit = paid_usd_per_h * usage.replicas / np.where(usage.used, usage.fractional_load, 1.0)
         deployments = [
-            SizedDeployment(d, problem.demand_of(column), nodes.get(d, ()), conditions.deployments[d].utilization)
+            SizedDeployment(
+                d,
+                problem.demand_of(column),
+                nodes.get(d, ()),
+                conditions.deployments[d].utilization,
+                paid_usd_per_h=problem.paid_whole(column, paid_usd_per_h),
+            )
             for column, d in enumerate(problem.deployments)
             if usage.used[column]
         ]
-        # A replica with a larger demand than before also costs its other users more.
-        dearer = [sized.deployment for sized in deployments if sized.demand != self._demands.get(sized.deployment)]
+        # A replica with a larger demand than before also costs its other users more, as does a further node.
+        dearer = [sized.deployment for sized in deployments if self._is_dearer(sized)]
         affected = (*_queues_of(plan), *dearer, *self._reloaded(conditions))
         return AdmissionFit(
             plan=plan,
@@ -282,10 +299,18 @@ class AdmissionControl:
             conditions=conditions,
             unit_usd_per_h=dict(zip(problem.deployments, unit.tolist(), strict=True)),
             deployments=tuple(deployments),
+            nodes=problem.chosen_nodes(usage.nodes),
             cost_usd_per_h=usage.cost_usd_per_h,
             rows=usage.rows,
             traffic_bytes_per_s=usage.traffic_bytes_per_s,
         )
+
+    def _is_dearer(self, sized: SizedDeployment) -> bool:
+        """Return whether a replica's demand or price is another than before, or the deployment is new."""
+        ran = self._sized.get(sized.deployment)
+        if ran is None or ran.demand != sized.demand:
+            return True
+        return abs((sized.paid_usd_per_h or 0.0) - (ran.paid_usd_per_h or 0.0)) > EQUAL_USD_PER_H
 
     def _check_slos(self, fit: AdmissionFit, slos: Slos, *, doubtful: bool) -> AdmissionFit | Infeasibility:
         """Return the fit with the query's final estimate if all SLOs are met, else the violation."""
@@ -333,13 +358,18 @@ class AdmissionControl:
                 open_nodes = np.flatnonzero(np.all(load + problem.demand[column] <= capacity, axis=1))
                 stays = len(open_nodes) > 0
                 if stays:
-                    nodes_of[column].append(int(open_nodes[0]))
-                    load[open_nodes[0]] += problem.demand[column]
+                    runs = load[open_nodes].any(axis=1) if pool in problem.elastic else np.zeros(1)
+                    node = int(open_nodes[runs.argmax()])  # a further node of an elastic pool is opened last
+                    nodes_of[column].append(node)
+                    load[node] += problem.demand[column]
         if stays:
             return {problem.deployments[column]: tuple(sorted(nodes)) for column, nodes in nodes_of.items()}
-        repacked = pack(
-            problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
-        )
+        if pool in problem.elastic:
+            repacked = problem.fewest_nodes(pool, usage.replicas).packing
+        else:
+            repacked = pack(
+                problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
+            )
         if repacked.nodes is None:
             return None
         return {
@@ -379,6 +409,15 @@ class AdmissionControl:
             for deployment, load in conditions.deployments.items()
             if deployment in previous and load != previous[deployment]
         ]
+
+
+def _running_nodes(problem: Problem, nodes_of: Mapping[Deployment, tuple[int, ...]]) -> IntArray:
+    """Return (K,) nodes that run for the nodes of each deployment's replicas."""
+    nodes = problem.nodes.copy()
+    for pool in problem.elastic.tolist():
+        used = {node for d, places in nodes_of.items() if d.pool == problem.pools[pool] for node in places}
+        nodes[pool] = max(int(problem.base_nodes[pool]), len(used))
+    return nodes
 
 
 def _queues_of(plan: PlanCandidate) -> tuple[Deployment | DirectedLink, ...]:

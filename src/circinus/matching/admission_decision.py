@@ -128,6 +128,7 @@ def add_admitted(
         assignments=tuple(sorted((*current, assignment), key=lambda item: position.get(item.query, len(position)))),
         rejections=tuple(rejection for rejection in matching.rejections if rejection.query != query.name),
         deployments=fit.deployments,
+        nodes=fit.nodes,
         cost_usd_per_h=fit.cost_usd_per_h,
         optimal=False,
         cost_at_targets_usd_per_h=None,

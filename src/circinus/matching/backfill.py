@@ -16,12 +16,14 @@ from circinus.matching.settings import MATCHING
 def sized_deployments(answer: Answer) -> tuple[SizedDeployment, ...]:
     """Return the deployments in use, sorted by name."""
     problem, solution = answer.problem, answer.solution
+    paid_usd_per_h = problem.paid_usd_per_h(solution.usage.replicas, solution.usage.nodes)
     return tuple(
         SizedDeployment(
             deployment=problem.deployments[index],
             demand=problem.demand_of(int(index)),
             nodes=solution.nodes[int(index)],
             utilization=solution.sizing.conditions.deployments[problem.deployments[index]].utilization,
+            paid_usd_per_h=problem.paid_whole(int(index), paid_usd_per_h),
         )
         for index in np.flatnonzero(solution.usage.used)
     )

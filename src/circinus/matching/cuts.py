@@ -80,8 +80,8 @@ class PackingCut:
 class SizingCut:
     """A candidate that violates an SLO if its deployments and links are shared exactly as they were.
 
-    Cost and waiting time of a candidate depend only on the other candidates on its deployments or links; it may be
-    feasible with other neighbours.
+    Cost and waiting time of a candidate depend only on the other candidates on its deployments or links, or in its
+    pools whose nodes are paid whole; it may be feasible with other neighbours.
     """
 
     candidate: int
@@ -160,10 +160,16 @@ def sizing_cut(problem: Problem, chosen: IntArray, candidate: int, reason: str, 
 
 
 def _neighbours(problem: Problem, candidate: int) -> IntArray:
-    """Return the candidates of other queries that use one of the candidate's deployments or links."""
+    """Return the candidates of other queries that use one of the candidate's deployments or links.
+
+    On nodes that are paid whole, the cost depends on all replicas of the pool.
+    """
     neighbours = np.zeros(len(problem.candidates), dtype=bool)
-    for incidence in (problem.fractional_load, problem.traffic):
+    is_whole = problem.node_price_usd_per_h[problem.pool_of] > 0
+    own = problem.fractional_load.row(candidate)[0]
+    columns = np.append(own, np.flatnonzero(is_whole & np.isin(problem.pool_of, problem.pool_of[own])))
+    for incidence, shared in ((problem.fractional_load, columns), (problem.traffic, problem.traffic.row(candidate)[0])):
         row_of = np.repeat(np.arange(len(problem.candidates)), np.diff(incidence.start))
-        neighbours[row_of[np.isin(incidence.column, incidence.row(candidate)[0])]] = True
+        neighbours[row_of[np.isin(incidence.column, shared)]] = True
     neighbours &= problem.query_of != problem.query_of[candidate]
     return np.flatnonzero(neighbours).astype(np.int64)

@@ -395,6 +395,7 @@ def _matching(answer: Answer) -> Matching:
         cost_at_targets_usd_per_h=cost_at_targets_usd_per_h,
         tenants=tenant_shares(run.queries, answer.served, run.infrastructure.tenants),
         weight_with_more_changes=larger_weight(answer.weight_with_more_changes, satisfied),
+        nodes=problem.chosen_nodes(usage.nodes),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import islice, product
+from operator import ge, sub
 
 from circinus.errors import PlanningError
 from circinus.estimation import MergedLoad, PlanCandidate, QueryEstimators
@@ -27,6 +28,7 @@ from circinus.specification import (
     Infrastructure,
     KnobValues,
     Network,
+    Pool,
     Query,
     QueryPlan,
     SloKind,
@@ -40,6 +42,7 @@ def add_startup_times(
     """Return the deployments with the start-up time of a further replica, and with their relative speed if measured.
 
     Start-up times that were not measured on a pool's hardware scale with its guaranteed speed, as service times do.
+    Where the replica needs a further node, they include the start of the node.
 
     Args:
         deployments: as sized.
@@ -58,7 +61,8 @@ def add_startup_times(
         hardware = infrastructure.pool(deployment.pool).hardware
         startups_s = [startup_s for p in measured if (startup_s := p.startup_on(hardware)) is not None]
         if startups_s:
-            sized = replace(sized, startup_s=max(startups_s))
+            node_s = _node_startup_s(sized, deployments, infrastructure.pool(deployment.pool))
+            sized = replace(sized, startup_s=max(startups_s) + node_s)
         speeds = [p.speeds.expected(hardware) for p in measured if hardware.name in p.speeds.measured]
         if speeds:
             # Rounded, because a deployment whose fields change restarts its replicas.
@@ -84,6 +88,19 @@ def _plans(pipeline: str, configurations: Sequence[Configuration], choices: Sequ
             placement=tuple(sorted((operator, pool) for operator, pool, _ in choice)),
             allocations=tuple(sorted((operator, allocation) for operator, _, allocation in choice)),
         )
+
+
+def _node_startup_s(sized: SizedDeployment, deployments: Sequence[SizedDeployment], pool: Pool) -> float:
+    """Return the time until a node has room for a further replica: 0 if one runs."""
+    if not (pool.is_elastic and pool.node_startup_s):
+        return 0.0
+    free: dict[int, list[float]] = {}
+    for other in deployments:
+        for node in other.nodes if other.deployment.pool == pool.name else ():
+            left = free.setdefault(node, list(pool.amounts))
+            left[:] = map(sub, left, other.demand.amounts)
+    fits = any(all(map(ge, left, sized.demand.amounts)) for left in free.values())
+    return 0.0 if fits or len(free) < pool.base_nodes else pool.node_startup_s
 
 
 class PlanEstimates:

@@ -38,11 +38,19 @@ class SizedDeployment:
     batch_ratio: tuple[tuple[int, float], ...] = ()
     """Batch sizes on the pool's hardware with `OperatorProfile.batch_ratio`, from an imported table; empty to use the
     ratios of the profile."""
+    paid_usd_per_h: float | None = None
+    """Price of a replica on nodes that are paid whole: its part of them, by what each replica reserves; else None."""
 
     @property
     def replicas(self) -> int:
         """Number of replicas."""
         return len(self.nodes)
+
+    @property
+    def cost_usd_per_h(self) -> float:
+        """Price of all replicas."""
+        paid = self.demand.cost_usd_per_h if self.paid_usd_per_h is None else self.paid_usd_per_h
+        return paid * self.replicas
 
 
 Obstacle = Literal["cost", "capacity", "slo", "search"]
@@ -258,7 +266,7 @@ class Matching:
     satisfied_weight: float
     total_weight: float
     cost_usd_per_h: float
-    """Cost of all sized deployments plus all transfers."""
+    """Cost of all sized deployments plus all transfers, and of nodes that always run in pools that no plan uses."""
     weight_bound: float
     """Upper bound on the satisfied weight of any matching of all plans at utilization targets, see `plan_space_bounds`:
     a second look or an admission may serve more. Of plans that are all candidates, bounds are summed over priorities:
@@ -278,6 +286,8 @@ class Matching:
     """Shares of the infrastructure's tenants that have queries."""
     weight_with_more_changes: float | None = None
     """Weight found with more changes of running plans than are allowed, if it is larger than the satisfied one."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """Pool -> nodes that run, of pools whose nodes are chosen or paid whole."""
 
     @property
     def served(self) -> set[str]:

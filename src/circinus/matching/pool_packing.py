@@ -39,17 +39,19 @@ def pack_pools(
     cuts: list[PackingCut | PoolCut] = []
     for pool in range(len(problem.pools)):
         members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
-        packing = pack(
-            problem.demand[members],
-            usage.replicas[members],
-            problem.node_capacity[pool],
-            int(problem.nodes[pool]),
-            _QUICK_SEARCH_STEPS if widely else SEARCH_STEPS,
-        )
+        packing = problem.fewest_nodes(pool, usage.replicas).packing if pool in problem.elastic else None
+        if packing is None or (packing.nodes is None and not packing.proved):
+            packing = pack(
+                problem.demand[members],
+                usage.replicas[members],
+                problem.node_capacity[pool],
+                int(problem.nodes[pool]),
+                _QUICK_SEARCH_STEPS if widely else SEARCH_STEPS,
+            )
         if packing.nodes is None and widely:
             cuts.append(_pool_cut(problem, usage, pool, members))
         elif packing.nodes is None:
-            cuts.append(_packing_cut(problem, usage, pool, proved=packing.proved))
+            cuts.append(packing_cut(problem, usage, pool, int(problem.nodes[pool]), proved=packing.proved))
         else:
             nodes.update(zip(members.tolist(), packing.nodes, strict=True))
     return nodes, tuple(cuts)
@@ -65,13 +67,13 @@ def _pool_cut(problem: Problem, usage: Usage, pool: int, members: IntArray) -> P
     return PoolCut(pool, filled * min(packed, _MAX_FILL_RATIO))
 
 
-def _packing_cut(problem: Problem, usage: Usage, pool: int, *, proved: bool) -> PackingCut:
-    """Return a cut, as strong as possible, that excludes replicas that do not pack on a pool's nodes."""
+def packing_cut(problem: Problem, usage: Usage, pool: int, nodes: int, *, proved: bool) -> PackingCut:
+    """Return a cut, as strong as possible, that excludes replicas that do not pack on some nodes of a pool."""
     members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
     kinds, kind_of = np.unique(problem.demand[members], axis=0, return_inverse=True)
     count = np.bincount(kind_of.reshape(-1), weights=usage.replicas[members], minlength=len(kinds)).astype(np.int64)
     if proved:
-        count = _core(kinds, count, problem.node_capacity[pool], int(problem.nodes[pool]))
+        count = _core(kinds, count, problem.node_capacity[pool], nodes)
     core = np.flatnonzero(count)
     inside = problem.pool_of == pool
     if len(core) > _MAX_LIFTED_KINDS:

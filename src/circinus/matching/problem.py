@@ -15,12 +15,17 @@ from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.solvers.sparse_rows import SparseRows
 from circinus.matching.tolerances import CAPACITY_TOLERANCE, REPLICA_TOLERANCE
+from circinus.planning.bin_packing import FewestNodes, pack_on_fewest
 from circinus.planning.settings import RunningLoad
 from circinus.specification import Deployment, DirectedLink, QueryPlan
 from circinus.specification.slo import COST_ROUNDING, COST_ROUNDING_USD_PER_H
 
 RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
 """Resources of a replica, in the order of every array's last axis."""
+
+_NODE_STEPS, _MAX_SEARCHED_REPLICAS = 500, 20
+"""Maximum number of partial packings for each number of nodes of an elastic pool, and of replicas that are packed so;
+with more, they are put on nodes one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +103,16 @@ class Problem:
     demand: FloatArray
     """(D, 4) resources of one replica."""
     price_usd_per_h: FloatArray
-    """(D,) price of one replica."""
+    """(D,) price of one replica; where nodes are paid whole, the price that it reserves: never more than is paid."""
     max_replicas: IntArray
     """(D,) number of replicas that fit into an otherwise empty pool."""
     pools: tuple[str, ...]
     nodes: IntArray
-    """(K,)"""
+    """(K,) greatest number."""
+    base_nodes: IntArray
+    """(K,) number that always runs."""
+    node_price_usd_per_h: FloatArray
+    """(K,) price of a node that is paid whole, else 0."""
     node_capacity: FloatArray
     """(K, 4)"""
     rows: CapacityRows
@@ -155,6 +164,104 @@ class Problem:
         traffic[:, crossed] = volume
         return CandidateBlock(deployments, fractional, uses, traffic, self.rows.coefficients[:, deployments].T)
 
+    @cached_property
+    def elastic(self) -> IntArray:
+        """Pools of which the number of nodes is chosen."""
+        return np.flatnonzero(self.base_nodes < self.nodes).astype(np.int64)
+
+    @cached_property
+    def billed_usd_per_h(self) -> FloatArray:
+        """(D,) price of one replica, 0 where nodes are paid whole."""
+        return np.where(self.node_price_usd_per_h[self.pool_of] > 0, 0.0, self.price_usd_per_h)
+
+    @cached_property
+    def _rows_per_node(self) -> FloatArray:
+        """(rows,) limit of each capacity row for one node."""
+        return self.rows.limit / np.maximum(self.nodes[self.rows.pool], 1) * (1 + CAPACITY_TOLERANCE)
+
+    @cached_property
+    def divided_usd_per_h(self) -> FloatArray:
+        """(D,) price of one replica if nodes that are paid whole were divisible, by the resource that plans need most.
+
+        It is 0 where all nodes always run. With `fixed_usd_per_h`, replicas never cost less.
+        """
+        of_node = np.maximum(self.node_capacity, np.finfo(np.float64).tiny)[self.pool_of]
+        share, load = np.where(self.demand > 0, self.demand / of_node, 0.0), np.zeros(len(self.deployments))
+        _, column, fractional = self.fractional_load.entries(0, len(self.candidates))
+        np.add.at(load, column, fractional)
+        needed = np.zeros((len(self.pools), len(RESOURCES)))
+        np.add.at(needed, self.pool_of, load[:, None] * share)
+        most = share[np.arange(len(share)), needed.argmax(axis=1)[self.pool_of]]
+        is_chosen = (self.base_nodes < self.nodes)[self.pool_of]
+        divided = np.where(is_chosen, self.node_price_usd_per_h[self.pool_of] * most, 0.0)
+        return np.where(self.node_price_usd_per_h[self.pool_of] > 0, divided, self.price_usd_per_h)
+
+    @cached_property
+    def fixed_usd_per_h(self) -> float:
+        """Price of the nodes that are paid whole in pools that always run all of theirs."""
+        return float(self.node_price_usd_per_h @ np.where(self.base_nodes < self.nodes, 0, self.nodes))
+
+    def needed_nodes(self, rows: FloatArray) -> IntArray:
+        """Return (..., K) nodes without which capacity rows (..., rows) do not hold: packing may need more."""
+        needed = np.zeros((*rows.shape[:-1], len(self.pools)))
+        if len(self.rows.pool):
+            pools, start = np.unique(self.rows.pool, return_index=True)
+            needed[..., pools] = np.ceil(np.maximum.reduceat(rows / self._rows_per_node, start, axis=-1))
+        return np.clip(needed, self.base_nodes, self.nodes).astype(np.int64)
+
+    @cached_property
+    def _fewest_nodes(self) -> dict[tuple[int, bytes], FewestNodes]:
+        return {}
+
+    def fewest_nodes(self, pool: int, replicas: IntArray) -> FewestNodes:
+        """Return the packing of a pool's replicas, of (D,), on its fewest nodes."""
+        members = np.flatnonzero((self.pool_of == pool) & (replicas > 0))
+        key = pool, np.stack([members, replicas[members]]).tobytes()
+        fewest = self._fewest_nodes.get(key)
+        if fewest is None:
+            of_pool = self.rows.pool == pool
+            used = self.rows.coefficients[np.ix_(of_pool, members)] @ replicas[members] / self._rows_per_node[of_pool]
+            base, most = int(self.base_nodes[pool]), int(self.nodes[pool])
+            fewest_possible = min(max(base, math.ceil(used.max(initial=0.0))), most)
+            demand, capacity = self.demand[members], self.node_capacity[pool]
+            steps = _NODE_STEPS if replicas[members].sum() <= _MAX_SEARCHED_REPLICAS else 0
+            fewest = pack_on_fewest(demand, replicas[members], capacity, fewest_possible, most, steps)
+            self._fewest_nodes[key] = fewest
+        return fewest
+
+    def nodes_of(self, replicas: IntArray) -> IntArray:
+        """Return (K,) nodes that run for replicas (D,): the fewest of elastic pools, else all."""
+        return self.with_nodes(self.nodes, replicas, self.elastic)
+
+    def with_nodes(self, nodes: IntArray, replicas: IntArray, pools: IntArray) -> IntArray:
+        """Return nodes (K,) with those of elastic pools among some for replicas (D,)."""
+        nodes = nodes.copy()
+        for pool in np.unique(pools[self.base_nodes[pools] < self.nodes[pools]]).tolist():
+            nodes[pool] = self.fewest_nodes(pool, replicas).count
+        return nodes
+
+    def cost_usd_per_h(self, replicas: IntArray, nodes: IntArray) -> float:
+        """Return the cost of replicas (D,) and of nodes (K,) that are paid whole."""
+        return float(self.billed_usd_per_h @ replicas + self.node_price_usd_per_h @ nodes)
+
+    def paid_usd_per_h(self, replicas: IntArray, nodes: IntArray) -> FloatArray:
+        """Return (D,) the price of each replica: of nodes that are paid whole, its part by what each one reserves."""
+        reserved = self.price_usd_per_h * replicas
+        of_pool = np.bincount(self.pool_of, weights=reserved, minlength=len(self.pools))
+        paid = self.node_price_usd_per_h * nodes
+        factor = np.divide(paid, of_pool, out=np.ones_like(paid), where=(paid > 0) & (of_pool > 0))
+        return np.asarray(self.price_usd_per_h * factor[self.pool_of])
+
+    def paid_whole(self, deployment: int, paid_usd_per_h: FloatArray) -> float | None:
+        """Return the price paid for a replica of a deployment on nodes that are paid whole, else None."""
+        is_whole = self.node_price_usd_per_h[self.pool_of[deployment]] > 0
+        return float(paid_usd_per_h[deployment]) if is_whole else None
+
+    def chosen_nodes(self, nodes: IntArray) -> dict[str, int]:
+        """Return the nodes (K,) of the pools whose nodes are chosen or paid whole, by the pool's name."""
+        is_chosen = (self.base_nodes < self.nodes) | (self.node_price_usd_per_h > 0)
+        return {self.pools[pool]: int(nodes[pool]) for pool in np.flatnonzero(is_chosen)}
+
     def demand_of(self, deployment: int) -> ReplicaDemand:
         """Return the resources and the price of one replica of a deployment."""
         cpus, memory_bytes, gpus, gpu_memory_bytes = (float(amount) for amount in self.demand[deployment])
@@ -170,13 +277,16 @@ class Problem:
         fractional, used = self.fractional_load.total(served)
         traffic, _ = self.traffic.total(served)
         replicas = round_up_replicas(fractional, used)
+        rows = self.rows.coefficients @ replicas
+        nodes = self.nodes_of(replicas)
         return Usage(
             fractional_load=fractional,
             used=used,
             replicas=replicas,
             traffic_bytes_per_s=traffic,
-            rows=self.rows.coefficients @ replicas,
-            cost_usd_per_h=float(self.price_usd_per_h @ replicas + self.transfer_cost_usd_per_h[served].sum()),
+            rows=rows,
+            nodes=nodes,
+            cost_usd_per_h=self.cost_usd_per_h(replicas, nodes) + float(self.transfer_cost_usd_per_h[served].sum()),
             changes=int(self.runs.sum() - self.runs[served].sum()),
         )
 
@@ -206,11 +316,10 @@ class Problem:
     def cost_share_usd_per_h(self, candidate: int, usage: Usage) -> float:
         """Return the cost of a chosen candidate: its share of whole replicas by busy seconds, plus its transfers."""
         columns, fractional = self.fractional_load.row(candidate)
+        price_usd_per_h = self.paid_usd_per_h(usage.replicas, usage.nodes)[columns]
         return float(
             self.transfer_cost_usd_per_h[candidate]
-            + np.sum(
-                self.price_usd_per_h[columns] * usage.replicas[columns] * fractional / usage.fractional_load[columns]
-            )
+            + np.sum(price_usd_per_h * usage.replicas[columns] * fractional / usage.fractional_load[columns])
         )
 
     def choice_of(self, plans: Mapping[str, QueryPlan]) -> IntArray:
@@ -260,8 +369,10 @@ class Usage:
     """(L,)"""
     rows: FloatArray
     """(rows,) left side of each capacity row."""
+    nodes: IntArray
+    """(K,) nodes that run."""
     cost_usd_per_h: float
-    """Cost of all replicas and all transfers."""
+    """Cost of all replicas and nodes, and of all transfers."""
     changes: int = 0
     """Number of running queries whose plan changes or stops."""
 

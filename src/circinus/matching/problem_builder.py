@@ -87,6 +87,8 @@ def build_problem(
         max_replicas=_max_replicas(demand, nodes[pool_of], node_capacity[pool_of]),
         pools=tuple(pools),
         nodes=nodes,
+        base_nodes=np.array([pool.base_nodes for pool in infrastructure.pools], dtype=np.int64),
+        node_price_usd_per_h=np.array([p.price_usd_per_h if p.bills_nodes else 0.0 for p in infrastructure.pools]),
         node_capacity=node_capacity,
         rows=_capacity_rows(demand, pool_of, nodes, node_capacity, [pool.headroom for pool in infrastructure.pools]),
         links=tuple(link.name for link in links),

@@ -369,7 +369,9 @@ def solve_in_rounds(
 
 def _slo_cuts(problem: Problem, chosen: IntArray, violation: SloViolation, *, exact: bool) -> Iterator[Cut]:
     """Yield the cuts for a violated SLO; unless `exact`, the plan is excluded with any neighbours."""
-    if not exact or violation.slos != (SloKind.COST,):
+    columns, _ = problem.fractional_load.row(violation.candidate)
+    pays_nodes = bool((problem.node_price_usd_per_h[problem.pool_of[columns]] > 0).any())
+    if not exact or pays_nodes or violation.slos != (SloKind.COST,):
         yield sizing_cut(problem, chosen, violation.candidate, violation.reason, exact=exact)
         return
     # With the same neighbours, the query's other plans mostly cost too much as well: cut them off in one round.

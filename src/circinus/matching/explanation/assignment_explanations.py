@@ -224,7 +224,7 @@ def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[Ca
     problem, current = answer.problem, int(answer.chosen[query])
     trial = answer.chosen.copy()
     trial[query] = -1
-    costs = marginal_costs(problem, query, problem.usage_of(trial))
+    costs = marginal_costs(problem, query, problem.usage_of(trial), packed=True)
     position_of = int(problem.block[query])
     added, counted = (usd - usd[current - position_of] for usd in (costs.added_usd_per_h, costs.counted_usd_per_h))
     comparisons = []

@@ -57,7 +57,8 @@ def shadow_prices(problem: Problem, chosen: IntArray, seed: int) -> RelaxationBo
     if weight > 0:
         relaxed = view.scaled(np.ones(len(problem.deployments)))
         dual_prices, bound = cost_prices(relaxed, weight, seed)
-        by_cost, cost_bound = view.by_resource(dual_prices), min(max(bound, 0.0), usage.cost_usd_per_h)
+        bound = max(bound, 0.0) + problem.fixed_usd_per_h
+        by_cost, cost_bound = view.by_resource(dual_prices), min(bound, usage.cost_usd_per_h)
     by_cost[by_cost < _NEGLIGIBLE * usage.cost_usd_per_h] = 0.0
     pools = _pool_prices(problem, usage.rows, by_weight, by_cost)
     links = _link_prices(problem, usage.traffic_bytes_per_s, by_weight, by_cost)

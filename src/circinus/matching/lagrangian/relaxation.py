@@ -81,12 +81,18 @@ class RelaxedView:
             shared=int((~is_local).sum()),
         )
 
-    def scaled(self, load_factor: FloatArray, available_fraction: FloatArray | None = None) -> RelaxedProblem:
+    def scaled(
+        self,
+        load_factor: FloatArray,
+        available_fraction: FloatArray | None = None,
+        price_usd_per_h: FloatArray | None = None,
+    ) -> RelaxedProblem:
         """Return the relaxed problem in which a unit of a deployment's load uses `load_factor` times its own demand.
 
         Args:
             load_factor: (D,)
             available_fraction: (resources,) usable share of each capacity; None: all of it.
+            price_usd_per_h: (D,) of a replica; None: as if nodes were divisible.
         """
         problem = self.problem
         sizes = np.diff(problem.block)[self.first]
@@ -95,7 +101,8 @@ class RelaxedView:
         class_of[self.first] = np.arange(len(self.first))
         cost = np.full((len(self.first), plans), np.inf)
         amounts = np.zeros((len(self.first), plans, self.local + self.shared))
-        candidate_cost = _costs(problem, load_factor)
+        price_usd_per_h = problem.divided_usd_per_h if price_usd_per_h is None else price_usd_per_h
+        candidate_cost = _costs(problem, load_factor, price_usd_per_h)
         candidates = np.flatnonzero(self.usable & (class_of[problem.query_of] >= 0))
         row = class_of[problem.query_of[candidates]]
         position = candidates - problem.block[problem.query_of[candidates]]
@@ -162,14 +169,14 @@ def _entries(problem: Problem, load_factor: FloatArray) -> tuple[IntArray, IntAr
     )
 
 
-def _costs(problem: Problem, load_factor: FloatArray) -> FloatArray:
+def _costs(problem: Problem, load_factor: FloatArray, price_usd_per_h: FloatArray) -> FloatArray:
     """Return (P,) US dollars per hour of candidates' shares and transfers, including churn.
 
     The churn of a running query that is stopped is omitted, which only loosens bounds.
     """
     candidate, column, load = problem.fractional_load.entries(0, len(problem.candidates))
     cost = problem.transfer_cost_usd_per_h + problem.change_usd_per_h
-    np.add.at(cost, candidate, load * load_factor[column] * problem.price_usd_per_h[column])
+    np.add.at(cost, candidate, load * load_factor[column] * price_usd_per_h[column])
     return cost
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -107,16 +107,20 @@ class IncrementalSolution:
         if len(links):
             usage.traffic_bytes_per_s[links] += sign * volume
         cost = sign * problem.transfer_cost_usd_per_h.item(candidate)
-        rows = usage.rows
+        rows, nodes = usage.rows, usage.nodes
         if changed:
             rows = rows + problem.rows.coefficients[:, changed] @ added
-            cost += float(problem.price_usd_per_h[changed] @ added)
+            cost += float(problem.billed_usd_per_h[changed] @ added)
+            if len(problem.elastic):
+                nodes = problem.with_nodes(nodes, usage.replicas, problem.pool_of[changed])
+                cost += float(problem.node_price_usd_per_h @ (nodes - usage.nodes))
         self._usage = Usage(
             fractional_load=usage.fractional_load,
             used=usage.used,
             replicas=usage.replicas,
             traffic_bytes_per_s=usage.traffic_bytes_per_s,
             rows=rows,
+            nodes=nodes,
             cost_usd_per_h=usage.cost_usd_per_h + cost,
             changes=usage.changes - sign * int(problem.runs[candidate]),
         )
@@ -130,7 +134,7 @@ class IncrementalSolution:
         """Return the queries' cost shares of whole replicas by load, plus transfers; 0 if not served."""
         usage = self._usage
         load = np.where(usage.used, usage.fractional_load, 1.0)
-        unit = self.problem.price_usd_per_h * usage.replicas / load
+        unit = self.problem.paid_usd_per_h(usage.replicas, usage.nodes) * usage.replicas / load
         return np.asarray(
             (unit[self._column[queries]] * self._fractional[queries]).sum(axis=1) + self._transfer[queries]
         )
@@ -170,14 +174,24 @@ class MarginalCosts:
     """(candidates,) whether all linear capacities hold."""
 
 
-def marginal_costs(problem: Problem, query: int, usage: Usage) -> MarginalCosts:
-    """Compute the marginal cost of every candidate of `query` for a `usage` without the query."""
+def marginal_costs(problem: Problem, query: int, usage: Usage, *, packed: bool = False) -> MarginalCosts:
+    """Compute the marginal cost of every candidate of `query` for a `usage` without the query.
+
+    Unless `packed`, nodes that are paid whole count as if replicas could be divided between them.
+    """
     candidates, block = problem.candidates_of(query), problem.blocks[query]
     replicas = round_up_replicas(usage.fractional_load[block.deployments] + block.fractional_load, block.uses)
     added = np.where(block.uses, replicas - usage.replicas[block.deployments], 0.0)
     rows = usage.rows + added @ block.coefficients
     traffic = usage.traffic_bytes_per_s + block.traffic_bytes_per_s
-    cost = added @ problem.price_usd_per_h[block.deployments]
+    cost = added @ problem.billed_usd_per_h[block.deployments]
+    if len(problem.elastic):
+        further = np.maximum(problem.needed_nodes(rows) - usage.nodes, 0)
+        for position in range(len(further)) if packed else ():
+            replicas_with = usage.replicas.copy()
+            replicas_with[block.deployments] += added[position].astype(np.int64)
+            further[position] = problem.nodes_of(replicas_with) - usage.nodes
+        cost += further @ problem.node_price_usd_per_h
     cost += problem.transfer_cost_usd_per_h[candidates.start : candidates.stop]
     fits = np.asarray(
         (rows <= problem.rows.limit * (1 + CAPACITY_TOLERANCE)).all(axis=1)
@@ -236,7 +250,8 @@ def local_search(
     """Return (Q,) a feasible choice at least as good as the feasible part of `chosen`.
 
     Moves until none helps: a query moves to the candidate with the least added cost, or a whole deployment is closed
-    and its queries are reinserted in turn (queries that share it would never leave one by one).
+    and its queries are reinserted in turn (queries that share it would never leave one by one). A pool whose nodes are
+    paid whole is closed likewise.
 
     Args:
         problem: the matching problem.
@@ -261,10 +276,10 @@ def local_search(
                 break
             _insert(solution, query, cuts, by_cost=True, check_slos=True)
         solution.recompute()
-        for deployment in np.flatnonzero(solution.usage.used).tolist():
+        for deployments in _closable(solution):
             if should_stop():
                 break
-            solution = _with_closed_deployment(solution, deployment, cuts)
+            solution = _with_closed_deployments(solution, deployments, cuts)
         if solution.key <= previous:
             break
     return solution.chosen
@@ -277,13 +292,13 @@ def _insert(
     *,
     by_cost: bool,
     check_slos: bool,
-    closed: int | None = None,
+    closed: IntArray | None = None,
 ) -> None:
-    """Give `query` its best fitting candidate (not on the `closed` deployment); if there is none, change nothing."""
+    """Give `query` its best fitting candidate (not on `closed` deployments); if there is none, change nothing."""
     problem = solution.problem
     previous = solution.move(query, -1)
     costs = marginal_costs(problem, query, solution.usage)
-    eligible = costs.fits if closed is None else costs.fits & ~_uses_deployment(problem, query, closed)
+    eligible = costs.fits if closed is None else costs.fits & ~_uses_deployments(problem, query, closed)
     fullest = (costs.rows / problem.rows.limit).max(axis=1, initial=0.0)
     keys = (fullest, costs.counted_usd_per_h) if by_cost else (costs.counted_usd_per_h, fullest)
     for position in np.lexsort(keys).tolist():
@@ -297,25 +312,40 @@ def _insert(
     solution.move(query, previous)
 
 
-def _uses_deployment(problem: Problem, query: int, deployment: int) -> BoolArray:
-    """Return (candidates of the query,) whether each uses the deployment."""
+def _uses_deployments(problem: Problem, query: int, deployments: IntArray) -> BoolArray:
+    """Return (candidates of the query,) whether each uses any of the deployments."""
     block = problem.blocks[query]
-    return np.asarray(block.uses[:, block.deployments == deployment].any(axis=1))
+    return np.asarray(block.uses[:, np.isin(block.deployments, deployments)].any(axis=1))
 
 
-def _with_closed_deployment(solution: IncrementalSolution, deployment: int, cuts: Sequence[Cut]) -> IncrementalSolution:
-    """Return the solution with all queries of a deployment reinserted elsewhere, or as it is unless that is better.
+def _closable(solution: IncrementalSolution) -> Iterator[IntArray]:
+    """Yield each deployment in use, and those of each elastic pool in use whose nodes are paid whole."""
+    problem = solution.problem
+    used = np.flatnonzero(solution.usage.used).astype(np.int64)
+    yield from used[:, None]
+    for pool in np.unique(problem.pool_of[used]).tolist():
+        if pool in problem.elastic and problem.node_price_usd_per_h[pool] > 0:
+            yield np.flatnonzero(problem.pool_of == pool).astype(np.int64)
+
+
+def _with_closed_deployments(
+    solution: IncrementalSolution, deployments: IntArray, cuts: Sequence[Cut]
+) -> IncrementalSolution:
+    """Return the solution with all queries of deployments reinserted elsewhere, or as it is unless that is better.
 
     It is given up as soon as a query loses its plan or the cost is as before, as the remaining queries only add to it.
     """
     problem, key, closed = solution.problem, solution.key, solution.copy()
     served = np.flatnonzero(solution.chosen >= 0)
-    users = served[problem.fractional_load.has(solution.chosen[served], deployment)]
+    used = deployments[solution.usage.used[deployments]]
+    if not len(used):
+        return solution
+    users = served[np.any([problem.fractional_load.has(solution.chosen[served], d) for d in used], axis=0)]
     for query in users.tolist():
         closed.move(query, -1)
     order = users[np.argsort(-problem.priority_levels.importance[users], kind="stable")].tolist()
     for number, query in enumerate(order, start=1):
-        _insert(closed, query, (), by_cost=True, check_slos=False, closed=deployment)
+        _insert(closed, query, (), by_cost=True, check_slos=False, closed=deployments)
         if closed.chosen[query] < 0 or closed.min_cost_usd_per_h(len(order) - number) >= -key[-1]:
             return solution
     return closed if closed.key > key and closed.is_feasible(cuts) else solution

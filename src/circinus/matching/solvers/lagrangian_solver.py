@@ -162,8 +162,10 @@ class LagrangianSolver:
                 break
             usage = problem.usage_of(chosen)
             load_factor = replica_scaling(problem, usage.fractional_load, usage.replicas, load_factor)
+            paid_usd_per_h = problem.paid_usd_per_h(usage.replicas, usage.nodes)
+            paid_usd_per_h = np.where(problem.divided_usd_per_h > 0, paid_usd_per_h, 0.0)
             answer = solve_relaxed(
-                view.scaled(load_factor, available_fraction),
+                view.scaled(load_factor, available_fraction, paid_usd_per_h),
                 seed=self._seed,
                 start=answer.prices,
                 weight_only=is_scarce,
@@ -186,7 +188,7 @@ class LagrangianSolver:
         if weight > 0:
             view, relaxed = levels[-1].view, levels[-1].relaxed.problem
             _, bound = cost_prices(replace(relaxed, weight=ranks.weight[view.first]), weight, self._seed)
-            cost_bound = min(max(bound, cost_bound), cost)
+            cost_bound = min(max(bound + problem.fixed_usd_per_h, cost_bound), cost)
         proved = weight >= own_bound * (1 - WEIGHT_TOLERANCE) and cost - cost_bound <= COST_GAP_TOLERANCE * cost
         return replace(
             choice,

@@ -10,6 +10,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import ChurnCut, CostShareCut, Cut, PackingCut, PoolCut, SizingCut
+from circinus.matching.pool_packing import packing_cut
 from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas
 from circinus.matching.solvers.highs import LpModel
 from circinus.matching.solvers.mir_cuts import DeploymentColumns
@@ -39,8 +40,12 @@ class MatchingMilp(LpModel):
     """(D, x and n columns) replicas of each deployment as a linear form in the columns."""
     loads: list[DeploymentColumns] = field(default_factory=list)
     """Columns of each shared deployment."""
-    indicators: list[tuple[IntArray, int]] = field(default_factory=list)
-    """(deployments, count) of each indicator column, which is 1 if their replicas reach the count."""
+    replica_bound: IntArray
+    """(D,) greatest number of replicas."""
+    indicators: dict[int, tuple[IntArray, int]] = field(default_factory=dict)
+    """Column of each indicator -> (deployments, count): it is 1 if their replicas reach the count."""
+    nodes: dict[int, int] = field(default_factory=dict)
+    """Elastic pool whose nodes are paid whole -> column of the nodes beyond those that always run."""
 
     def serve_all(self) -> None:
         """Require one candidate of every query that has any: tighter than the equivalent bound on the weight."""
@@ -64,24 +69,29 @@ class MatchingMilp(LpModel):
         try:
             yield
         finally:
-            self.upper = upper
+            self.upper[: len(upper)] = upper
 
     def columns_of(self, candidates: IntArray) -> IntArray:
         """Return the columns of the given candidates that have one."""
         return np.flatnonzero(np.isin(self.candidates, candidates)).astype(np.int64)
 
     def counted_usd_per_h(self) -> FloatArray:
-        """Return (columns,) the coefficients of the total cost including churn.
-
-        Its constant is `Problem.max_change_usd_per_h`, from which each running plan that stays is deducted.
-        """
+        """Return (columns,) the coefficients of the total cost including churn, without `constant_usd_per_h`."""
         cost = np.zeros(len(self.upper))
-        cost[: self.expression.shape[1]] = self.problem.price_usd_per_h @ self.expression
+        cost[: self.expression.shape[1]] = self.problem.billed_usd_per_h @ self.expression
+        for pool, column in self.nodes.items():
+            cost[column] = self.problem.node_price_usd_per_h[pool]
         cost[: len(self.candidates)] += self.problem.transfer_cost_usd_per_h[self.candidates]
         if self.problem.incumbent is not None:
             runs = self.problem.runs[self.candidates]
             cost[: len(self.candidates)][runs] -= self.problem.incumbent.change_usd_per_h
         return cost
+
+    @property
+    def constant_usd_per_h(self) -> float:
+        """Cost of nodes that always run, and the churn price of all running plans: each that stays is deducted."""
+        problem = self.problem
+        return problem.max_change_usd_per_h + float(problem.node_price_usd_per_h @ problem.base_nodes)
 
     def values_of(self, chosen: IntArray, usage: Usage) -> FloatArray:
         """Return (columns,) the columns' values for a choice whose candidates all have one."""
@@ -93,8 +103,10 @@ class MatchingMilp(LpModel):
             columns = column_of[chosen[served] - block[served] + block[queries[0]]]
             np.add.at(values, columns[columns >= 0], 1.0)
         values[len(self.candidates) : self.expression.shape[1]] = usage.replicas[self.shared]
-        for position, (members, count) in enumerate(self.indicators):
-            values[self.expression.shape[1] + position] = float(usage.replicas[members].sum() >= count)
+        for column, (members, count) in self.indicators.items():
+            values[column] = float(usage.replicas[members].sum() >= count)
+        for pool, column in self.nodes.items():
+            values[column] = float(usage.nodes[pool] - self.problem.base_nodes[pool])
         return values
 
     def rounded_choice(self, values: FloatArray) -> IntArray:
@@ -116,6 +128,34 @@ class MatchingMilp(LpModel):
             served = queries[: len(position)]
             chosen[served] = block[served] + position
         return chosen
+
+    def add_nodes(self) -> None:
+        """Add a column for the nodes of each elastic pool that are paid whole, on which its replicas have to fit."""
+        problem = self.problem
+        for pool in problem.elastic[problem.node_price_usd_per_h[problem.elastic] > 0].tolist():
+            most, base = float(problem.nodes[pool]), float(problem.base_nodes[pool])
+            self.nodes[pool] = column = len(self.upper)
+            self.upper.append(most - base)
+            of_pool = problem.rows.pool == pool
+            shares = problem.rows.coefficients[of_pool] / problem.rows.limit[of_pool, None] @ self.expression
+            for values in shares[shares.any(axis=1)]:
+                columns = np.flatnonzero(values)
+                self.add_row(np.append(columns, column), np.append(values[columns], -1 / most), -np.inf, base / most)
+
+    def require_nodes(self, values: FloatArray, usage: Usage) -> bool:
+        """Return whether replicas of a usage need more nodes than the columns' values pay, and require them if so."""
+        problem, added = self.problem, False
+        for pool, column in self.nodes.items():
+            paid = int(problem.base_nodes[pool]) + round(values[column])
+            if usage.nodes[pool] <= paid or not problem.fewest_nodes(pool, usage.replicas).proved:
+                continue
+            cut = packing_cut(problem, usage, pool, paid, proved=True)
+            indicators = np.array([_add_indicator(self, members, count) for members, count in cut.groups])
+            further = paid + 1.0 - problem.base_nodes[pool]
+            coefficients = np.append(np.full(len(indicators), -further), 1.0)
+            self.add_row(np.append(indicators, column), coefficients, -further * (len(indicators) - 1), np.inf)
+            added = True
+        return added
 
     def columns_of_classes(self) -> list[IntArray]:
         """Return the candidate columns of each class."""
@@ -165,6 +205,7 @@ def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | N
         shared=shared,
         upper=[*times[candidates].tolist(), *(float(bound[deployment]) for deployment in shared)],
         expression=expression,
+        replica_bound=bound,
     )
     for queries, columns in zip(classes, programme.columns_of_classes(), strict=True):
         programme.add_row(columns, np.ones(len(columns)), 0.0, float(len(queries)))
@@ -181,9 +222,10 @@ def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | N
         programme.loads.append(load)
         _add_load(programme, load, dedicated[on_deployment])
     _add_capacities(programme)
-    _add_cost_limits(programme, bound)
+    programme.add_nodes()
+    _add_cost_limits(programme)
     for cut in cuts:
-        _add_cut(programme, cut, bound)
+        _add_cut(programme, cut)
     return programme
 
 
@@ -266,7 +308,7 @@ def _add_capacities(programme: MatchingMilp) -> None:
             programme.add_row(columns, values[columns], -np.inf, 1.0)
 
 
-def _add_cost_limits(programme: MatchingMilp, bound: IntArray) -> None:
+def _add_cost_limits(programme: MatchingMilp) -> None:
     """Add cost SLOs, deployment by deployment.
 
     A query pays price * fractional * replicas / load for a deployment. If the others are fully shared, the remaining
@@ -290,7 +332,7 @@ def _add_cost_limits(programme: MatchingMilp, bound: IntArray) -> None:
         for position in np.flatnonzero(shared & (price > 0) & (max_cost - min_cost > slack)):
             # Replicas for each unit of load; 0 excludes the candidate.
             max_ratio = max((min_cost[position] + slack) / min_cost[position], 0.0)
-            max_replicas = float(bound[columns[position]])
+            max_replicas = float(programme.replica_bound[columns[position]])
             _add_ratio(programme, x, load_of[int(columns[position])], max_ratio, max_replicas)
 
 
@@ -305,9 +347,9 @@ def _add_ratio(programme: MatchingMilp, x: int, load: DeploymentColumns, max_rat
     programme.add_row(columns, row[columns], -np.inf, max_replicas * scale + 1e-9)
 
 
-def _add_cut(programme: MatchingMilp, cut: Cut, bound: IntArray) -> None:
+def _add_cut(programme: MatchingMilp, cut: Cut) -> None:
     if isinstance(cut, PackingCut):
-        _add_packing_cut(programme, cut, bound)
+        _add_packing_cut(programme, cut)
     elif isinstance(cut, PoolCut):
         rows = cut.rows(programme.problem)
         limit = programme.problem.rows.limit[rows]
@@ -319,7 +361,7 @@ def _add_cut(programme: MatchingMilp, cut: Cut, bound: IntArray) -> None:
         columns = programme.columns_of(running)
         programme.add_row(columns, np.ones(len(columns)), float(len(running) - cut.max_changes), np.inf)
     elif isinstance(cut, CostShareCut):
-        _add_share_cut(programme, cut, bound)
+        _add_share_cut(programme, cut)
     elif isinstance(cut, SizingCut) and cut.valid:
         x = programme.columns_of(np.array([cut.candidate]))
         if not len(x):
@@ -332,29 +374,29 @@ def _add_cut(programme: MatchingMilp, cut: Cut, bound: IntArray) -> None:
         programme.add_row(columns, values, -np.inf, float(len(present)))
 
 
-def _add_packing_cut(programme: MatchingMilp, cut: PackingCut, bound: IntArray) -> None:
+def _add_packing_cut(programme: MatchingMilp, cut: PackingCut) -> None:
     counts = [programme.expression[members].sum(axis=0) for members, _ in cut.groups]
     if len(cut.groups) == 1:
         columns = np.flatnonzero(counts[0])
         programme.add_row(columns, counts[0][columns], -np.inf, float(cut.groups[0][1] - 1))
         return
-    indicators = np.array([_add_indicator(programme, members, count, bound) for members, count in cut.groups])
+    indicators = np.array([_add_indicator(programme, members, count) for members, count in cut.groups])
     programme.add_row(indicators, np.ones(len(indicators)), -np.inf, float(len(indicators) - 1))
 
 
-def _add_indicator(programme: MatchingMilp, members: IntArray, count: int, bound: IntArray) -> int:
+def _add_indicator(programme: MatchingMilp, members: IntArray, count: int) -> int:
     """Add a column that is 1 if the replicas of some deployments reach a count."""
     values = programme.expression[members].sum(axis=0)
     column = len(programme.upper)
     programme.upper.append(1.0)
-    programme.indicators.append((members, count))
-    max_replicas = max(float(bound[members].sum()), float(count))
+    programme.indicators[column] = members, count
+    max_replicas = max(float(programme.replica_bound[members].sum()), float(count))
     columns = np.append(np.flatnonzero(values), column)
     programme.add_row(columns, np.append(values[columns[:-1]], -(max_replicas - count + 1)), -np.inf, float(count - 1))
     return column
 
 
-def _add_share_cut(programme: MatchingMilp, cut: CostShareCut, bound: IntArray) -> None:
+def _add_share_cut(programme: MatchingMilp, cut: CostShareCut) -> None:
     """Require start - slope @ loads - relief @ (1 - reached) <= limit if the candidate is chosen."""
     problem = programme.problem
     x = programme.columns_of(np.array([cut.candidate]))
@@ -364,7 +406,7 @@ def _add_share_cut(programme: MatchingMilp, cut: CostShareCut, bound: IntArray) 
     start, slope, relief, limit = cut.tangents(problem)
     load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
     reached = {
-        position: _add_indicator(programme, np.array([deployment]), int(cut.replicas[position]), bound)
+        position: _add_indicator(programme, np.array([deployment]), int(cut.replicas[position]))
         for position, deployment in enumerate(deployments)
         if int(deployment) in load_of and cut.replicas[position] > 1
     }

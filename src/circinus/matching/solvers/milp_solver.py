@@ -141,7 +141,7 @@ class _Search:
         self.fix_weight(self._levels.count - 1, best)
         objective = programme.counted_usd_per_h() / incumbent_cost
         relaxed = self._tighten(objective)
-        constant = self._problem.max_change_usd_per_h
+        constant = programme.constant_usd_per_h
         bound = -constant / incumbent_cost
 
         def gap(choice: IntArray) -> float:
@@ -165,9 +165,22 @@ class _Search:
         return best, floor, cost - floor <= COST_GAP_TOLERANCE * incumbent_cost
 
     def _improved(self, objective: FloatArray, best: IntArray, time_share: float = 1.0) -> tuple[IntArray, float]:
-        """Return (the cheapest choice found, bound of the objective)."""
-        values, proved = self._minimise(objective, best, gap=_COST_GAP, time_share=time_share)
-        return best if values is None else self._better(best, self._programme.choice_of(values), polish=False), proved
+        """Return (the cheapest choice found, bound of the objective).
+
+        It is solved again while replicas do not pack on the nodes that it pays.
+        """
+        programme, bound = self._programme, -math.inf
+        while True:
+            objective = np.append(objective, np.zeros(len(programme.upper) - len(objective)))
+            values, proved = self._minimise(objective, best, gap=_COST_GAP, time_share=time_share)
+            bound = max(bound, proved)
+            if values is None:
+                return best, bound
+            choice = programme.choice_of(values)
+            best = self._better(best, choice, polish=False)
+            usage = self._problem.usage_of(choice)
+            if not programme.require_nodes(values, usage) or self._clock() >= self._deadline_s:
+                return best, bound
 
     def _counted_usd_per_h(self, chosen: IntArray) -> float:
         return self._problem.cost_with_churn_usd_per_h(self._problem.usage_of(chosen))
