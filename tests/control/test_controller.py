@@ -27,7 +27,7 @@ from circinus.matching import plan_all_queries
 from circinus.serving import DesiredState, EngineStatus, Guard, Mode
 from circinus.serving.lease import Lease, LeaseHeldError, LeaseLostError
 from circinus.serving.state_serialization import state_from_json
-from circinus.specification import Deployment
+from circinus.specification import Billing, Deployment
 from circinus.testing.fake_engine import FakeEngine
 from circinus.testing.random_instances import random_specification
 from raised import raises_code
@@ -377,9 +377,14 @@ def test_standby_takes_no_more_than_there_is() -> None:
     checked = lacking = 0
     for seed in seeds(25):
         specification, profiles = random_specification(seed, queries=5, cpus=4.0, nodes=2)
-        matching, _ = plan_all_queries(specification, profiles)
         infrastructure = specification.infrastructure
         assert infrastructure is not None
+        if seed % 2:  # nodes that do not run take no standby replicas
+            elastic = {"min_nodes": 0, "billing": Billing.NODE}
+            pools = tuple(pool.model_copy(update=elastic) for pool in infrastructure.pools)
+            infrastructure = infrastructure.model_copy(update={"pools": pools})
+            specification = replace(specification, infrastructure=infrastructure)
+        matching, _ = plan_all_queries(specification, profiles)
         ready = plan_standby(matching, infrastructure, 3.0)
         lacking += bool(ready.queries_without_room)
         before = {d.deployment: d.replicas for d in matching.deployments}
@@ -390,6 +395,7 @@ def test_standby_takes_no_more_than_there_is() -> None:
                     for node in found.nodes:
                         used[node] += (found.demand.cpus, found.demand.memory_bytes)
             assert (used <= np.array([pool.cpus, pool.memory_bytes]) * (1 + 1e-9)).all()
+            assert used.any(axis=1).sum() <= matching.nodes.get(pool.name, pool.nodes)
         for assignment in matching.assignments:
             ladder = assignment.ladder
             if ladder is not None and assignment.query not in ready.queries_without_room:

@@ -34,6 +34,7 @@ NEAR = chain("q", StageSpec("first", "add"))
 TOO_LARGE = [
     (with_pool(NEAR, "near", cpus=3.0), "pools in use (near) have 3 CPUs and this machine has 2"),
     (with_pool(NEAR, "near", nodes=5), "have 2.5 CPUs"),
+    (with_pool(with_deployment(NEAR, replicas=25), "near", nodes=9, min_nodes=0), "have 2.5 CPUs"),
     (with_pool(NEAR, "near", memory_bytes=2.0**31), "have 2 GiB of memory and this machine has 1"),
     (with_pool(NEAR, "near", gpus=1.0), "have 1 GPUs and this machine has 0"),
     (with_deployment(NEAR, replicas=30, cpus=0.1), "replicas are given 3 CPUs"),
@@ -63,6 +64,7 @@ def test_pools_that_are_not_used_may_be_large() -> None:
 
 def test_what_fits_is_accepted() -> None:
     require_capacity(with_pool(with_deployment(NEAR, replicas=20), "near", cpus=2.0), SMALL)
+    require_capacity(with_pool(NEAR, "near", nodes=9, min_nodes=0), SMALL)
 
 
 def test_contradictions_are_refused() -> None:

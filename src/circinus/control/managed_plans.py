@@ -52,6 +52,11 @@ class ManagedPlans:
         """Number of nodes per pool according to the specification."""
         return {pool.name: pool.nodes for pool in self.specification.required_infrastructure.pools}
 
+    def available_nodes(self, live: Mapping[str, int]) -> Mapping[str, int]:
+        """Return the nodes per pool that may be used, of those that live: elastic pools start others instead."""
+        pools = self.specification.required_infrastructure.pools
+        return {**live, **{pool.name: pool.nodes for pool in pools if pool.is_elastic}}
+
     def fits_nodes(self, nodes: Mapping[str, int]) -> bool:
         """Return whether the given number of nodes per pool suffices for these plans."""
         used = {sized.deployment.pool for sized in self.deployments}

@@ -374,6 +374,6 @@ def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType
             f"{sized.replicas} x {replica}",
             f"{sized.utilization:.0%}",
             "" if sized.startup_s is None else format_duration(sized.startup_s),
-            format_usd_per_h(demand.cost_usd_per_h * sized.replicas),
+            format_usd_per_h(sized.cost_usd_per_h),
         )
     return table

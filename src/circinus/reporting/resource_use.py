@@ -12,7 +12,7 @@ from rich.text import Text
 from circinus.matching import Matching, ShadowPrice, SizedDeployment
 from circinus.reporting.plan_text import format_cpus
 from circinus.reporting.tables import OneLine, bar, make_table
-from circinus.specification import Infrastructure, Network
+from circinus.specification import Infrastructure, Network, Pool
 from circinus.specification.formatting import (
     format_amount,
     format_bandwidth,
@@ -38,11 +38,10 @@ def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableT
     table.add_column("allocated", no_wrap=True)
     table.add_column("price", justify="right", no_wrap=True)
     for pool in infrastructure.pools:
-        nodes = f"{pool.nodes} x " if pool.nodes > 1 else ""
         amounts = prices.get(f"pool {pool.name}", [])
         deployments = list(_deployments(matching, pool.name))
-        if amounts or deployments:
-            price = f"{nodes}{format_usd_per_h(pool.price_usd_per_h)}"
+        if amounts or deployments or matching.nodes.get(pool.name):
+            price = f"{nodes_text(pool, matching)}{format_usd_per_h(pool.price_usd_per_h)}"
             table.add_row(OneLine(pool.name), _used(amounts), price)
         for row in deployments:
             table.add_row(*row)
@@ -57,6 +56,13 @@ def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableT
     notes = [f"hardly used: {', '.join(unused)}"] if unused else []
     tables = [table] if table.row_count else []
     return Group(*tables, *(Text(note, style="dim") for note in notes))
+
+
+def nodes_text(pool: Pool, matching: Matching, times: str = "x") -> str:
+    """Return the number of a pool's nodes as a factor, of an elastic pool with those that run; "" for one node."""
+    if pool.is_elastic:
+        return f"{matching.nodes.get(pool.name, 0)} of {pool.nodes} {times} "
+    return f"{pool.nodes} {times} " if pool.nodes > 1 else ""
 
 
 def _deployments(matching: Matching, pool: str) -> Iterable[tuple[RenderableType, ...]]:
@@ -77,7 +83,7 @@ def _deployments(matching: Matching, pool: str) -> Iterable[tuple[RenderableType
         yield (
             OneLine(f"  {name}{', '.join(_counted(sized.deployment.operator for sized in group))}"),
             f"{bar(max(used))} {utilization} utilized, {', '.join(parts)}{each}",
-            format_usd_per_h(sum(sized.demand.cost_usd_per_h * sized.replicas for sized in group)),
+            format_usd_per_h(sum(sized.cost_usd_per_h for sized in group)),
         )
 
 

@@ -163,6 +163,20 @@ def test_every_pool_in_use_is_a_group_of_workers_that_says_which_it_is() -> None
         assert {"name": "RAY_SERVE_USE_GRPC_BY_DEFAULT", "value": "1"} in container["env"]
 
 
+def test_the_autoscaler_gets_the_limits_of_elastic_pools() -> None:
+    infrastructure = DESIRED.infrastructure
+    pools = tuple(
+        pool.model_copy(update={"nodes": 3, "min_nodes": 1}) if pool.name == "far" else pool
+        for pool in infrastructure.pools
+    )
+    desired = replace(DESIRED, infrastructure=infrastructure.model_copy(update={"pools": pools}))
+    cluster = _rendered(desired)["spec"]["rayClusterConfig"]
+    limits = {g["groupName"]: (g["minReplicas"], g["maxReplicas"]) for g in cluster["workerGroupSpecs"]}
+    assert cluster["enableInTreeAutoscaling"]
+    assert limits == {"near": (1, 1), "far": (1, 3)}
+    assert "enableInTreeAutoscaling" not in _rendered()["spec"]["rayClusterConfig"]
+
+
 @pytest.mark.parametrize("image", ["registry.example:5000/team/pipelines:1.2-RC", "a/b@sha256:0f", "circinus"])
 def test_images_may_have_a_registry_a_tag_and_a_digest(image: str) -> None:
     assert image in as_yaml(ray_service(DESIRED, Manifest(image)))

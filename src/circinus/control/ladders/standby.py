@@ -93,7 +93,11 @@ def plan_standby(
         busy = base.utilization * base.replicas / len(nodes)
         deployments.append(replace(base, nodes=tuple(sorted(nodes)), utilization=busy))
     extra = {deployment: len(nodes) for deployment, nodes in allocation.extra.items() if nodes}
-    cost = sum(count * demands[deployment].cost_usd_per_h for deployment, count in extra.items())
+    cost = sum(
+        count * demands[deployment].cost_usd_per_h
+        for deployment, count in extra.items()
+        if not infrastructure.pool(deployment.pool).bills_nodes  # nodes that run are paid already
+    )
     with_startup = add_startup_times(deployments, profiles, infrastructure) if profiles else tuple(deployments)
     return StandbyReplicas(with_startup, extra, tuple(unserved), cost)
 
@@ -144,14 +148,21 @@ def _busy_cost(candidate: PlanCandidate) -> float:
 
 
 def _free_resources(matching: Matching, infrastructure: Infrastructure) -> dict[str, FloatArray]:
-    """Return (nodes, resources) free resources by pool, without the pool's headroom."""
+    """Return (nodes, resources) free resources of nodes that run by pool, without the pool's headroom."""
     free = {
         pool.name: np.tile(np.multiply(pool.amounts, 1.0 - pool.headroom), (pool.nodes, 1))
         for pool in infrastructure.pools
     }
+    used: dict[str, set[int]] = {}
     for sized in matching.deployments:
+        used.setdefault(sized.deployment.pool, set()).update(sized.nodes)
         for node in sized.nodes:
             free[sized.deployment.pool][node] -= sized.demand.amounts
+    for pool in infrastructure.pools:
+        if pool.is_elastic:
+            runs = used.get(pool.name, set())
+            idle = [node for node in range(pool.nodes) if node not in runs]
+            free[pool.name][idle[max(matching.nodes.get(pool.name, 0) - len(runs), 0) :]] = 0.0
     return free
 
 

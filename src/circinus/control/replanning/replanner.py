@@ -83,7 +83,7 @@ class Replanner:
         """
         now, previous = state.controlled, self.nodes
         if status.nodes is not None and self._planner.follows_nodes:
-            self._node_tracker.observe(now_s, status.nodes)
+            self._node_tracker.observe(now_s, now.available_nodes(status.nodes))
         if self.nodes != previous:  # earlier failures do not apply to these nodes
             self._refused_nodes = None
             self._backoff[ReplanTrigger.NODES].reset()

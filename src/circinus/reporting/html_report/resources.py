@@ -8,7 +8,7 @@ from circinus.matching import ShadowPrice
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.markup import Html, bar, join, paragraph, table
 from circinus.reporting.plan_table import unpriced_text
-from circinus.reporting.resource_use import UNUSED, capacity_text, marginal_values_text
+from circinus.reporting.resource_use import UNUSED, capacity_text, marginal_values_text, nodes_text
 from circinus.specification import Network
 from circinus.specification.formatting import format_usd_per_h
 
@@ -45,7 +45,7 @@ def _rows(content: ReportContent) -> Iterator[tuple[str, str, ShadowPrice, str]]
     names = {
         f"pool {pool.name}": (
             pool.name,
-            f"{f'{pool.nodes} × ' if pool.nodes > 1 else ''}{format_usd_per_h(pool.price_usd_per_h)}",
+            f"{nodes_text(pool, content.matching, '×')}{format_usd_per_h(pool.price_usd_per_h)}",
         )
         for pool in infrastructure.pools
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.markup import Html, element, join
 from circinus.reporting.plan_text import format_cpus, operator_text
+from circinus.reporting.resource_use import nodes_text
 from circinus.specification import Pool
 from circinus.specification.formatting import format_bandwidth
 
@@ -93,8 +94,7 @@ def _site_lines(content: ReportContent, site: str, pools: Sequence[Pool]) -> Seq
         noun = "query" if len(rates) == 1 else "queries"
         lines.append(("source", f"{len(rates)} {noun} from here", f"{sum(rates):.3g}/s"))
     for pool in pools:
-        nodes = f"{pool.nodes} × " if pool.nodes > 1 else ""
-        lines.append(("pool", pool.name, f"{nodes}{format_cpus(pool.cpus)}"))
+        lines.append(("pool", pool.name, f"{nodes_text(pool, content.matching, '×')}{format_cpus(pool.cpus)}"))
         for sized in content.matching.deployments:
             if sized.deployment.pool == pool.name:
                 name = f"{sized.replicas} × {operator_text(sized.deployment.operator, sized.deployment.knobs)}"

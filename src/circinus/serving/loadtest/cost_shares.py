@@ -57,7 +57,7 @@ def cost_shares(
                 own_squares_s2[deployment, query] += seconds**2
     links = Network(infrastructure).links if infrastructure is not None else ()
     per_byte = {link.name: link.price_usd_per_gb / _BYTES_PER_GB * _SECONDS_PER_H / duration_s for link in links}
-    prices = {sized.deployment: sized.demand.cost_usd_per_h * sized.replicas for sized in matching.deployments}
+    prices = {sized.deployment: sized.cost_usd_per_h for sized in matching.deployments}
     costs = {}
     for query in assignments:
         cost = others = 0.0

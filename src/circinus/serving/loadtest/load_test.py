@@ -202,7 +202,7 @@ def _report(
         duration_s=traffic.duration_s,
         queries=queries,
         lateness=sent.lag,
-        deployments_cost_usd_per_h=sum(d.demand.cost_usd_per_h * d.replicas for d in matching.deployments),
+        deployments_cost_usd_per_h=sum(d.cost_usd_per_h for d in matching.deployments),
         goodput=sum(query.weight for query in queries if query.satisfied),
         total_weight=sum(query.weight for query in queries),
         promises_kept=sum(query.verdict is SloVerdict.YES for query in queries),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from glob import glob
@@ -9,8 +10,10 @@ from glob import glob
 from circinus.errors import ServingError
 from circinus.profiling.hardware.machine import available_cpus, cgroup_limits
 from circinus.serving.engine import DesiredState, Mode
+from circinus.specification import Pool
 
 _GIB = 2**30
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,27 @@ def require_capacity(desired: DesiredState, machine: MachineCapacity) -> None:
     used = {target.deployment.pool for target in desired.deployments}
     pools = [pool for pool in desired.infrastructure.pools if pool.name in used]
     pools_named = f"the pools in use ({', '.join(pool.name for pool in pools)}) have"
-    _require_fit(pools_named, "CPUs", sum(pool.nodes * pool.cpus for pool in pools), machine.cpus)
+    nodes = {pool.name: _nodes(pool, desired) for pool in pools}
+    _require_fit(pools_named, "CPUs", sum(nodes[pool.name] * pool.cpus for pool in pools), machine.cpus)
     _require_fit("the replicas are given", "CPUs", sum(d.replicas * d.cpus for d in desired.deployments), machine.cpus)
-    _require_fit(pools_named, "GPUs", sum(pool.nodes * pool.gpus for pool in pools), machine.gpus)
+    _require_fit(pools_named, "GPUs", sum(nodes[pool.name] * pool.gpus for pool in pools), machine.gpus)
     memory_gib = machine.memory_bytes / _GIB
     given_gib = sum(d.replicas * d.memory_bytes for d in desired.deployments) / _GIB
     _require_fit("the replicas are given", "GiB of memory", given_gib, memory_gib)
-    pools_gib = sum(pool.nodes * pool.memory_bytes for pool in pools) / _GIB
+    pools_gib = sum(nodes[pool.name] * pool.memory_bytes for pool in pools) / _GIB
     _require_fit(pools_named, "GiB of memory", pools_gib, memory_gib)
+
+
+def _nodes(pool: Pool, desired: DesiredState) -> int:
+    """Return the nodes of a pool; of an elastic one, those without which its replicas do not fit."""
+    if not pool.is_elastic:
+        return pool.nodes
+    replicas = [target for target in desired.deployments if target.deployment.pool == pool.name]
+    shares = (
+        sum(target.replicas * target.cpus for target in replicas) / pool.cpus,
+        sum(target.replicas * target.memory_bytes for target in replicas) / pool.memory_bytes,
+    )
+    return max(pool.base_nodes, math.ceil(max(shares) - _ROUNDING))
 
 
 def _require_fit(subject: str, unit: str, required: float, available: float) -> None:

@@ -79,6 +79,7 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
         _check_pool(group.name)
     cluster = {
         **({"rayVersion": manifest.ray_version} if manifest.ray_version else {}),
+        **({"enableInTreeAutoscaling": True} if any(pool.is_elastic for pool in pools) else {}),
         "headGroupSpec": {
             "rayStartParams": {
                 "dashboard-host": "0.0.0.0",
@@ -140,8 +141,8 @@ def _workers(pool: Pool, manifest: Manifest) -> dict[str, Any]:
         resources["nvidia.com/gpu"] = str(pool.gpus)
     return {
         "groupName": pool.name,
-        "replicas": pool.nodes,
-        "minReplicas": pool.nodes,
+        "replicas": pool.base_nodes,  # Ray's autoscaler starts those that pending replicas need
+        "minReplicas": pool.base_nodes,
         "maxReplicas": pool.nodes,
         "rayStartParams": {"resources": _quoted({f"{POOL_RESOURCE}{pool.name}": 1000})},
         "template": _pod("ray-worker", manifest, resources, selector={POOL_LABEL: pool.name}),
