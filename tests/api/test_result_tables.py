@@ -91,17 +91,19 @@ def test_a_frontier_has_the_corrections_of_its_plan(workspace: c.Workspace) -> N
 
 
 def test_the_parts_of_a_split_plan_are_rows_and_stay_in_its_file(tmp_path: Path) -> None:
-    controlled, _, plans = split_plans(2)
+    controlled, _, plans = split_plans(5)
     file = PlanFile({}, (), {}, 0, "profiles.sqlite", "local", controlled.matching, "2026-11-28T11:01:26+00:00", 0.5)
     changes = PlanDiff.between(replace(controlled.matching, assignments=()), controlled.matching)
     plan = c.Plan(file, changes=changes)
     assert c.Plan.load(plan.save(tmp_path / "plan.json")).matching == controlled.matching
     document, rows = plan.to_dict(), {row["query"]: row for row in plan.rows()}
-    assert {name: [row["share"] for row in parts] for name, parts in document["divided"].items()} == {
+    assert plans
+    assert {name: [row["share"] for row in document["divided"][name]] for name in plans} == {
         name: [part.share for part in split.parts] for name, split in plans.items()
     }
-    assert document["changes"]["divided"] == {name: [[], [0.6, 0.4]] for name in plans}
-    for name, parts in document["divided"].items():
+    assert {name: document["changes"]["divided"][name] for name in plans} == {name: [[], [0.6, 0.4]] for name in plans}
+    for name in plans:
+        parts = document["divided"][name]
         found = [part.estimate for part in plan[name].parts]
         assert [row["accuracy"] for row in parts] == [estimate.accuracy.value for estimate in found]
         assert [row["latency_s"] for row in parts] == [estimate.latency_s.value for estimate in found]

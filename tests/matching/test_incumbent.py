@@ -391,7 +391,7 @@ def _with_one_change(specification: Specification, rng: np.random.Generator) -> 
     )
 
 
-@pytest.mark.parametrize("seed", [2, 3, 4, 6, 9, 11][: share_of(6)])
+@pytest.mark.parametrize("seed", [5, 4, 6, 7, 10, 11][: share_of(6)])
 def test_a_running_split_plan_stays_at_a_high_price_unless_it_is_forbidden(seed: int) -> None:
     controlled, profiles, plans = split_plans(seed)
     specification, price = controlled.specification, KEEPING_USD_PER_H

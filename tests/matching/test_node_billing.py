@@ -66,7 +66,7 @@ def test_an_admission_pays_for_the_nodes_that_it_opens(seed: int) -> None:
         a.query: next(c for c in instance.candidates[a.query] if c.plan == a.chosen.plan) for a in found.assignments
     }
     served = [query for query in before if query.name in plans]
-    running = AdmissionControl(served, plans, found.deployments, instance.infrastructure, reestimate, 0.7)
+    running = AdmissionControl(served, plans, found.deployments, instance.infrastructure, reestimate)
     prepared = running.prepare(last, instance.candidates[last.name])
     for position, fit in running.try_candidates(prepared, last.slos):
         if not isinstance(fit, AdmissionFit):

@@ -8,6 +8,8 @@ import pytest
 from benchmarks.possible.workers import UNFITTED, Workers
 
 from budget import HANG_LIMIT_S, seeds
+from circinus.matching import Incumbent, MatchSettings, plan_all_queries
+from circinus.testing.random_instances import random_specification
 
 PATIENT = replace(UNFITTED, time_limit_s=HANG_LIMIT_S)
 
@@ -27,3 +29,15 @@ def test_divided_requests_are_as_good_as_possible(seed: int) -> None:
         assert slo.is_met_by(assignment.chosen.estimate.accuracy.lower)
         if workers.fixed:
             assert len({part.plan.deployment_of("first") for part in assignment.chosen.plan.parts}) == 1
+
+
+def test_a_split_plan_that_runs_stays() -> None:
+    specification, profiles = random_specification(22, queries=5)
+    patient = MatchSettings(time_limit_s=HANG_LIMIT_S)
+    before, _ = plan_all_queries(specification, profiles, settings=patient)
+    running = {assignment.query: assignment.chosen.plan for assignment in before.assignments}
+    assert any(plan.is_split for plan in running.values())
+    for max_changes in (None, 0):
+        incumbent = Incumbent(running, max_changes=max_changes)
+        after, _ = plan_all_queries(specification, profiles, settings=patient, incumbent=incumbent)
+        assert {assignment.query: assignment.chosen.plan for assignment in after.assignments} == running

@@ -9,7 +9,7 @@ import pytest
 from budget import HANG_LIMIT_S
 from circinus.estimation import ReplicaDemand
 from circinus.matching import Matching, MatchSettings, SizedDeployment, admit_query, plan_all_queries
-from circinus.matching.plan_estimates import add_startup_times
+from circinus.matching.startup_times import add_startup_times
 from circinus.profiling import MeasuredSpeed, PipelineProfile, Speeds
 from circinus.profiling.hardware.machine import ClassBatchRatios
 from circinus.specification import Allocation, Deployment, HardwareClass, KnobValues, Specification

@@ -18,7 +18,7 @@ from circinus.matching.explanation.slo_relaxation import (
     wide_relaxation,
     with_slos,
 )
-from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
+from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Advice, Assignment, Matching, Rejection
 from circinus.matching.settings import MATCHING
 from circinus.matching.simulation_check import (
@@ -27,6 +27,7 @@ from circinus.matching.simulation_check import (
     exclude_refuted,
     simulation_inputs,
 )
+from circinus.matching.startup_times import add_startup_times
 from circinus.planning import Frontier, plan_query
 from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings

@@ -25,7 +25,7 @@ from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares, pi
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, MatchRun
 from circinus.matching.phases import phase
-from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
+from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Matching, larger_weight, tenant_shares
 from circinus.matching.plan_space_bounds import are_reached, plan_space_bounds
 from circinus.matching.priority_levels import PriorityLevels
@@ -44,6 +44,7 @@ from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
 from circinus.matching.splitting import divide_requests
+from circinus.matching.startup_times import add_startup_times
 from circinus.matching.target_fitting import fit_plans, fit_targets
 from circinus.matching.tie_breaking import break_ties
 from circinus.planning import Frontier, plan_queries

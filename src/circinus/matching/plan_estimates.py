@@ -7,73 +7,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import islice, product
-from operator import ge, sub
 
 from circinus.errors import PlanningError
 from circinus.estimation import MergedLoad, PlanCandidate, QueryEstimators
 from circinus.estimation.latest_start import latest_starts_s
 from circinus.matching.explanation.rejections import query_kind
-from circinus.matching.plan_set import Assignment, Matching, SizedDeployment
+from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, plan_query
 from circinus.planning.planner import CompiledProfiles, sized_plans
 from circinus.planning.pool_eligibility import matches_pins
 from circinus.planning.search_space import utilization_targets
 from circinus.planning.settings import RunningLoad, SearchSettings
-from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.specification import (
     Allocation,
     Configuration,
     Deployment,
-    Infrastructure,
-    KnobValues,
     Network,
-    Pool,
     Query,
     QueryPlan,
     SloKind,
     Specification,
 )
-
-
-def add_startup_times(
-    deployments: Sequence[SizedDeployment], profiles: Mapping[str, PipelineProfile], infrastructure: Infrastructure
-) -> tuple[SizedDeployment, ...]:
-    """Return the deployments with the start-up time of a further replica, and with their relative speed if measured.
-
-    Start-up times that were not measured on a pool's hardware scale with its guaranteed speed, as service times do.
-    Where the replica needs a further node, they include the start of the node.
-
-    Args:
-        deployments: as sized.
-        profiles: pipeline name -> profile; deployments without a profile stay as they are.
-        infrastructure: the pools.
-    """
-    profiled: dict[tuple[str, str, KnobValues], dict[int, OperatorProfile]] = {}
-    for name, profile in profiles.items():
-        for configuration in profile.configurations:
-            for operator, p in configuration.operators.items():
-                profiled.setdefault((name, operator, p.prefix[operator]), {})[id(p)] = p
-    result = []
-    for sized in deployments:
-        deployment = sized.deployment
-        measured = profiled.get((deployment.pipeline, deployment.operator, deployment.knobs), {}).values()
-        hardware = infrastructure.pool(deployment.pool).hardware
-        startups_s = [startup_s for p in measured if (startup_s := p.startup_on(hardware)) is not None]
-        if startups_s:
-            node_s = _node_startup_s(sized, deployments, infrastructure.pool(deployment.pool))
-            sized = replace(sized, startup_s=max(startups_s) + node_s)
-        speeds = [p.speeds.expected(hardware) for p in measured if hardware.name in p.speeds.measured]
-        if speeds:
-            # Rounded, because a deployment whose fields change restarts its replicas.
-            sized = replace(sized, relative_speed=float(f"{min(speeds):.3g}"))
-        own = [batches.ratio for p in measured if (batches := p.speeds.batches(hardware)) is not None]
-        if own:
-            of_cpus = sorted((size, r) for (cpus, size), r in own[0].items() if cpus == deployment.allocation.cpus)
-            sized = replace(sized, batch_ratio=tuple(of_cpus))
-        result.append(sized)
-    return tuple(result)
-
 
 _Choices = Sequence[tuple[str, str, Allocation]]
 """Operator, pool and allocation of each choice for an operator."""
@@ -88,19 +44,6 @@ def _plans(pipeline: str, configurations: Sequence[Configuration], choices: Sequ
             placement=tuple(sorted((operator, pool) for operator, pool, _ in choice)),
             allocations=tuple(sorted((operator, allocation) for operator, _, allocation in choice)),
         )
-
-
-def _node_startup_s(sized: SizedDeployment, deployments: Sequence[SizedDeployment], pool: Pool) -> float:
-    """Return the time until a node has room for a further replica: 0 if one runs."""
-    if not (pool.is_elastic and pool.node_startup_s):
-        return 0.0
-    free: dict[int, list[float]] = {}
-    for other in deployments:
-        for node in other.nodes if other.deployment.pool == pool.name else ():
-            left = free.setdefault(node, list(pool.amounts))
-            left[:] = map(sub, left, other.demand.amounts)
-    fits = any(all(map(ge, left, sized.demand.amounts)) for left in free.values())
-    return 0.0 if fits or len(free) < pool.base_nodes else pool.node_startup_s
 
 
 class PlanEstimates:

@@ -11,7 +11,7 @@ from circinus.arrays import FloatArray
 from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.estimation.merged_load import replicas_for
 from circinus.matching import Assignment, Matching, SizedDeployment
-from circinus.matching.plan_estimates import add_startup_times
+from circinus.matching.startup_times import add_startup_times
 from circinus.profiling import PipelineProfile
 from circinus.specification import Deployment, Infrastructure
 

@@ -48,7 +48,7 @@ class Divisibility:
 
 @dataclass(kw_only=True)
 class SplitMilp(LpModel):
-    """Columns: shares of candidates, served queries, used sets of `Divisibility.fixed`, and replicas of deployments.
+    """Columns: shares of candidates, served queries, used sets of `Divisibility.fixed`, replicas, and nodes.
 
     Queries that are identical but in name have one set of columns together, in units of one query's requests.
     """
@@ -64,6 +64,8 @@ class SplitMilp(LpModel):
     """First column of the numbers of served queries of each class."""
     replicas: int
     """First column of replicas."""
+    nodes: int
+    """First column of nodes, of the elastic pools (`Problem.elastic`)."""
 
     @property
     def queries(self) -> IntArray:
@@ -74,7 +76,8 @@ class SplitMilp(LpModel):
         """Return (columns,) the coefficients of the total cost."""
         cost = np.zeros(len(self.upper))
         cost[: len(self.candidates)] = self.problem.transfer_cost_usd_per_h[self.candidates]
-        cost[self.replicas :] = self.problem.price_usd_per_h[self.deployments]
+        cost[self.replicas : self.nodes] = self.problem.billed_usd_per_h[self.deployments]
+        cost[self.nodes :] = self.problem.node_price_usd_per_h[self.problem.elastic]
         return cost
 
     def weight(self, level: int) -> FloatArray:
@@ -95,7 +98,8 @@ class SplitMilp(LpModel):
             for query in queries[chosen[queries] >= 0]:
                 values[column_of[int(chosen[query] - block[query] + block[queries[0]])]] += 1.0
                 values[self.served + group] += 1.0
-        values[self.replicas :] = usage.replicas[self.deployments]
+        values[self.replicas : self.nodes] = usage.replicas[self.deployments]
+        values[self.nodes :] = usage.nodes[self.problem.elastic]
         return values
 
     def shares_of(self, values: FloatArray, margin: FloatArray) -> Iterator[tuple[int, list[tuple[int, float]]]]:
@@ -173,6 +177,7 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
             *(float(len(queries)) for queries in classes),
             *(times[problem.query_of[sets[index][0]]] for index in kept),
             *bound[deployments].tolist(),
+            *problem.nodes[problem.elastic].tolist(),
         ],
         continuous=int(divided[candidates].sum()),
         problem=problem,
@@ -181,6 +186,7 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
         deployments=deployments,
         served=served,
         replicas=replicas,
+        nodes=replicas + len(deployments),
     )
     x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
     x_of[candidates] = np.arange(len(candidates))
@@ -248,10 +254,20 @@ def _add_fixed(programme: SplitMilp, sets: Sequence[IntArray], groups: IntArray,
 
 
 def _add_capacities(programme: SplitMilp) -> None:
-    problem = programme.problem
-    for values in (problem.rows.coefficients / problem.rows.limit[:, None])[:, programme.deployments]:
+    """Require the nodes that always run, and capacity for replicas and transfers; replicas are not packed on nodes."""
+    problem, elastic = programme.problem, programme.problem.elastic.tolist()
+    for column, pool in enumerate(elastic, start=programme.nodes):
+        programme.add_row(np.array([column]), np.ones(1), float(problem.base_nodes[pool]), np.inf)
+    shares = problem.rows.coefficients / problem.rows.limit[:, None]
+    for pool, values in zip(problem.rows.pool.tolist(), shares[:, programme.deployments], strict=True):
         columns = np.flatnonzero(values)
-        if len(columns):
+        if not len(columns):
+            continue
+        if pool in elastic:
+            node = programme.nodes + elastic.index(pool)
+            with_nodes = np.append(programme.replicas + columns, node)
+            programme.add_row(with_nodes, np.append(values[columns], -1.0 / problem.nodes[pool]), -np.inf, 0.0)
+        else:
             programme.add_row(programme.replicas + columns, values[columns], -np.inf, 1.0)
     shares = np.zeros((len(problem.links), len(problem.candidates)))
     row, link, volume = problem.traffic.entries(0, len(problem.candidates))
@@ -320,9 +336,9 @@ def solve_split(
         columns = np.flatnonzero(weight)
         programme.add_row(columns, weight[columns], reached[level] - 0.5, np.inf)
     cost = programme.cost_usd_per_h()
-    scale = max(float(cost @ values), 1e-9)
-    bound = scale * minimise(cost / scale, _COST_GAP)
-    usd_per_h = float(cost @ values)
+    scale, fixed_usd_per_h = max(float(cost @ values), 1e-9), problem.fixed_usd_per_h
+    bound = scale * minimise(cost / scale, _COST_GAP) + fixed_usd_per_h
+    usd_per_h = float(cost @ values) + fixed_usd_per_h
     return SplitSolution(
         dict(programme.shares_of(values, divisibility.margin)),
         SplitBounds(
