@@ -53,6 +53,7 @@ class QueryEstimators:
             pipeline=pipeline,
             network=network,
             population=population,
+            samples=samples,
         )
         self._estimators: dict[Configuration, Estimator] = {}
         self._shares: dict[float, QueryEstimators] = {}

@@ -128,7 +128,8 @@ class PlanEstimates:
         """Return candidates for meeting a query's SLOs at the final sizes beside a running load (`sized_plans`)."""
         pipeline, profile = self._pipelines[query.pipeline], self._pipeline_profiles[query.pipeline]
         settings, estimators = replace(search, running=running), self._estimators[query.name]
-        return sized_plans(query, pipeline, profile, self._network, settings, self.compiled, estimators)
+        found = sized_plans(query, pipeline, profile, self._network, settings, self.compiled, estimators)
+        return self.without_excluded(found)
 
     def running_plan(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         """Return the estimate of a running plan in isolation, or None if the query may not keep it.

@@ -153,7 +153,7 @@ class _Search:
         if objective_key(wider, whole.chosen) > objective_key(wider, start):
             answer, candidates = self._narrowed(whole, candidates, answer)
         weights_of, cost_usd_per_h = wider.priority_levels.weights_of, whole.solution.usage.cost_usd_per_h
-        if weights_of(answer.chosen) != weights_of(whole.chosen) or not _have_equal_replicas(extended):
+        if weights_of(answer.chosen) != weights_of(whole.chosen) or not have_equal_replicas(extended):
             return answer, candidates
         is_cheapest = answer.solution.usage.cost_usd_per_h <= cost_usd_per_h * (1.0 + COST_GAP_TOLERANCE)
         proved = replace(
@@ -263,7 +263,7 @@ def moved(answer: Answer, wider: Problem) -> IntArray:
     return np.where(chosen >= 0, chosen - answer.problem.block[:-1] + wider.block[:-1], -1)
 
 
-def _have_equal_replicas(candidates: Candidates) -> bool:
+def have_equal_replicas(candidates: Candidates) -> bool:
     """Return whether all plans take the same of a deployment's replica; else fewer plans may take less."""
     uses = {(use.deployment, use.demand) for plans in candidates.values() for plan in plans for use in plan.deployments}
     return len(uses) == len({deployment for deployment, _ in uses})

@@ -15,12 +15,11 @@ import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.estimation import PlanCandidate
-from circinus.matching.column_generation import Candidates
-from circinus.matching.cuts import ChurnCut
+from circinus.matching.column_generation import Candidates, add_columns
 from circinus.matching.feasibility import FeasibleSolution, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.problem import Problem
-from circinus.matching.search import cheapest_deployments, moved, used_deployments
+from circinus.matching.search import cheapest_deployments, have_equal_replicas, moved, used_deployments
 from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import objective_key
 from circinus.matching.solvers.split_milp import Divisibility, SplitBounds, SplitSolution, solve_split
@@ -34,7 +33,7 @@ def divide_requests(answer: Answer) -> Answer:
     is_possible = run.parts is not None and run.promise_as_sized is not None and run.fixed_operators is not None
     if not is_possible or not any(query.split for query in run.queries):
         return answer
-    has_limited_changes = any(isinstance(cut, ChurnCut) for cut in answer.cuts)
+    has_limited_changes = run.incumbent is not None and run.incumbent.max_changes is not None
     if not run.settings.divides_requests or answer.is_large or has_limited_changes:
         return replace(answer, covers_divided_requests=False)
     return _Splitting(answer).answer()
@@ -50,6 +49,8 @@ class _Splitting:
         """(query, plan) of the plans that are not parts of a split plan, as one with it missed an SLO."""
         self._whole: set[str] = set()
         """Queries that are not divided, as their cost share exceeded an SLO."""
+        tenants = {tenant.name for tenant in self._run.infrastructure.tenants if tenant.at_least > 0}
+        self._guaranteed = {query.name for query in self._run.queries if query.tenant in tenants} & answer.served
         self._kept_out: set[str] = set()
         """Queries that are not served."""
 
@@ -63,7 +64,10 @@ class _Splitting:
         if better is None and wide.priority_levels.weights_of(start) < first.bounds.weights:
             self._kept_out = set(wide.queries) - self._answer.served
             better = self._tried_again(wide, start)
-        return self._bounded(better or self._answer, first.bounds, covers_all_plans=are_all)
+        is_divided = np.isin(np.arange(len(wide.queries)), list(first.shares))
+        weights = wide.priority_levels.weights_of(np.where(is_divided, 0, -1))
+        are_all = are_all and have_equal_replicas(add_columns(self._answer.candidates, parts))
+        return self._bounded(better or self._answer, first.bounds, weights, covers_all_plans=are_all)
 
     def _solve(self, wide: Problem, start: IntArray) -> SplitSolution:
         limit_s = max(self._deadline_s - self._run.clock(), MATCHING.min_step_s)
@@ -81,10 +85,9 @@ class _Splitting:
     def _parts(self) -> tuple[Candidates, bool]:
         """Return plans for parts of each query's requests, and whether they are all."""
         assert self._run.parts is not None
-        queries = [query for query in self._run.queries if query.split]
         used = used_deployments(self._answer.problem, self._answer.chosen)
         offered = list(dict.fromkeys(chain(used, *cheapest_deployments(self._answer.candidates))))
-        return self._run.parts(queries, offered)
+        return self._run.parts(self._run.queries, offered)
 
     def _divisibility(self, problem: Problem) -> Divisibility:
         """Return which candidates may be parts."""
@@ -127,7 +130,7 @@ class _Splitting:
                     continue
                 chosen = mixture
             columns[name] = (chosen,)
-        if len(columns) < len(solution.shares):
+        if len(columns) < len(solution.shares) or not self._guaranteed <= set(columns):
             return None
         problem = self._answer.problem_with(columns)
         choice = problem.choice_of({name: candidates[0].plan for name, candidates in columns.items()})
@@ -151,18 +154,26 @@ class _Splitting:
             self._excluded |= {(name, candidate.plan.parts[-1].plan) for name, candidate in divided.items()}
         return None
 
-    def _bounded(self, answer: Answer, bounds: SplitBounds, *, covers_all_plans: bool) -> Answer:
-        """Return the answer with the bounds of all divisions, or without proof if some plans were left out."""
+    def _bounded(self, answer: Answer, bounds: SplitBounds, of: tuple[float, ...], *, covers_all_plans: bool) -> Answer:
+        """Return the answer with the bounds of all divisions, or without proof if some plans were left out.
+
+        Args:
+            answer: to return.
+            bounds: of all divisions.
+            of: weights by level at which the bound of the cost holds.
+            covers_all_plans: whether none were left out.
+        """
         if not covers_all_plans:
             reference = None if answer is self._answer else self._answer
             return replace(answer, reference=reference, covers_divided_requests=False)
         problem, usage = answer.problem, answer.solution.usage
         weights = problem.priority_levels.weights_of(answer.chosen)
+        cost_usd_per_h = bounds.cost_usd_per_h if weights >= of else 0.0
         is_best = weights >= bounds.weights and usage.cost_usd_per_h <= bounds.cost_usd_per_h * (1 + COST_GAP_TOLERANCE)
         return replace(
             answer,
             weight_bounds=bounds.weights,
-            cost_bound_usd_per_h=bounds.cost_usd_per_h + problem.max_change_usd_per_h,
+            cost_bound_usd_per_h=cost_usd_per_h + problem.max_change_usd_per_h,
             optimal=is_best,
             covers_all_plans=True,
             covers_divided_requests=True,

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from circinus.estimation import PlanCandidate
-from circinus.matching.cuts import ChurnCut
+from circinus.matching.column_generation import add_columns
 from circinus.matching.feasibility import FeasibleSolution, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.search import moved
@@ -75,8 +75,12 @@ def fit_targets(answer: Answer) -> Answer:
 
 
 def _is_possible(answer: Answer) -> bool:
-    has_limited_changes = any(isinstance(cut, ChurnCut) for cut in answer.cuts)
-    return answer.run.settings.fits_targets and not has_limited_changes
+    incumbent = answer.run.incumbent
+    return answer.run.settings.fits_targets and (incumbent is None or incumbent.max_changes is None)
+
+
+def _key(answer: Answer) -> tuple[float, ...]:
+    return objective_key(answer.problem, answer.chosen, answer.solution.usage)
 
 
 def _served(answer: Answer) -> Iterator[tuple[int, int]]:
@@ -88,6 +92,7 @@ class _Fitting:
         self._answer, self._run = answer, answer.run
         self._deadline_s = self._run.clock() + MATCHING.fitting_time_share * self._run.limit_s
         problem = answer.problem
+        self._running = [] if problem.incumbent is None else list(problem.served(problem.incumbent.chosen))
         self._plans = {problem.queries[query]: problem.candidates[c] for query, c in problem.served(answer.chosen)}
 
     def answer(self) -> Answer:
@@ -99,7 +104,7 @@ class _Fitting:
                     break
                 fitted = self._fitted(plans, family, target)
                 trial = self._checked(fitted, lists_others=False) if fitted else None
-                if trial is not None and trial.solution.usage.cost_usd_per_h < best.solution.usage.cost_usd_per_h:
+                if trial is not None and _key(trial) > _key(best):
                     best, plans = trial, fitted
                     break
         return self._answer if plans is self._plans else self._checked(plans) or self._answer
@@ -156,7 +161,11 @@ class _Fitting:
         """
         before, run = self._answer, self._run
         columns = {query.name: (plans[query.name],) if query.name in plans else () for query in run.queries}
-        problem = before.problem_with(columns) if lists_others else before.problem_of(columns)
+        if lists_others:
+            problem = before.problem_with(columns)
+        else:  # running plans count, as their changes have a price
+            running = {before.problem.queries[q]: (before.problem.candidates[c],) for q, c in self._running}
+            problem = before.problem_of(add_columns(columns, running))
         choice = problem.choice_of({name: candidate.plan for name, candidate in plans.items()})
         outcome = check_feasibility(problem, choice, run.slos, run.reestimate, widely=before.is_large)
         if not isinstance(outcome, FeasibleSolution):

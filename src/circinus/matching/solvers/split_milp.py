@@ -328,6 +328,7 @@ def solve_split(
 
     for level, most in enumerate(bounds):
         weight = programme.weight(level)
+        reached[level] = round(float(weight @ values))  # a higher level may have changed it
         if reached[level] < most:
             bound = minimise(-weight, 1 - INTEGRALITY_TOLERANCE)
             reached[level] = max(reached[level], round(float(weight @ values)))
