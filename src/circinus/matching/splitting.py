@@ -60,7 +60,9 @@ class _Splitting:
         wide = self._answer.problem_with(parts)
         start = moved(self._answer, wide)
         first = self._solve(wide, start)
-        better = self._tried(wide, first) or self._tried_again(wide, start)
+        better = self._tried(wide, first)
+        if better is None and (self._excluded or self._whole):
+            better = self._tried_again(wide, start)
         if better is None and wide.priority_levels.weights_of(start) < first.bounds.weights:
             self._kept_out = set(wide.queries) - self._answer.served
             better = self._tried_again(wide, start)
