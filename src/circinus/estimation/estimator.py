@@ -133,7 +133,9 @@ class Estimator:
             else accuracy_slo_probability(profile.scores, population, accuracy, pipeline.metric.range)
         )
 
-    def candidate(self, plan: QueryPlan, conditions: MergedLoad | None = None) -> PlanCandidate:
+    def candidate(
+        self, plan: QueryPlan, conditions: MergedLoad | None = None, *, as_part: bool = False
+    ) -> PlanCandidate:
         """Estimate `plan`.
 
         Args:
@@ -153,7 +155,9 @@ class Estimator:
             value_s = min(self._usual._percentile.of(self._usual.latency_s(plan, conditions)).value, latency_s.upper)
             latency_s = replace(latency_s, value=value_s, lower=min(latency_s.lower, value_s))
         sent_to = destinations(self._order, self._sinks, timeline.sites)
-        links = self._transfers.link_uses(self._sizes, timeline.sites, sent_to, guaranteed=conditions is None)
+        links = self._transfers.link_uses(
+            self._sizes, timeline.sites, sent_to, guaranteed=conditions is None and not as_part
+        )
         transfers_usd_per_h = transfer_usd_per_h(links)
         caveats = timeline.caveats
         if conditions is not None:

@@ -66,7 +66,14 @@ class QueryEstimators:
             estimator = self._estimators[profile.configuration] = self._create(profile, template=template)
         return estimator
 
-    def candidate(self, plan: QueryPlan, profile_of: ProfileOf, conditions: MergedLoad | None = None) -> PlanCandidate:
+    def candidate(
+        self,
+        plan: QueryPlan,
+        profile_of: ProfileOf,
+        conditions: MergedLoad | None = None,
+        *,
+        as_part: bool = False,
+    ) -> PlanCandidate:
         """Estimate a plan, which may be split.
 
         Every part of a split plan meets the latency SLO for its own requests: a bound of the latency is the highest of
@@ -82,7 +89,7 @@ class QueryEstimators:
             PlanningError: see `Estimator.candidate`.
         """
         if not plan.is_split:
-            return self.of(profile_of(plan.configuration)).candidate(plan, conditions)
+            return self.of(profile_of(plan.configuration)).candidate(plan, conditions, as_part=as_part)
         shares, profiles = [part.share for part in plan.parts], [profile_of(p.plan.configuration) for p in plan.parts]
         estimators = [self._at(share).of(profile) for share, profile in zip(shares, profiles, strict=True)]
         with_plans = [(e, part.plan) for e, part in zip(estimators, plan.parts, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from itertools import islice, product
@@ -260,7 +261,7 @@ class PlanEstimates:
         )
         accurate = (p for p in plans if self._is_accurate(query, p.configuration, as_part=as_parts))
         if as_parts:
-            isolated = (self._isolated(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
+            isolated = (self._part(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
             parts = [c for c in isolated if c is not None and self._is_possible_part(query, c)]
             return self.without_excluded(parts)
         estimate = self.sized_candidate if any_latency else self.feasible_estimate
@@ -298,7 +299,7 @@ class PlanEstimates:
                 for plan in _plans(query.pipeline, *spaces[query.name]):
                     if should_stop():
                         return None
-                    estimates.append(self._isolated(query, plan))
+                    estimates.append(self._part(query, plan) if as_parts else self._isolated(query, plan))
                 is_met = self._is_possible_part if as_parts else self._is_feasible
                 self._all_plans[key] = [e for e in estimates if e is not None and is_met(query, e)]
             plans[query.name] = self.without_excluded(replace(c, query=query.name) for c in self._all_plans[key])
@@ -391,6 +392,16 @@ class PlanEstimates:
                 candidate = None
             self._isolated_estimates[key] = candidate
         return self._isolated_estimates[key]
+
+    def _part(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
+        """Return the estimate of a plan for any share of a query's requests, of which a link may hold a part only."""
+        candidate = self._isolated(query, plan)
+        if candidate is None:
+            with suppress(PlanningError):
+                return self._estimators[query.name].candidate(
+                    plan, lambda c: self._profiles[query.pipeline, c], as_part=True
+                )
+        return candidate
 
     def _estimated(self, query: str, plan: QueryPlan, conditions: MergedLoad | None = None) -> PlanCandidate:
         pipeline = self._queries[query].pipeline
