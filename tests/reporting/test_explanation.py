@@ -76,7 +76,7 @@ def test_a_proof_is_one_among_plans_at_utilization_targets() -> None:
     assert found.optimal
     text = printed(plan_table(found, {"q": served, "r": rejected}), width=400)
     assert text.startswith("1 of 2 queries served, weight 1 of 2,")
-    assert "bounds over all plans at utilization targets: proved optimal among them" in text
+    assert "bounds over all undivided plans at utilization targets: proved optimal among them" in text
 
 
 def test_a_tie_says_what_decided() -> None:

@@ -43,6 +43,8 @@ class MatchingSettings:
     """Time for dividing requests among several plans, as a share of the time limit and in addition to it."""
     fitting_time_share: float = 0.3
     """Time for fitting utilization targets, as a share of the time limit and in addition to it."""
+    max_fitted_queries: int = 500
+    """Maximum number of queries whose utilization targets are fitted to the load."""
     max_fitted_plans: int = 3
     """Maximum number of plans of a query that are checked at the final sizes, the cheapest."""
     max_part_plans: int = 4_000
@@ -122,7 +124,7 @@ class MatchSettings:
     divides_requests: bool = True
     """Whether requests of up to 40 queries may be divided among several plans (`Query.split`)."""
     fits_targets: bool = True
-    """Whether utilization targets are raised to fit the load and, up to 40 queries, plans are replaced that do."""
+    """Whether utilization targets are raised to fit the load, and up to 40 queries plans replaced by ones that do."""
     considers_all_plans: bool = True
     """Whether up to 40 queries are matched with all their plans at last."""
 

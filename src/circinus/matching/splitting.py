@@ -31,10 +31,10 @@ def divide_requests(answer: Answer) -> Answer:
     """Divide requests of queries among several plans, as far as that is better and there is time."""
     run = answer.run
     is_possible = run.parts is not None and run.promise_as_sized is not None and run.fixed_operators is not None
-    if not is_possible or not any(query.split for query in run.queries):
+    if not any(query.split for query in run.queries):
         return answer
     has_limited_changes = run.incumbent is not None and run.incumbent.max_changes is not None
-    if not run.settings.divides_requests or answer.is_large or has_limited_changes:
+    if not (is_possible and run.settings.divides_requests) or answer.is_large or has_limited_changes:
         return replace(answer, covers_divided_requests=False)
     return _Splitting(answer).answer()
 

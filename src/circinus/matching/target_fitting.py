@@ -69,7 +69,8 @@ def fit_plans(answer: Answer) -> Answer:
 
 def fit_targets(answer: Answer) -> Answer:
     """Raise utilization targets, and merge deployments that differ in them only, where that saves replicas."""
-    if answer.run.promise_as_sized is None or not _is_possible(answer):
+    is_small = len(answer.run.queries) <= MATCHING.max_fitted_queries  # each trial computes the load of all
+    if answer.run.promise_as_sized is None or not is_small or not _is_possible(answer):
         return answer
     return _Fitting(answer).answer()
 
