@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from benchmarks.possible.workers import UNFITTED, Workers
 
 from budget import HANG_LIMIT_S, seeds
 from circinus.matching import Incumbent, MatchSettings, plan_all_queries
+from circinus.specification import Query, Tenant
 from circinus.testing.random_instances import random_specification
 
 PATIENT = replace(UNFITTED, time_limit_s=HANG_LIMIT_S)
@@ -37,7 +39,23 @@ def test_a_split_plan_that_runs_stays() -> None:
     before, _ = plan_all_queries(specification, profiles, settings=patient)
     running = {assignment.query: assignment.chosen.plan for assignment in before.assignments}
     assert any(plan.is_split for plan in running.values())
-    for max_changes in (None, 0):
-        incumbent = Incumbent(running, max_changes=max_changes)
-        after, _ = plan_all_queries(specification, profiles, settings=patient, incumbent=incumbent)
-        assert {assignment.query: assignment.chosen.plan for assignment in after.assignments} == running
+    incumbent = Incumbent(running, max_changes=0)
+    after, _ = plan_all_queries(specification, profiles, settings=patient, incumbent=incumbent)
+    assert {assignment.query: assignment.chosen.plan for assignment in after.assignments} == running
+
+
+def test_a_guaranteed_share_of_a_tenant_outlasts_the_division_of_requests() -> None:
+    """Undivided, only one of the two fits; divided, the heavier one of the other tenant would weigh more."""
+    queries = tuple(
+        Query(
+            name=name, pipeline="p", source="here", rate_per_s=13.0, slos="accuracy >= 0.7", weight=weight, tenant=name
+        )
+        for name, weight in (("guaranteed", 1.0), ("other", 4.0))
+    )
+    workers = Workers(np.array([[[10.0], [5.0]]]), (0.6, 0.8), (1.0,), (4,), queries)
+    specification, profiles = workers.specification()
+    tenants = (Tenant(name="guaranteed", at_least=0.5), Tenant(name="other", at_least=0.0))
+    infrastructure = specification.required_infrastructure.model_copy(update={"tenants": tenants})
+    specification = replace(specification, infrastructure=infrastructure)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    assert matching.served == {"guaranteed"}
