@@ -1,4 +1,4 @@
-"""What dividing requests and fitting plans to the load are worth alone and together, on random applications."""
+"""Ablation of divided requests and of plans that fit the load, alone and together, on random applications."""
 
 from __future__ import annotations
 

@@ -109,7 +109,8 @@ class Workspace(ReportingWorkspace):
             churn_price_usd_per_h: minimum saving that justifies changing a running query's plan.
             max_changes: maximum number of running queries whose plan may change; by default any number.
             time_limit: time for the matching; by default 5 s, and 0.1 s for each query beyond 40.
-            max_plans: maximum number of plans of each query that the matching chooses among; by default 60.
+            max_plans: maximum number of plans on each query's frontier, among which the matching chooses first; by
+                default 60.
             sources: pipeline -> measurement backend, where it is not this machine.
             corrections: whether service times observed under traffic correct the profile.
             progress: observer for each pipeline that is measured.

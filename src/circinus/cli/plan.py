@@ -89,7 +89,7 @@ def plan(
         int | None,
         typer.Option(
             min=1,
-            help="Maximum number of plans of each query that the matching chooses among.",
+            help="Maximum number of plans on each query's frontier, among which the matching chooses first.",
             show_default="60",
             rich_help_panel="Solver",
         ),

@@ -299,10 +299,15 @@ def _add_capacities(programme: MatchingMilp) -> None:
     for values in rows:
         columns = np.flatnonzero(values)
         programme.add_row(columns, values[columns], -np.inf, 1.0)
+    add_link_capacities(programme, problem, programme.candidates)
+
+
+def add_link_capacities(programme: LpModel, problem: Problem, candidates: IntArray) -> None:
+    """Add capacities of links, as far as they may be exceeded; the first columns are those of `candidates`."""
     shares = np.zeros((len(problem.links), len(problem.candidates)))
     row, link, volume = problem.traffic.entries(0, len(problem.candidates))
     shares[link, row] = volume / problem.link_capacity_bytes_per_s[link]
-    for values in shares[:, programme.candidates]:
+    for values in shares[:, candidates]:
         columns = np.flatnonzero(values)
         if values @ np.array(programme.upper[: len(values)]) > 1.0:
             programme.add_row(columns, values[columns], -np.inf, 1.0)

@@ -13,6 +13,7 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.problem import Problem, Usage, round_up_replicas
 from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.highs import LpModel, solve_milp
+from circinus.matching.solvers.milp_model import add_link_capacities
 from circinus.matching.tolerances import COST_GAP_TOLERANCE, INTEGRALITY_TOLERANCE
 from circinus.specification.slo import COST_ROUNDING
 
@@ -28,7 +29,7 @@ _MIN_SHARE = 1e-7
 
 @dataclass(frozen=True, eq=False)
 class Divisibility:
-    """What may be divided."""
+    """Queries and candidates whose requests may be divided, and what a division keeps."""
 
     queries: BoolArray
     """(Q,) whether the requests of each query may be divided."""
@@ -269,13 +270,7 @@ def _add_capacities(programme: SplitMilp) -> None:
             programme.add_row(with_nodes, np.append(values[columns], -1.0 / problem.nodes[pool]), -np.inf, 0.0)
         else:
             programme.add_row(programme.replicas + columns, values[columns], -np.inf, 1.0)
-    shares = np.zeros((len(problem.links), len(problem.candidates)))
-    row, link, volume = problem.traffic.entries(0, len(problem.candidates))
-    shares[link, row] = volume / problem.link_capacity_bytes_per_s[link]
-    for values in shares[:, programme.candidates]:
-        columns = np.flatnonzero(values)
-        if values @ np.array(programme.upper[: len(values)]) > 1.0:
-            programme.add_row(columns, values[columns], -np.inf, 1.0)
+    add_link_capacities(programme, problem, programme.candidates)
 
 
 @dataclass(frozen=True)
