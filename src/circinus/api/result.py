@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from textwrap import indent
 from typing import Any, ClassVar, TypeVar
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
+from circinus.reporting.wrapping import wrapped
 from circinus.specification.json_dump import json_text
 
 T = TypeVar("T")
@@ -63,7 +65,7 @@ class Result(ABC):
         console = Console(width=shutil.get_terminal_size().columns, color_system=None)
         with console.capture() as capture:
             self.print(console)
-        return capture.get().rstrip()
+        return "\n".join(map(str.rstrip, capture.get().splitlines())).rstrip()
 
     def __repr__(self) -> str:
         count = len(self.rows())
@@ -82,16 +84,10 @@ class Result(ABC):
         rows = [{name: _cell(value) for name, value in row.items()} for row in self.rows()]
         if not rows:
             return Text(self._empty())
-        table = Table(box=None, pad_edge=False, collapse_padding=True)
-        names = [name for name in rows[0] if name != "reason"]
-        for name in names:
-            table.add_column(name.replace("_", "\n"), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(row[name]) for name in names))
         reasons = [
             f"{row.get('query') or row.get('configuration')}: {row['reason']}" for row in rows if row.get("reason")
         ]
-        return Group(table, *map(Text, filter(None, [*reasons, self._remark()])))
+        return Group(_RowTable(rows), *map(Text, filter(None, [*reasons, self._remark()])))
 
     def _repr_html_(self) -> str:
         rows = self.rows()
@@ -103,6 +99,37 @@ class Result(ABC):
         )
         remark = f"<p>{escape(self._remark())}</p>" if self._remark() else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{remark}"
+
+
+class _RowTable:
+    """Table without empty columns and reasons; texts without room are below the figures of their row."""
+
+    def __init__(self, rows: Sequence[Mapping[str, str]]) -> None:
+        self._rows = rows
+        self._names = [name for name in rows[0] if name != "reason" and any(row[name] for row in rows)]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        titles = {name: name.split("_") for name in self._names}
+        widths = {
+            name: max(map(cell_len, [*title, *(row[name] for row in self._rows)])) for name, title in titles.items()
+        }
+        texts = [name for name in titles if any(" " in row[name] for row in self._rows)]
+        if sum(widths.values()) + len(widths) - 1 <= options.max_width:
+            texts = []
+        for name in texts:
+            del widths[name], titles[name]
+
+        def line(cells: Mapping[str, str]) -> str:
+            return " ".join(set_cell_size(cells[name], width) for name, width in widths.items()).rstrip()
+
+        height = max(map(len, titles.values()), default=0)
+        for index in range(-height, 0):
+            words = {name: title[index] if -index <= len(title) else "" for name, title in titles.items()}
+            yield Text(line(words), "bold")
+        for row in self._rows:
+            yield Text(line(row))
+            for name in texts:
+                yield Text(indent(wrapped(row[name], options.max_width - 2), "  "))
 
 
 class NamedResults(Result, Mapping[str, T]):
