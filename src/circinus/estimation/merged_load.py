@@ -94,7 +94,7 @@ def _fitted(recording: RecordedProcess) -> ArrivalProcess:
     return fit_arrival_process(np.array(recording.moments_s), recording.period_s)
 
 
-_SINGLE_ARRIVALS = (1.0,)
+_SINGLE_ARRIVALS: tuple[float, ...] = (1.0,)
 _ROUNDING = 1e-9
 """Rounding tolerance of a number of replicas."""
 
@@ -248,16 +248,18 @@ def propagate_departures(
         if deployment not in propagated:
             uses = [use for use in requests[deployment] if use.traffic.rate_per_s > 0]
             rate_per_s = sum(use.traffic.rate_per_s for use in uses)
-            parts = [
-                (use.traffic.rate_per_s / rate_per_s * share, departure_groups(upstream))
-                for use in uses
-                for upstream, share in use.after
-                if share > 0
-            ]
             source_share = sum(use.traffic.rate_per_s / rate_per_s for use in uses if not use.after)
-            groups = mixed_batch_sizes([*parts, (source_share, _SINGLE_ARRIVALS)] if source_share > 0 else parts)
-            upstreams = {upstream for use in uses for upstream, _ in use.after}
-            scv = 1.0
+            last = {upstream for use in uses for upstream, share in use.after if share > 0}
+            departing, groups = {upstream: departure_groups(upstream) for upstream in last}, _SINGLE_ARRIVALS
+            if any(len(sizes) > 1 for sizes in departing.values()):
+                parts = [
+                    (use.traffic.rate_per_s / rate_per_s * share, departing[upstream])
+                    for use in uses
+                    for upstream, share in use.after
+                    if share > 0
+                ]
+                groups = mixed_batch_sizes([*parts, (source_share, _SINGLE_ARRIVALS)] if source_share > 0 else parts)
+            upstreams, scv = {upstream for use in uses for upstream, _ in use.after}, 1.0
             if len(upstreams) == 1 and source_share == 0:
                 (single,) = upstreams
                 if math.isclose(loads[single].traffic.rate_per_s, rate_per_s):

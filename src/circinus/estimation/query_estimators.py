@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +17,7 @@ from circinus.estimation.percentiles import MeasuredSamples, PercentileEstimator
 from circinus.estimation.slo_probability import bounded_latency_probability
 from circinus.estimation.split_traffic import merged_links, merged_uses, thinned
 from circinus.profiling import ConfigurationProfile
-from circinus.specification import Configuration, Network, Pipeline, Query, QueryPlan, SloKind
+from circinus.specification import Configuration, Network, Pipeline, Query, QueryPlan, SloKind, Slos
 from circinus.statistics.interval import Interval
 
 ProfileOf = Callable[[Configuration], ConfigurationProfile]
@@ -42,8 +43,7 @@ class QueryEstimators:
         self._query = query
         self._create = partial(
             Estimator,
-            query,
-            pipeline,
+            pipeline=pipeline,
             network=network,
             population=population,
             samples=samples,
@@ -56,15 +56,26 @@ class QueryEstimators:
             samples=samples,
         )
         self._estimators: dict[Configuration, Estimator] = {}
+        self._template: Estimator | None = None
+        """Any of the estimators, or one of a query with the same latencies."""
         self._shares: dict[float, QueryEstimators] = {}
 
     def of(self, profile: ConfigurationProfile) -> Estimator:
         """Return the estimator of a configuration."""
         estimator = self._estimators.get(profile.configuration)
         if estimator is None:
-            template = next(iter(self._estimators.values()), None)
-            estimator = self._estimators[profile.configuration] = self._create(profile, template=template)
+            estimator = self._create(self._query, profile=profile, template=self._template)
+            self._estimators[profile.configuration] = self._template = estimator
         return estimator
+
+    def with_slos(self, slos: Slos) -> QueryEstimators:
+        """Return the estimators of the query with other SLOs; at the same percentile they share all latencies."""
+        other = copy(self)
+        other._query = self._query.model_copy(update={"slos": slos})
+        other._estimators, other._shares = {}, {}
+        if latency_percentile(other._query) != latency_percentile(self._query):
+            other._template = None
+        return other
 
     def candidate(
         self,

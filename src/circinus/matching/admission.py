@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import count
 
 from circinus.estimation import PlanCandidate
@@ -211,12 +211,13 @@ class AdmissionPlanner:
                 this one alone, so that explanations and admissions name the same.
         """
         nearest = [alternative.estimate for alternative in present.alternatives]
-        relaxation = smallest_relaxation(query, partial(self.admitted, short=True), nearest)
+        admitted, admitted_shortly = cache(self.admitted), cache(partial(self.admitted, short=True))
+        relaxation = smallest_relaxation(query, admitted_shortly, nearest)
         if relaxation is None or len(changed_slos(query.slos, relaxation.slos)) > 1:
-            relaxation = wide_relaxation(query, self.admitted) or relaxation
+            relaxation = wide_relaxation(query, admitted) or relaxation
         changed = () if relaxation is None else changed_slos(query.slos, relaxation.slos)
         rejection = replace(rejection, relaxation=None, unrelaxable=len(changed) != 1 and bool(query.slos.by_kind))
-        confirmed = None if relaxation is None else confirmed_relaxation(query, relaxation, self.admitted)
+        confirmed = None if relaxation is None else confirmed_relaxation(query, relaxation, admitted)
         if confirmed is None:
             return rejection
         return replace(rejection.without_isolated_limits(), relaxation=confirmed)

@@ -83,6 +83,13 @@ class AdmissionProblem:
 
         return [*sorted(below, key=key), own]
 
+    def outcome_key(self, candidate: int) -> object:
+        """Return a key of a plan that is equal beside the same running plans, if replicas take the same."""
+        taken = self.usage.used.copy()
+        taken[self.problem.fractional_load.row(candidate)[0]] = True
+        amounts = self.problem.demand[taken].tobytes(), self.problem.price_usd_per_h[taken].tobytes()
+        return self.problem.candidates[candidate].plan, amounts
+
     def with_candidate(self, candidate: int) -> Usage:
         """Return the joint usage of the running plans and a candidate."""
         columns, fractional = self.problem.fractional_load.row(candidate)
@@ -160,6 +167,8 @@ class AdmissionControl:
         self._sized = {sized.deployment: sized for sized in deployments}
         self._demands = {sized.deployment: sized.demand for sized in deployments}
         self.infrastructure, self._reestimate = infrastructure, reestimate
+        self._refused: dict[object, Infeasibility] | None = None
+        """Reasons against plans, by SLOs and `outcome_key`; None to decide on each trial anew."""
         self.conditions = merge_loads(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._users: dict[object, list[str]] = defaultdict(list)
         self._uses: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
@@ -216,9 +225,13 @@ class AdmissionControl:
         return AdmissionProblem(problem, usage, costs, TieOrder([query], self.infrastructure))
 
     def with_reestimate(self, reestimate: Reestimate) -> AdmissionControl:
-        """Return the running plans with another function that estimates a plan under the merged load."""
+        """Return the running plans for one admission, which decides once on a plan that it tries again.
+
+        Args:
+            reestimate: other function that estimates a plan under the merged load.
+        """
         other = copy(self)
-        other._reestimate = reestimate
+        other._reestimate, other._refused = reestimate, {}
         return other
 
     def try_candidates(
@@ -240,6 +253,17 @@ class AdmissionControl:
             slos: the query's SLOs.
             doubtful: whether to return a fit, with `unconfirmed` queries, if a simulation has to decide.
         """
+        if self._refused is None:
+            return self._outcome(prepared, candidate, slos, doubtful=doubtful)
+        key = slos, doubtful, prepared.outcome_key(candidate)
+        outcome = self._refused.get(key) or self._outcome(prepared, candidate, slos, doubtful=doubtful)
+        if isinstance(outcome, Infeasibility):
+            self._refused[key] = outcome
+        return outcome
+
+    def _outcome(
+        self, prepared: AdmissionProblem, candidate: int, slos: Slos, *, doubtful: bool
+    ) -> AdmissionFit | Infeasibility:
         usage = prepared.with_candidate(candidate)
         nodes = self._nodes(prepared.problem, usage)
         if isinstance(nodes, Infeasibility):

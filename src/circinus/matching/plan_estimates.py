@@ -28,6 +28,7 @@ from circinus.specification import (
     Network,
     Query,
     QueryPlan,
+    Slo,
     SloKind,
     Specification,
 )
@@ -71,7 +72,10 @@ class PlanEstimates:
         self._populations = {name: profile.score_population for name, profile in profiles.items()}
         self._estimators = {name: self._query_estimators(query) for name, query in self._queries.items()}
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
-        self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
+        self._reestimated: dict[tuple[object, QueryPlan, object, object], PlanCandidate] = {}
+        self._versions: dict[str, object] = {name: name for name in self._queries}
+        """Query -> key of its re-estimates, another one for each variant of the query."""
+        self._latest_starts_s: dict[tuple[str, Slo, QueryPlan], Mapping[str, float]] = {}
         self._all_plans: dict[tuple[Query, bool], Sequence[PlanCandidate]] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
         self.compiled: CompiledProfiles = {} if compiled is None else compiled
@@ -109,9 +113,9 @@ class PlanEstimates:
         other = self.without_exclusions()
         if query != self._queries.get(query.name):
             other._queries = self._queries | {query.name: query}
-            other._estimators = self._estimators | {query.name: self._query_estimators(query)}
+            other._estimators = self._estimators | {query.name: self._estimators_for(query)}
             other._isolated_estimates = {k: v for k, v in self._isolated_estimates.items() if k[0] != query.name}
-            other._reestimated = {k: v for k, v in self._reestimated.items() if k[0] != query.name}
+            other._versions = self._versions | {query.name: object()}
         return other
 
     def replan(self, query: Query, search: SearchSettings) -> Frontier:
@@ -120,9 +124,8 @@ class PlanEstimates:
             self._pipeline_profiles[query.pipeline],
             replace(search, near_misses=0, max_margin_plans=0),
         )
-        frontier = plan_query(
-            query, self._pipelines[query.pipeline], profile, self._network, unexplained, self.compiled
-        )
+        pipeline, estimators = self._pipelines[query.pipeline], self._estimators_for(query)
+        frontier = plan_query(query, pipeline, profile, self._network, unexplained, self.compiled, estimators)
         return replace(frontier, candidates=self.without_excluded(frontier.candidates))
 
     def sized_plans(self, query: Query, running: RunningLoad, search: SearchSettings) -> tuple[PlanCandidate, ...]:
@@ -164,7 +167,7 @@ class PlanEstimates:
     def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
         """Return the candidate's estimate under the merged load; cached by the loads that the plan meets."""
         key = (
-            candidate.query,
+            self._versions[candidate.query],
             candidate.plan,
             tuple(conditions.deployments.get(use.deployment) for use in candidate.deployments),
             tuple(conditions.links.get(use.link) for use in candidate.links),
@@ -209,7 +212,11 @@ class PlanEstimates:
             profile = self._profiles.get((plan.pipeline, plan.configuration))
             if profile is None or query.slos.latency is None:
                 return candidate
-            starts_s = latest_starts_s(query, self._pipelines[plan.pipeline], plan, profile, self._network)
+            key = query.name, query.slos.latency, plan
+            starts_s = self._latest_starts_s.get(key)
+            if starts_s is None:
+                starts_s = latest_starts_s(query, self._pipelines[plan.pipeline], plan, profile, self._network)
+                self._latest_starts_s[key] = starts_s
             stages = tuple(replace(stage, latest_start_s=starts_s[stage.operator]) for stage in estimate.stages)
             parts = tuple(map(added, candidate.parts))
             return replace(candidate, estimate=replace(estimate, stages=stages), parts=parts)
@@ -406,6 +413,14 @@ class PlanEstimates:
     def _estimated(self, query: str, plan: QueryPlan, conditions: MergedLoad | None = None) -> PlanCandidate:
         pipeline = self._queries[query].pipeline
         return self._estimators[query].candidate(plan, lambda c: self._profiles[pipeline, c], conditions)
+
+    def _estimators_for(self, query: Query) -> QueryEstimators:
+        """Return the estimators of a query; they share latencies with those of the query of its name, if possible."""
+        current = self._queries.get(query.name)
+        if current is None or query != current.model_copy(update={"slos": query.slos}):
+            return self._query_estimators(query)
+        estimators = self._estimators[query.name]
+        return estimators if query == current else estimators.with_slos(query.slos)
 
     def _query_estimators(self, query: Query) -> QueryEstimators:
         return QueryEstimators(

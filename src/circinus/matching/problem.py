@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -264,8 +264,11 @@ class Problem:
 
     def demand_of(self, deployment: int) -> ReplicaDemand:
         """Return the resources and the price of one replica of a deployment."""
-        cpus, memory_bytes, gpus, gpu_memory_bytes = (float(amount) for amount in self.demand[deployment])
-        return ReplicaDemand(cpus, memory_bytes, gpus, gpu_memory_bytes, float(self.price_usd_per_h[deployment]))
+        return self._demands[deployment]
+
+    @cached_property
+    def _demands(self) -> Sequence[ReplicaDemand]:
+        return [ReplicaDemand(*row) for row in np.column_stack([self.demand, self.price_usd_per_h]).tolist()]
 
     def usage_of(self, chosen: IntArray) -> Usage:
         """Return the joint usage of the chosen candidates.

@@ -99,6 +99,7 @@ def plan_query(
     network: Network,
     settings: SearchSettings = DEFAULT_SETTINGS,
     compiled: CompiledProfiles | None = None,
+    estimators: QueryEstimators | None = None,
 ) -> Frontier:
     """Return the frontier of `query`.
 
@@ -109,11 +110,13 @@ def plan_query(
         network: of the infrastructure.
         settings: settings of the search.
         compiled: cache of compiled profiles of the same measurements, which is extended.
+        estimators: of the query, to share, if any.
 
     Raises:
         PlanningError: the profile is of another pipeline, or its bounds are weaker than the query's risk requires.
     """
-    return _plan_query(query, pipeline, profile, network, settings, {} if compiled is None else compiled)
+    compiled = {} if compiled is None else compiled
+    return _plan_query(query, pipeline, profile, network, settings, compiled, estimators)
 
 
 def sized_plans(
@@ -155,6 +158,7 @@ def _plan_query(
     network: Network,
     settings: SearchSettings,
     compiled: CompiledProfiles,
+    estimators: QueryEstimators | None = None,
 ) -> Frontier:
     _check(query, profile)
     if not profile.usable:
@@ -163,7 +167,7 @@ def _plan_query(
     if arrays is None:
         return no_profile_matches_pins(query, profile)
     promising = 0 if query.pinned_knobs else profile.promising
-    return _plan(query, pipeline, arrays, network, settings, promising)
+    return _plan(query, pipeline, arrays, network, settings, promising, estimators)
 
 
 def _compiled_arrays(
@@ -238,9 +242,15 @@ def _check(query: Query, profile: PipelineProfile) -> None:
 
 
 def _plan(
-    query: Query, pipeline: Pipeline, arrays: ProfileArrays, network: Network, settings: SearchSettings, promising: int
+    query: Query,
+    pipeline: Pipeline,
+    arrays: ProfileArrays,
+    network: Network,
+    settings: SearchSettings,
+    promising: int,
+    estimators: QueryEstimators | None,
 ) -> Frontier:
-    search = QuerySearch(query, pipeline, arrays, network, settings, is_near=True)
+    search = QuerySearch(query, pipeline, arrays, network, settings, is_near=True, estimators=estimators)
     considered = search.considered
     if not search.space.columns.pools:
         reason, binding = explain_infeasible(search, network, (), promising)
