@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import assert_never
 
 from circinus.estimation.traffic import RequestStream
@@ -179,6 +181,14 @@ class PlanCandidate:
     parts: tuple[PlanCandidate, ...] = ()
     """Estimates of the parts of a split plan, each at its share of the requests, in the order of `QueryPlan.parts`;
     empty if the plan is not split."""
+
+    @cached_property
+    def invalid_amount(self) -> float | None:
+        """A negative or infinite amount, or one that is not a number, of which there must be none."""
+        amounts = [self.transfer_cost_usd_per_h, *(link.bytes_per_s for link in self.links)]
+        for use in self.deployments:
+            amounts += [use.busy_replicas, use.demand.cost_usd_per_h, *use.demand.amounts]
+        return next((amount for amount in amounts if not (math.isfinite(amount) and amount >= 0)), None)
 
     @property
     def unsplit(self) -> tuple[PlanCandidate, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, compress
 
 import numpy as np
 
@@ -87,8 +87,7 @@ class AdmissionProblem:
         """Return a key of a plan that is equal beside the same running plans, if replicas take the same."""
         taken = self.usage.used.copy()
         taken[self.problem.fractional_load.row(candidate)[0]] = True
-        amounts = self.problem.demand[taken].tobytes(), self.problem.price_usd_per_h[taken].tobytes()
-        return self.problem.candidates[candidate].plan, amounts
+        return self.problem.candidates[candidate].plan, tuple(compress(self.problem.replica_demands, taken.tolist()))
 
     def with_candidate(self, candidate: int) -> Usage:
         """Return the joint usage of the running plans and a candidate."""
@@ -167,8 +166,8 @@ class AdmissionControl:
         self._sized = {sized.deployment: sized for sized in deployments}
         self._demands = {sized.deployment: sized.demand for sized in deployments}
         self.infrastructure, self._reestimate = infrastructure, reestimate
-        self._refused: dict[object, Infeasibility] | None = None
-        """Reasons against plans, by SLOs and `outcome_key`; None to decide on each trial anew."""
+        self._refused: dict[object, Infeasibility] = {}
+        """Reasons against plans, by SLOs and `outcome_key`: an admission tries most plans several times."""
         self.conditions = merge_loads(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._users: dict[object, list[str]] = defaultdict(list)
         self._uses: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
@@ -225,11 +224,7 @@ class AdmissionControl:
         return AdmissionProblem(problem, usage, costs, TieOrder([query], self.infrastructure))
 
     def with_reestimate(self, reestimate: Reestimate) -> AdmissionControl:
-        """Return the running plans for one admission, which decides once on a plan that it tries again.
-
-        Args:
-            reestimate: other function that estimates a plan under the merged load.
-        """
+        """Return the running plans with another function that estimates a plan under the merged load."""
         other = copy(self)
         other._reestimate, other._refused = reestimate, {}
         return other
@@ -253,8 +248,6 @@ class AdmissionControl:
             slos: the query's SLOs.
             doubtful: whether to return a fit, with `unconfirmed` queries, if a simulation has to decide.
         """
-        if self._refused is None:
-            return self._outcome(prepared, candidate, slos, doubtful=doubtful)
         key = slos, doubtful, prepared.outcome_key(candidate)
         outcome = self._refused.get(key) or self._outcome(prepared, candidate, slos, doubtful=doubtful)
         if isinstance(outcome, Infeasibility):
@@ -305,7 +298,7 @@ class AdmissionControl:
         deployments = [
             SizedDeployment(
                 d,
-                problem.demand_of(column),
+                problem.replica_demands[column],
                 nodes.get(d, ()),
                 conditions.deployments[d].utilization,
                 paid_usd_per_h=problem.paid_whole(column, paid_usd_per_h),

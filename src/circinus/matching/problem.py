@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -264,11 +264,8 @@ class Problem:
 
     def demand_of(self, deployment: int) -> ReplicaDemand:
         """Return the resources and the price of one replica of a deployment."""
-        return self._demands[deployment]
-
-    @cached_property
-    def _demands(self) -> Sequence[ReplicaDemand]:
-        return [ReplicaDemand(*row) for row in np.column_stack([self.demand, self.price_usd_per_h]).tolist()]
+        cpus, memory_bytes, gpus, gpu_memory_bytes = (float(amount) for amount in self.demand[deployment])
+        return ReplicaDemand(cpus, memory_bytes, gpus, gpu_memory_bytes, float(self.price_usd_per_h[deployment]))
 
     def usage_of(self, chosen: IntArray) -> Usage:
         """Return the joint usage of the chosen candidates.
@@ -324,6 +321,11 @@ class Problem:
             self.transfer_cost_usd_per_h[candidate]
             + np.sum(price_usd_per_h * usage.replicas[columns] * fractional / usage.fractional_load[columns])
         )
+
+    @cached_property
+    def replica_demands(self) -> tuple[ReplicaDemand, ...]:
+        """(D,) resources and price of one replica."""
+        return tuple(map(self.demand_of, range(len(self.deployments))))
 
     def choice_of(self, plans: Mapping[str, QueryPlan]) -> IntArray:
         """Return (Q,) the candidates with the given plans, by query name; -1 where there is none."""

@@ -104,6 +104,8 @@ def merged_demands(demands: Iterable[tuple[Deployment, ReplicaDemand]]) -> dict[
     merged: dict[Deployment, ReplicaDemand] = {}
     for deployment, demand in demands:
         current = merged.get(deployment)
+        if current is demand:
+            continue
         if current is None or current == demand:
             merged[deployment] = demand
         else:
@@ -187,13 +189,10 @@ def _capacity_rows(
 
 def _check_amounts(candidates: Iterable[PlanCandidate]) -> None:
     for candidate in candidates:
-        amounts = [candidate.transfer_cost_usd_per_h, *(link.bytes_per_s for link in candidate.links)]
-        for use in candidate.deployments:
-            amounts += [use.busy_replicas, use.demand.cost_usd_per_h, *use.demand.amounts]
-        invalid = [amount for amount in amounts if not (math.isfinite(amount) and amount >= 0)]
-        if invalid:
+        invalid = candidate.invalid_amount
+        if invalid is not None:
             raise PlanningError(
-                f"amounts of a plan must be finite and at least 0, got {invalid[0]}",
+                f"amounts of a plan must be finite and at least 0, got {invalid}",
                 code="planning.invalid_number",
                 location=f"query {candidate.query}, plan {candidate.plan.configuration}",
             )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from circinus.specification.base_model import Scalar
 
@@ -80,12 +82,31 @@ class PlanShare:
     plan: QueryPlan
 
 
+class _HashedOnce(ABC):
+    """Base of values that are keys of dictionaries millions of times: their hash is computed once."""
+
+    @property
+    @abstractmethod
+    def _key(self) -> object:
+        """The fields."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __getstate__(self) -> dict[str, object]:  # another process hashes texts differently
+        return {name: value for name, value in vars(self).items() if name != "_hash"}
+
+
 _SHARE_DIGITS = 9
 """Digits of the shares of a split plan, so many that whole replicas at their target are not exceeded."""
 
 
 @dataclass(frozen=True)
-class QueryPlan:
+class QueryPlan(_HashedOnce):
     """Plan of one query: configuration, placement and allocation.
 
     A split plan divides the requests among several plans. Its own configuration, placement and allocations are those of
@@ -100,6 +121,12 @@ class QueryPlan:
     """(operator, allocation), sorted by operator."""
     others: tuple[PlanShare, ...] = ()
     """Smaller shares of the requests with plans of their own, in descending order; empty if the plan is not split."""
+
+    __hash__ = _HashedOnce.__hash__
+
+    @property
+    def _key(self) -> object:
+        return self.pipeline, self.configuration, self.placement, self.allocations, self.others
 
     @classmethod
     def split(cls, parts: Iterable[PlanShare]) -> QueryPlan:
@@ -162,7 +189,7 @@ class QueryPlan:
 
 
 @dataclass(frozen=True, order=True)
-class Deployment:
+class Deployment(_HashedOnce):
     """Operator with its knob values in one pool under one allocation, shared by all queries routed to it."""
 
     pipeline: str
@@ -171,10 +198,12 @@ class Deployment:
     pool: str
     allocation: Allocation
 
-    def __hash__(self) -> int:  # called millions of times, so flat instead of nested
+    __hash__ = _HashedOnce.__hash__
+
+    @property
+    def _key(self) -> object:
         a = self.allocation
-        parts = self.pipeline, self.operator, self.knobs.values, self.pool, a.cpus, a.batch_size, a.utilization_target
-        return hash(parts)
+        return self.pipeline, self.operator, self.knobs.values, self.pool, a.cpus, a.batch_size, a.utilization_target
 
     @property
     def name(self) -> str:

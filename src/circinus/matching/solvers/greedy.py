@@ -292,30 +292,25 @@ def _insert(
     *,
     by_cost: bool,
     check_slos: bool,
-    closed: IntArray | None = None,
+    closed: BoolArray | None = None,
 ) -> None:
-    """Give `query` its best fitting candidate (not on `closed` deployments); if there is none, change nothing."""
+    """Give `query` its best fitting candidate (not on `closed` (D,)); if there is none, change nothing."""
     problem = solution.problem
     previous = solution.move(query, -1)
     costs = marginal_costs(problem, query, solution.usage)
-    eligible = costs.fits if closed is None else costs.fits & ~_uses_deployments(problem, query, closed)
-    fullest = (costs.rows / problem.rows.limit).max(axis=1, initial=0.0)
-    keys = (fullest, costs.counted_usd_per_h) if by_cost else (costs.counted_usd_per_h, fullest)
-    for position in np.lexsort(keys).tolist():
-        if not eligible[position]:
-            continue
+    block = problem.blocks[query]
+    fits = costs.fits if closed is None else costs.fits & ~(block.uses & closed[block.deployments]).any(axis=1)
+    eligible = np.flatnonzero(fits)
+    fullest = (costs.rows[eligible] / problem.rows.limit).max(axis=1, initial=0.0)
+    counted_usd_per_h = costs.counted_usd_per_h[eligible]
+    keys = (fullest, counted_usd_per_h) if by_cost else (counted_usd_per_h, fullest)
+    for position in eligible[np.lexsort(keys)].tolist():
         candidate = int(problem.block[query]) + position
         solution.move(query, candidate)
         if candidate == previous or not check_slos or solution.is_feasible(cuts):
             return
         solution.move(query, -1)
     solution.move(query, previous)
-
-
-def _uses_deployments(problem: Problem, query: int, deployments: IntArray) -> BoolArray:
-    """Return (candidates of the query,) whether each uses any of the deployments."""
-    block = problem.blocks[query]
-    return np.asarray(block.uses[:, np.isin(block.deployments, deployments)].any(axis=1))
 
 
 def _closable(solution: IncrementalSolution) -> Iterator[IntArray]:
@@ -341,11 +336,15 @@ def _with_closed_deployments(
     if not len(used):
         return solution
     users = served[np.any([problem.fractional_load.has(solution.chosen[served], d) for d in used], axis=0)]
+    is_closed = np.zeros(len(problem.deployments), dtype=bool)
+    is_closed[deployments] = True
     for query in users.tolist():
         closed.move(query, -1)
     order = users[np.argsort(-problem.priority_levels.importance[users], kind="stable")].tolist()
+    if closed.min_cost_usd_per_h(len(order)) >= -key[-1]:
+        return solution
     for number, query in enumerate(order, start=1):
-        _insert(closed, query, (), by_cost=True, check_slos=False, closed=deployments)
+        _insert(closed, query, (), by_cost=True, check_slos=False, closed=is_closed)
         if closed.chosen[query] < 0 or closed.min_cost_usd_per_h(len(order) - number) >= -key[-1]:
             return solution
     return closed if closed.key > key and closed.is_feasible(cuts) else solution
