@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from inspect import unwrap
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def test_a_request_goes_on_when_the_last_that_it_waits_for_ended(data: st.DataOb
             ((visit, _, request, time_s, order),) = now
             arrays = joins.arrays
             slot = arrays.offset[visit] + request
-            if completes(arrays, slot, time_s, order):
+            if unwrap(completes)(arrays, slot, time_s, order):
                 found.append((visit, request, float(arrays.latest_s[slot]), int(arrays.order[slot])))
             continue
         visits, ranks, requests, times_s, orders = (np.array(column) for column in zip(*now, strict=True))
