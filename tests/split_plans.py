@@ -7,9 +7,10 @@ from functools import cache
 
 import numpy as np
 
+from budget import HANG_LIMIT_S
 from circinus.control.managed_plans import ManagedPlans
 from circinus.estimation import Estimate, PlanCandidate
-from circinus.matching import Incumbent, plan_all_queries
+from circinus.matching import Incumbent, MatchSettings, plan_all_queries
 from circinus.planning import plan_queries
 from circinus.specification import PlanShare, QueryPlan
 from managed_plans import Profiles, planned
@@ -32,8 +33,9 @@ def split_plans(seed: int) -> tuple[ManagedPlans, Profiles, dict[str, QueryPlan]
         if others:
             other = others[int(rng.integers(len(others)))]
             plans[assignment.query] = QueryPlan.split([PlanShare(0.6, first), PlanShare(0.4, other)])
+    patient = MatchSettings(time_limit_s=HANG_LIMIT_S)
     running = Incumbent(plans, churn_price_usd_per_h=KEEPING_USD_PER_H)
-    matching, _ = plan_all_queries(controlled.specification, profiles, incumbent=running)
+    matching, _ = plan_all_queries(controlled.specification, profiles, incumbent=running, settings=patient)
     return replace(controlled, matching=matching, deployments=matching.deployments), profiles, plans
 
 

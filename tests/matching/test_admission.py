@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from copy import copy
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +19,8 @@ from circinus.matching.admission_decision import add_admitted, admit
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.simulation_check import SimulationCheck
 from circinus.planning import plan_queries
-from circinus.specification import BurstyArrivals, Infrastructure, Specification, Tenant
+from circinus.profiling import PipelineProfile
+from circinus.specification import BurstyArrivals, Infrastructure, Query, Specification, Tenant
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
@@ -113,7 +113,7 @@ def test_a_refusal_names_what_binds_and_its_price() -> None:
             assert name.startswith("link ") or name in ("latency", "cost") or name.split()[1].rstrip(":") in pools
         assert {price.resource for price in found.binding} <= set(found.rejection.binding)
         if all(name.startswith("pool ") for name in found.rejection.binding):
-            larger = copy(beside)
+            larger = beside.with_reestimate(reestimate)
             larger.infrastructure = _enlarged(instance.infrastructure)
             assert admit(larger, ran, frontiers_of(instance)[instance.queries[-1].name]).assignment is not None
             enlarged += 1
@@ -122,6 +122,14 @@ def test_a_refusal_names_what_binds_and_its_price() -> None:
     assert named
     assert priced
     assert enlarged
+
+
+def _planned(
+    specification: Specification, queries: Sequence[Query], profiles: Mapping[str, PipelineProfile]
+) -> Matching:
+    """Return the plans of some queries."""
+    some = replace(specification, queries=tuple(queries))
+    return plan_all_queries(some, profiles, settings=PATIENT, explain_rejections=())[0]
 
 
 def _enlarged(infrastructure: Infrastructure) -> Infrastructure:
@@ -134,7 +142,7 @@ def _enlarged(infrastructure: Infrastructure) -> Infrastructure:
 def test_all_meet_their_slos_beside_an_admitted_query(seed: int) -> None:
     specification, profiles = random_specification(seed, queries=7)
     *most, last = specification.queries
-    ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+    ran = _planned(specification, most, profiles)
     plans = PlanEstimates(specification, profiles)
     beside = running_state(specification, ran, plans)
     frontier = plan_queries(specification, profiles)[last.name]
@@ -152,7 +160,7 @@ def test_the_load_with_one_more_is_that_of_all_together() -> None:
     for seed in (3, 6, 4, 1, 2)[: share_of(5)]:
         specification, profiles = random_specification(seed, queries=5, batch_sizes=(4,))
         *most, last = specification.queries
-        ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+        ran = _planned(specification, most, profiles)
         plans = PlanEstimates(specification, profiles)
         beside = running_state(specification, ran, plans)
         frontier = plan_queries(specification, profiles)[last.name]
@@ -183,9 +191,7 @@ def test_what_formulas_doubt_of_the_new_load_is_simulated() -> None:
     for seed in (6, 3, 2, 8)[: share_of(4)]:
         specification, profiles = random_specification(seed, queries=5)
         specification = _with_bursts(specification)
-        ran, _ = plan_all_queries(
-            replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT
-        )
+        ran = _planned(specification, specification.queries[:-1], profiles)
         admission, after = admit_query(specification, profiles, ran, specification.queries[-1].name)
         assert admission.assignment in after.assignments
         before = {a.query: a.chosen for a in ran.assignments}
@@ -201,7 +207,7 @@ def test_a_query_is_refused_beside_whose_plans_somebody_is_too_slow_in_the_simul
 ) -> None:
     specification, profiles = random_specification(3, queries=5)
     specification = _with_bursts(specification)
-    ran, _ = plan_all_queries(replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT)
+    ran = _planned(specification, specification.queries[:-1], profiles)
     (limit,) = [query.slos.latency for query in specification.queries if query.name == whose]
     assert limit is not None
     tried = []
@@ -227,10 +233,10 @@ def test_a_query_that_was_left_out_and_its_relaxation() -> None:
     """What is refused is let in under the objectives that the refusal names."""
     relaxed = let_in = 0
     # The first is refused and relaxed, the second is let in, and the third is refused whatever it asks for.
-    for seed in (5, 11, 4, 10, 0, 1, 2, 3, 6, 7, 8, 9, 12, 13, 14, 15)[: share_of(16)]:
+    for seed in (5, 11, 4, 10, 0, 1, 2, 3, 6, 7, 8, 9)[: share_of(12)]:
         specification, profiles = random_specification(seed, queries=5, cpus=3.0, nodes=1)
         *most, last = specification.queries
-        ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+        ran = _planned(specification, most, profiles)
         admission, after = admit_query(specification, profiles, ran, last.name)
         if admission.assignment is not None:
             let_in += 1

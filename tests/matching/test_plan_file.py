@@ -59,6 +59,9 @@ def specification(tmp_path_factory: pytest.TempPathFactory) -> Specification:
     )
 
 
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+
+
 @pytest.fixture(scope="session")
 def plan_set(specification: Specification) -> PlanFile:
     (pipeline,) = specification.pipelines.values()
@@ -66,7 +69,7 @@ def plan_set(specification: Specification) -> PlanFile:
     uses = pipeline.operators[0].uses
     version = resolve_operator(uses, specification.module_paths).version
     profiles = {pipeline.name: replace(profile, code_versions={uses: version})}
-    matching, _ = plan_all_queries(specification, profiles)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
     assert matching.assignments
     assert matching.rejections
     folder = specification.files[0].parent
@@ -350,7 +353,7 @@ def test_all_queries_as_sized_are_estimated_with_corrections(specification: Spec
     profile = random_profile(np.random.default_rng(6), pipeline)
     corrections = everywhere(pipeline, specification.infrastructure, 2.0)
     plain, found, expected = (
-        plan_all_queries(specification, {pipeline.name: one}, settings=MatchSettings(time_limit_s=HANG_LIMIT_S))[0]
+        plan_all_queries(specification, {pipeline.name: one}, settings=PATIENT, explain_rejections=())[0]
         for one in (profile, corrections.applied_to(profile, pipeline), slower(profile, 2.0))
     )
     assert [a.chosen.plan for a in found.assignments] == [a.chosen.plan for a in expected.assignments]

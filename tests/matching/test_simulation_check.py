@@ -56,7 +56,7 @@ def _bursty(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Match
     pools = tuple(pool.model_copy(update={"hardware": _known(pool.hardware)}) for pool in infrastructure.pools)
     infrastructure = infrastructure.model_copy(update={"pools": pools})
     specification = replace(specification, queries=queries, infrastructure=infrastructure)
-    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
     return specification, dict(profiles), matching
 
 
@@ -93,7 +93,7 @@ def test_what_formulas_doubt_is_simulated_and_kept(seed: int) -> None:
 
 def test_without_doubts_nothing_changes() -> None:
     specification, profiles = random_specification(1, queries=4)
-    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
     assert specification.infrastructure is not None
     calm = replace(
         matching,

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.possible.workers import UNFITTED, Workers
 
 from budget import HANG_LIMIT_S, seeds
-from circinus.matching import Incumbent, MatchSettings, plan_all_queries
+from circinus.matching import Incumbent, plan_all_queries
 from circinus.specification import Query, Tenant
 from circinus.testing.random_instances import random_specification
 
@@ -35,12 +35,11 @@ def test_divided_requests_are_as_good_as_possible(seed: int) -> None:
 
 def test_a_split_plan_that_runs_stays() -> None:
     specification, profiles = random_specification(22, queries=5)
-    patient = MatchSettings(time_limit_s=HANG_LIMIT_S)
-    before, _ = plan_all_queries(specification, profiles, settings=patient)
+    before, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
     running = {assignment.query: assignment.chosen.plan for assignment in before.assignments}
     assert any(plan.is_split for plan in running.values())
     incumbent = Incumbent(running, max_changes=0)
-    after, _ = plan_all_queries(specification, profiles, settings=patient, incumbent=incumbent)
+    after, _ = plan_all_queries(specification, profiles, settings=PATIENT, incumbent=incumbent, explain_rejections=())
     assert {assignment.query: assignment.chosen.plan for assignment in after.assignments} == running
 
 

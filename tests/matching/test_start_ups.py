@@ -84,7 +84,9 @@ def test_every_deployment_of_a_plan_says_it_for_the_hardware_of_its_pool() -> No
     speeds: set[float] = set()
     for seed in range(3):
         specification, profile, start_ups_s = _planned(seed)
-        matching, _ = plan_all_queries(specification, {profile.pipeline: profile}, settings=PATIENT)
+        matching, _ = plan_all_queries(
+            specification, {profile.pipeline: profile}, settings=PATIENT, explain_rejections=()
+        )
         _check(specification, matching, start_ups_s)
         speeds |= {s.startup_s / start_ups_s[s.deployment.operator] for s in matching.deployments if s.startup_s}
     assert len(speeds) > 1
@@ -96,7 +98,7 @@ def test_so_do_deployments_once_another_query_was_let_in() -> None:
         specification, profile, start_ups_s = _planned(seed)
         *others, last = specification.queries
         without_last = replace(specification, queries=tuple(others))
-        ran, _ = plan_all_queries(without_last, {profile.pipeline: profile}, settings=PATIENT)
+        ran, _ = plan_all_queries(without_last, {profile.pipeline: profile}, settings=PATIENT, explain_rejections=())
         if not ran.assignments:
             continue
         before = replace(ran, deployments=tuple(replace(sized, startup_s=None) for sized in ran.deployments))
@@ -149,6 +151,6 @@ def test_where_it_was_not_profiled_nothing_is_said() -> None:
     specification, profiles = random_specification(0)
     ((name, profile),) = profiles.items()
     unknown = _with_start_ups_by_operator(profile, dict.fromkeys(profile.configurations[0].operators))
-    matching, _ = plan_all_queries(specification, {name: unknown})
+    matching, _ = plan_all_queries(specification, {name: unknown}, settings=PATIENT)
     assert matching.deployments
     assert all(sized.startup_s is None for sized in matching.deployments)

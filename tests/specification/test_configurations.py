@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import islice, product
 from math import prod
 
-from hypothesis import given
+from hypothesis import given, settings
 from strategies import operators
 
+from budget import examples
 from circinus.specification import (
     Configuration,
     DatasetSpec,
@@ -40,6 +41,7 @@ def test_a_knob_that_does_not_exist_takes_those_with_it_that_depend_on_it() -> N
     assert [str(values) for values in knob_values(operator)] == ["a=off", "a=on,b=0", "a=on,b=1,c=1", "a=on,b=1,c=2"]
 
 
+@settings(max_examples=examples(80))
 @given(operators())
 def test_every_configuration_is_listed_once(specs: tuple[OperatorSpec, ...]) -> None:
     pipeline = _pipeline(*specs)

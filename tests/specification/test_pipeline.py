@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from pydantic import ValidationError
 from strategies import pipelines
 
+from budget import examples
 from circinus.specification import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
 
 
@@ -103,6 +104,7 @@ def test_a_diamond_is_read_in_topological_order() -> None:
     assert pipeline.sinks() == ("join",)
 
 
+@settings(max_examples=examples(80))
 @given(pipelines("p"))
 def test_every_operator_stands_behind_its_ancestors(pipeline: Pipeline) -> None:
     order = [operator.name for operator in pipeline.topological_order()]

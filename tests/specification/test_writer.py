@@ -11,7 +11,7 @@ from budget import examples
 from circinus.specification import Specification, parse_specification
 
 
-@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(50), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(specifications())
 def test_what_is_written_loads_back_to_an_equal_specification(specification: Specification) -> None:
     text = specification.to_yaml()
