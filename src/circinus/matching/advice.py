@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import reduce
+from functools import cache, reduce
 
 from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
@@ -29,6 +29,9 @@ from circinus.specification import Network, Query, Slos, Specification
 
 _RISKS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Risks at which a rejected query is planned."""
+
+_PROBED_RISKS = 2
+"""Number of the highest risks of which one must admit the query before lower ones are tried."""
 
 _MAX_ADDED_NODES, _MAX_POOLS = 3, 4
 """Maximum number of additional nodes that are tried, and of pools that get them, the fullest first."""
@@ -159,9 +162,15 @@ def _bound_has_room(matching: Matching, query: Query) -> bool:
 
 
 def _on_risk(planner: AdmissionPlanner, query: Query) -> Advice | None:
-    for risk in _RISKS:
-        if risk <= query.risk or planner.admitted(_at_risk(query, risk), short=True) is None:
-            continue
+    risks = [risk for risk in _RISKS if risk > query.risk]
+
+    @cache
+    def may_be_admitted(risk: float) -> bool:
+        return planner.admitted(_at_risk(query, risk), short=True) is not None
+
+    if not any(map(may_be_admitted, risks[-_PROBED_RISKS:])):
+        return None
+    for risk in filter(may_be_admitted, risks):
         if planner.admitted(_at_risk(query, risk)) is not None:
             sentence = f"it would be admitted at a risk of {risk:g} (`spec.risk`) instead of {query.risk:g}"
             return Advice(sentence, risk=risk)
@@ -183,7 +192,8 @@ def _on_nodes(planner: AdmissionPlanner, query: Query, settings: MatchSettings) 
             used[match[1]] = max(price.used, used.get(match[1], 0.0))
     open_pools = [pool.name for pool in Network(specification.required_infrastructure).pools_for(query.source)]
     largest = reduce(lambda larger, pool: with_nodes(larger, pool, _MAX_ADDED_NODES), open_pools, specification)
-    plans = _on(planner, largest).isolated_plans(query)
+    with_largest = PlanEstimates(largest, planner.profiles, planner.plans.compiled)
+    plans = replace(planner, plans=with_largest).isolated_plans(query)
     pools = {use.deployment.pool for candidate in plans for use in candidate.deployments}
     fullest = sorted(pools, key=lambda pool: (-used.get(pool, 0.0), pool))[:_MAX_POOLS]
     most = reduce(lambda larger, pool: with_nodes(larger, pool, _MAX_ADDED_NODES), fullest, specification)

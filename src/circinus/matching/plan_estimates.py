@@ -70,12 +70,12 @@ class PlanEstimates:
             for configuration in profile.usable
         }
         self._populations = {name: profile.score_population for name, profile in profiles.items()}
+        self._variants: dict[str, str] = {}
+        """Query with other fields than in the specification -> key of its re-estimates."""
+        self._latest_starts_s: dict[tuple[str, Slo, QueryPlan], Mapping[str, float]] = {}
         self._estimators = {name: self._query_estimators(query) for name, query in self._queries.items()}
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
-        self._reestimated: dict[tuple[object, QueryPlan, object, object], PlanCandidate] = {}
-        self._versions: dict[str, object] = {name: name for name in self._queries}
-        """Query -> key of its re-estimates, another one for each variant of the query."""
-        self._latest_starts_s: dict[tuple[str, Slo, QueryPlan], Mapping[str, float]] = {}
+        self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
         self._all_plans: dict[tuple[Query, bool], Sequence[PlanCandidate]] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
         self.compiled: CompiledProfiles = {} if compiled is None else compiled
@@ -115,7 +115,7 @@ class PlanEstimates:
             other._queries = self._queries | {query.name: query}
             other._estimators = self._estimators | {query.name: self._estimators_for(query)}
             other._isolated_estimates = {k: v for k, v in self._isolated_estimates.items() if k[0] != query.name}
-            other._versions = self._versions | {query.name: object()}
+            other._variants = self._variants | {query.name: repr(query)}
         return other
 
     def replan(self, query: Query, search: SearchSettings) -> Frontier:
@@ -167,7 +167,7 @@ class PlanEstimates:
     def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
         """Return the candidate's estimate under the merged load; cached by the loads that the plan meets."""
         key = (
-            self._versions[candidate.query],
+            self._variants.get(candidate.query, candidate.query),
             candidate.plan,
             tuple(conditions.deployments.get(use.deployment) for use in candidate.deployments),
             tuple(conditions.links.get(use.link) for use in candidate.links),
