@@ -33,7 +33,7 @@ from benchmarks.matching.refined_search import solve_refined
 from benchmarks.matching.scaling import OURS
 from benchmarks.workloads.published.queries import FluidWorkload, Workload, workloads
 from benchmarks.workloads.published.speech import traces_folder
-from circinus.matching import match
+from circinus.matching import MatchSettings, match
 from circinus.matching.lagrangian import DualObjective, RelaxedProblem
 from circinus.matching.lagrangian.dual import dual_bound
 from circinus.matching.lagrangian.lp_prices import solve_lp_prices
@@ -42,6 +42,7 @@ from circinus.matching.problem_builder import build_problem
 
 LOADS = 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0
 LOADS_DEPLOYED = 1.0, 2.0, 4.0
+_DEPLOYED_SETTINGS = MatchSettings(considers_all_plans=False, divides_requests=False, fits_targets=False)
 SEEDS = 3
 BUSIER, KINDS_DEPLOYED = 20.0, 60
 """Factor of the rates, and kinds of queries per data set, as deployed."""
@@ -117,8 +118,8 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
             frontiers,
             workload.infrastructure,
             plans.reestimate,
-            compose=plans.on_deployments,
-            promise=plans.feasible_estimate,
+            source=plans,
+            settings=_DEPLOYED_SETTINGS,
         )
         ours = LoadRun(
             DEPLOYED, workload.name, load, seed, queries, OURS, matching.total_weight, matching.satisfied_weight,

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from budget import HANG_LIMIT_S, share_of
+from circinus.estimation import PlanCandidate
 from circinus.matching import MatchSettings, match
+from circinus.matching.candidate_source import CandidateSource
 from circinus.matching.column_generation import dual_prices, generate_columns
 from circinus.matching.explanation.shadow_prices import shadow_prices
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.problem_builder import build_problem
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import SearchSettings
+from circinus.specification import Query, QueryPlan
 from circinus.testing.random_instances import random_specification
 
 SEEDS = (10, 1, 0, 4, 2, 3, 5, 6, 7, 8, 9, 11)[: share_of(12)]
@@ -77,21 +80,24 @@ def test_nothing_enters_without_time() -> None:
     )
 
 
+class _Unlisted(CandidateSource):
+    def __init__(self, plans: PlanEstimates) -> None:
+        self._plans = plans
+
+    def feasible_estimate(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
+        return self._plans.feasible_estimate(query, plan)
+
+
 def test_a_matching_may_choose_what_no_frontier_listed() -> None:
     chosen = 0
     for seed in SEEDS:
         plans, frontiers, _ = _planned(seed, 2)
         specification, _ = random_specification(seed, queries=12, cpus=4.0, nodes=1)
         assert specification.infrastructure is not None
+        patient = MatchSettings(time_limit_s=HANG_LIMIT_S, considers_all_plans=False, fits_targets=False)
         found, plain = (
-            match(
-                frontiers,
-                specification.infrastructure,
-                plans.reestimate,
-                promise=promise,
-                settings=MatchSettings(time_limit_s=HANG_LIMIT_S),
-            )
-            for promise in (plans.feasible_estimate, None)
+            match(frontiers, specification.infrastructure, plans.reestimate, source=source, settings=patient)
+            for source in (_Unlisted(plans), None)
         )
         assert found.satisfied_weight >= plain.satisfied_weight - 1e-9
         if plain.optimal:

@@ -15,7 +15,7 @@ from budget import HANG_LIMIT_S, examples, seeds, share_of
 from circinus.errors import PlanningError
 from circinus.estimation import MergedLoad, PlanCandidate
 from circinus.matching import Incumbent, Matching, MatchSettings, PlanDiff, match, plan_all_queries
-from circinus.matching.column_generation import Compose
+from circinus.matching.candidate_source import CandidateSource
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.planning import Frontier
 from circinus.specification import Deployment, Infrastructure, LatencySlo, Query, QueryPlan, Slos, Specification
@@ -274,7 +274,7 @@ def test_with_few_changes_the_bounds_are_those_of_all_answers() -> None:
         assert not found.optimal
 
 
-def _one_pool() -> tuple[Infrastructure, dict[str, tuple[PlanCandidate, ...]], Compose]:
+def _one_pool() -> tuple[Infrastructure, dict[str, tuple[PlanCandidate, ...]], CandidateSource]:
     """Return three queries that are all served only if the first leaves its plan, and plans on running deployments.
 
     The last query runs on one deployment of each of the others, or on a deployment that leaves no room.
@@ -291,24 +291,25 @@ def _one_pool() -> tuple[Infrastructure, dict[str, tuple[PlanCandidate, ...]], C
         "third": (candidate("third", [use(third, 0.3, infra), use(deployment("b", 2, "edge"), 0.3, infra)]),),
     }
 
-    def compose(query: Query, running: Sequence[Deployment]) -> Sequence[PlanCandidate]:
-        if query.name == "third" and {shared, last} <= set(running):
-            return [candidate("third", [use(shared, 0.3, infra), use(last, 0.3, infra)])]
-        uses = {"first": {other, tail}}.get(query.name)
-        return [plans[query.name][1]] if uses is not None and uses <= set(running) else []
+    class Composed(CandidateSource):
+        def on_deployments(self, query: Query, running: Sequence[Deployment]) -> Sequence[PlanCandidate]:
+            if query.name == "third" and {shared, last} <= set(running):
+                return [candidate("third", [use(shared, 0.3, infra), use(last, 0.3, infra)])]
+            uses = {"first": {other, tail}}.get(query.name)
+            return [plans[query.name][1]] if uses is not None and uses <= set(running) else []
 
-    return infra, plans, compose
+    return infra, plans, Composed()
 
 
 @pytest.mark.parametrize(("most", "weight", "more"), [(None, 3.0, None), (0, 2.0, 3.0), (1, 3.0, None)])
 def test_running_plans_cost_no_weight_unless_changes_are_limited(
     most: int | None, weight: float, more: float | None
 ) -> None:
-    infra, plans, compose = _one_pool()
+    infra, plans, source = _one_pool()
     queries = [Query(name=name, pipeline="p", source="home", rate_per_s=1.0) for name in plans]
     frontiers = {q.name: Frontier(q, plans[q.name], {}, (), (), "") for q in queries}
     running = Incumbent({"first": plans["first"][1].plan, "second": plans["second"][0].plan}, 1.0, most)
-    found = match(frontiers, infra, reestimate, compose=compose, settings=PATIENT, incumbent=running)
+    found = match(frontiers, infra, reestimate, source=source, settings=PATIENT, incumbent=running)
     assert found.satisfied_weight == weight
     assert found.weight_with_more_changes == more
     assert found.weight_bound == 3.0
@@ -327,12 +328,15 @@ def test_the_bound_on_the_weight_counts_a_running_plan_that_is_too_slow_at_its_t
         """Estimate a plan as sized: its replicas are utilized less."""
         return replace(plan, estimate=replace(plan.estimate, latency_s=Interval(0.3, 0.3, 0.3)))
 
+    class Running(CandidateSource):
+        def running_plan(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
+            return running
+
     found = match(
         {"q": Frontier(query, (), {}, (), (), "too slow")},
         infra,
         faster,
-        compose=lambda *_: (),
-        running_plan=lambda *_: running,
+        source=Running(),
         settings=PATIENT,
         incumbent=Incumbent({"q": running.plan}),
     )
@@ -349,7 +353,7 @@ def test_a_smaller_weight_of_higher_priority_is_not_announced_as_found_with_more
     high = low.model_copy(update={"name": "high", "weight": 1.0, "priority": 1})
     frontiers = {q.name: Frontier(q, plans[q.name], {}, (), (), "") for q in (low, high)}
     kept = Incumbent({"low": plans["low"][0].plan}, 1.0, 0)
-    found = match(frontiers, infra, reestimate, compose=lambda *_: (), settings=PATIENT, incumbent=kept)
+    found = match(frontiers, infra, reestimate, source=CandidateSource(), settings=PATIENT, incumbent=kept)
     assert [a.query for a in found.assignments] == ["low"]
     assert found.weight_with_more_changes is None
 

@@ -13,6 +13,7 @@ from budget import HANG_LIMIT_S, examples, share_of
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator
 from circinus.matching import Matching, MatchSettings, match
+from circinus.matching.candidate_source import CandidateSource
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.planning import Frontier, SearchSettings, plan_queries
 from circinus.profiling import PipelineProfile
@@ -23,6 +24,7 @@ from random_matchings import candidate, deployment, infrastructure, reestimate, 
 
 EXACT = SearchSettings(tolerance=0.0, max_plans=1_000_000)
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+REUSE = replace(PATIENT, considers_all_plans=False, divides_requests=False, fits_targets=False)
 SEEDS = (2, 1, 3, 4, 5, 6, 7, 0, *range(8, 20))
 """Of the first ten those with the numbers 0, 1 and 5 lose something."""
 
@@ -62,10 +64,10 @@ def test_most_matchings_of_frontiers_are_best_and_reuse_wins_back_half_of_what_i
         plans = PlanEstimates(specification, profiles)
         frontiers = plan_queries(specification, profiles, EXACT)
         matchings = [
-            match(offered, infrastructure, plans.reestimate, compose=compose, settings=PATIENT)
-            for offered, compose in (
+            match(offered, infrastructure, plans.reestimate, source=source, settings=REUSE)
+            for offered, source in (
                 (frontiers, None),
-                (frontiers, plans.on_deployments),
+                (frontiers, plans),
                 (all_frontiers(specification, profiles), None),
             )
         ]
@@ -93,15 +95,8 @@ def test_a_matching_proved_optimal_is_the_best_of_all_plans(seed: int, queries: 
         enumerated = plans.all_plans([frontier.query], lambda: False)
         assert enumerated is not None
         assert {c.plan for c in enumerated[frontier.query.name]} == {c.plan for c in frontier.candidates}
-    found = match(
-        listed,
-        infrastructure,
-        plans.reestimate,
-        compose=plans.on_deployments,
-        promise=plans.feasible_estimate,
-        enumerate_plans=plans.all_plans,
-        settings=PATIENT,
-    )
+    every_plan = replace(REUSE, considers_all_plans=True)
+    found = match(listed, infrastructure, plans.reestimate, source=plans, settings=every_plan)
     best = match(everything, infrastructure, plans.reestimate, settings=PATIENT)
     assert best.optimal
     assert found.optimal
@@ -117,7 +112,7 @@ def test_bounds_hold_for_all_plans(seed: int) -> None:
     plans = PlanEstimates(specification, profiles)
     listed = plan_queries(specification, profiles, replace(EXACT, max_plans=2))
     few = {name: replace(f, candidates=f.candidates[-1:]) for name, f in listed.items()}
-    found = match(few, infrastructure, plans.reestimate, compose=lambda query, running: (), settings=PATIENT)
+    found = match(few, infrastructure, plans.reestimate, source=CandidateSource(), settings=PATIENT)
     everything = match(all_frontiers(specification, profiles), infrastructure, plans.reestimate, settings=PATIENT)
     assert goodness(found) < goodness(everything)
     assert not found.optimal
@@ -193,6 +188,6 @@ def test_bounds_are_reached_despite_rounding() -> None:
     plans = {q.name: (candidate(q.name, [use(deployment("a", 0, "edge"), 0.1, infra)]),) for q in queries}
     plans["q2"] = ()
     frontiers = {q.name: Frontier(q, plans[q.name], {}, (), (), "none") for q in queries}
-    found = match(frontiers, infra, reestimate, compose=lambda query, running: (), settings=PATIENT)
+    found = match(frontiers, infra, reestimate, source=CandidateSource(), settings=PATIENT)
     assert found.optimal
     assert found.weight_bound == found.satisfied_weight

@@ -78,7 +78,7 @@ class AdmissionPlanner:
         Raises:
             PlanningError: no infrastructure, a missing profile, or a running plan without profile.
         """
-        plans = plans or PlanEstimates(specification, profiles)
+        plans = plans or PlanEstimates(specification, profiles, search=search)
         running = running_state(specification, matching, plans)
         return cls(specification, profiles, matching, search, plans, running)
 
@@ -118,7 +118,7 @@ class AdmissionPlanner:
             late = plans.replan(_with_wider_limit(query), self.search).candidates
             if not short:  # what is shown of a plan is about the query's own limit
                 late = tuple(plans.estimate_of(query.name, candidate.plan) for candidate in late)
-            unlisted = (*late, *plans.sized_plans(query, running.load, self.search))
+            unlisted = (*late, *plans.sized_plans(query, running.load))
         is_bounded = bool(frontier.candidates) and any(r.query == query.name for r in self.matching.rejections)
         simulations, undecided = 0, False
         confirmed, kept = None, SimulationCheck(self.matching, {})

@@ -221,7 +221,7 @@ def _on_nodes(planner: AdmissionPlanner, query: Query, settings: MatchSettings) 
 
 def _on(planner: AdmissionPlanner, specification: Specification) -> AdmissionPlanner:
     """Return the planner for other infrastructure."""
-    plans = PlanEstimates(specification, planner.profiles, planner.plans.compiled)
+    plans = PlanEstimates(specification, planner.profiles, planner.plans.compiled, planner.search)
     other = AdmissionPlanner.of(specification, planner.profiles, planner.matching, planner.search, plans)
     return replace(other, check_time=planner.check_time)
 

@@ -9,42 +9,22 @@ running plans are a third source (`Incumbent`). Up to 40 queries, all plans are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from circinus.arrays import FloatArray
 from circinus.estimation import PlanCandidate
+from circinus.matching.candidate_source import Candidates
 from circinus.matching.lagrangian.relaxation import level_prices
 from circinus.matching.problem import RESOURCES, Problem
 from circinus.matching.solvers.milp_model import viable_candidates
 from circinus.planning import Frontier
 from circinus.planning.plan_arrays import DualPrices
-from circinus.planning.settings import RunningLoad
-from circinus.specification import Deployment, Query, QueryPlan
-
-Compose = Callable[[Query, Sequence[Deployment]], Sequence[PlanCandidate]]
-"""Planner that returns a query's plans on the given deployments that meet its SLOs."""
-
-SizedPlans = Callable[[Query, RunningLoad], Sequence[PlanCandidate]]
-"""Planner that returns plans that may meet a query's SLOs at the final sizes beside a running load."""
-
-FixedOperators = Callable[[Query], Sequence[str]]
-"""Returns the operators of a query all of whose requests go to the same deployment (`OperatorSpec.split`)."""
+from circinus.specification import Query, QueryPlan
 
 Promise = Callable[[Query, QueryPlan], PlanCandidate | None]
 """Estimator of a query's plan; returns None if the plan violates the query's SLOs."""
-
-Candidates = Mapping[str, Sequence[PlanCandidate]]
-"""Query name -> candidates."""
-
-Parts = Callable[[Sequence[Query], Sequence[Deployment]], tuple[Candidates, bool]]
-"""Planner that returns plans for parts of the requests of queries: all, or those on given deployments; and whether they
-are all."""
-
-Enumerate = Callable[[Sequence[Query], Callable[[], bool]], Candidates | None]
-"""Planner that returns all plans of queries that meet their SLOs, dominated or not; None if there are too many, or if
-the given function says to stop."""
 
 _PLANS_PER_ROUND = 2
 """Maximum number of plans that enter for a query in a round."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from circinus.arrays import IntArray
 from circinus.errors import PlanningError
 from circinus.estimation import PlanCandidate
-from circinus.matching.column_generation import Candidates, Promise
+from circinus.matching.candidate_source import Candidates
+from circinus.matching.column_generation import Promise
 from circinus.matching.cuts import ChurnCut
 from circinus.matching.plan_set import Matching
 from circinus.matching.problem import IncumbentChoice, Problem

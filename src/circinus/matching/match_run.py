@@ -8,16 +8,8 @@ from functools import cached_property
 
 from circinus.arrays import IntArray
 from circinus.estimation import ReplicaDemand
-from circinus.matching.column_generation import (
-    Candidates,
-    Compose,
-    Enumerate,
-    FixedOperators,
-    Parts,
-    Promise,
-    SizedPlans,
-    add_columns,
-)
+from circinus.matching.candidate_source import Candidates, CandidateSource
+from circinus.matching.column_generation import add_columns
 from circinus.matching.cuts import Cut
 from circinus.matching.feasibility import FeasibleSolution
 from circinus.matching.incumbent import Incumbent
@@ -37,14 +29,8 @@ class MatchRun:
     frontiers: Mapping[str, Frontier]
     infrastructure: Infrastructure
     reestimate: Reestimate
-    compose: Compose | None
-    running_plan: Promise | None
-    promise: Promise | None
-    enumerate_plans: Enumerate | None
-    parts: Parts | None
-    promise_as_sized: Promise | None
-    fixed_operators: FixedOperators | None
-    sized_plans: SizedPlans | None
+    source: CandidateSource | None
+    """None: the plans of frontiers are all."""
     solver: Solver
     settings: MatchSettings
     clock: Callable[[], float]

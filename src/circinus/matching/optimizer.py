@@ -16,7 +16,7 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.backfill import backfill, sized_deployments
-from circinus.matching.column_generation import Compose, Enumerate, FixedOperators, Parts, Promise, SizedPlans
+from circinus.matching.candidate_source import CandidateSource
 from circinus.matching.cuts import ChurnCut
 from circinus.matching.explanation.assignment_explanations import explain_assignments
 from circinus.matching.explanation.rejections import rejections
@@ -129,7 +129,7 @@ def plan_all_queries(
     """
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
-    plans = PlanEstimates(specification, profiles)
+    plans = PlanEstimates(specification, profiles, search=search)
     if frontiers is None:
         with phase("planned each query alone"):
             frontiers = plan_queries(specification, profiles, search, plans.compiled)
@@ -145,14 +145,7 @@ def plan_all_queries(
         match,
         infrastructure=infrastructure,
         reestimate=plans.reestimate,
-        compose=plans.on_deployments,
-        running_plan=plans.running_plan,
-        promise=plans.feasible_estimate,
-        enumerate_plans=plans.all_plans,
-        parts=plans.parts,
-        promise_as_sized=plans.sized_candidate,
-        fixed_operators=plans.fixed_operators,
-        sized_plans=partial(plans.sized_plans, search=search),
+        source=plans,
         incumbent=incumbent,
         observer=note_revised,
     )
@@ -289,14 +282,7 @@ def match(
     infrastructure: Infrastructure,
     reestimate: Reestimate,
     *,
-    compose: Compose | None = None,
-    running_plan: Promise | None = None,
-    promise: Promise | None = None,
-    enumerate_plans: Enumerate | None = None,
-    parts: Parts | None = None,
-    promise_as_sized: Promise | None = None,
-    fixed_operators: FixedOperators | None = None,
-    sized_plans: SizedPlans | None = None,
+    source: CandidateSource | None = None,
     solver: Solver | None = None,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     clock: Callable[[], float] = time.monotonic,
@@ -311,15 +297,7 @@ def match(
         frontiers: query name -> its plans, in the order of the result.
         infrastructure: the pools and links.
         reestimate: estimates a chosen plan under the merged load.
-        compose: returns a query's plans on given deployments; without it, only the frontiers' plans are considered.
-        running_plan: estimates a running plan that is no candidate, which may be too slow at its utilization targets,
-            but not as sized; without it, only candidates can stay.
-        promise: estimates a plan that a frontier does not list; without it, there is no column generation.
-        enumerate_plans: returns all plans of a query; without it, nothing is proved of plans on given deployments.
-        parts: returns plans for parts of a query's requests; without it, no requests are divided.
-        fixed_operators: returns a query's operators that are not divided.
-        sized_plans: returns plans that may be fast enough at the final sizes only.
-        promise_as_sized: estimates a plan that may be too slow at its utilization targets, but not as sized.
+        source: of further plans; without it, only the frontiers' plans are considered.
         solver: by default the exact one, or the Lagrangian one for more than `MATCHING.max_exact_queries` queries.
         settings: time limit, seed.
         clock: for the time limit.
@@ -335,14 +313,7 @@ def match(
             frontiers=frontiers,
             infrastructure=infrastructure,
             reestimate=reestimate,
-            compose=compose,
-            running_plan=running_plan,
-            promise=promise,
-            enumerate_plans=enumerate_plans,
-            parts=parts,
-            promise_as_sized=promise_as_sized,
-            fixed_operators=fixed_operators,
-            sized_plans=sized_plans,
+            source=source,
             solver=solver or _solver(len(frontiers), settings.seed, clock, resources),
             settings=settings,
             clock=clock,
@@ -406,7 +377,7 @@ def _bounds(answer: Answer, relaxation: RelaxationBounds) -> tuple[float, float,
     Where not all plans are covered by the answer's bounds, or its priorities have several levels, the bounds are those
     of `plan_space_bounds`.
     """
-    levels, are_candidates = answer.problem.priority_levels, answer.covers_all_plans and answer.run.compose is None
+    levels, are_candidates = answer.problem.priority_levels, answer.covers_all_plans and answer.run.source is None
     satisfied, total_weight = levels.weight_of(answer.chosen), float(levels.weight.sum())
     # With limited changes, the answer's bounds hold for answers within the limit only; others hold for all answers.
     covers = answer.covers_all_plans and not any(isinstance(cut, ChurnCut) for cut in answer.cuts)

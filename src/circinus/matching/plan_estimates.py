@@ -12,6 +12,7 @@ from itertools import islice, product
 from circinus.errors import PlanningError
 from circinus.estimation import MergedLoad, PlanCandidate, QueryEstimators
 from circinus.estimation.latest_start import latest_starts_s
+from circinus.matching.candidate_source import CandidateSource
 from circinus.matching.explanation.rejections import query_kind
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.settings import MATCHING
@@ -19,7 +20,7 @@ from circinus.planning import Frontier, plan_query
 from circinus.planning.planner import CompiledProfiles, sized_plans
 from circinus.planning.pool_eligibility import matches_pins
 from circinus.planning.search_space import utilization_targets
-from circinus.planning.settings import RunningLoad, SearchSettings
+from circinus.planning.settings import DEFAULT_SETTINGS, RunningLoad, SearchSettings
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.specification import (
     Allocation,
@@ -48,7 +49,7 @@ def _plans(pipeline: str, configurations: Sequence[Configuration], choices: Sequ
         )
 
 
-class PlanEstimates:
+class PlanEstimates(CandidateSource):
     """Cached estimates of plans from profiles.
 
     An estimator is prepared once for each query and configuration; each plan of a query is estimated once before
@@ -60,7 +61,9 @@ class PlanEstimates:
         specification: Specification,
         profiles: Mapping[str, PipelineProfile],
         compiled: CompiledProfiles | None = None,
+        search: SearchSettings = DEFAULT_SETTINGS,
     ) -> None:
+        self._search = search
         self._network = Network(specification.required_infrastructure)
         self._pipelines, self._pipeline_profiles = specification.pipelines, profiles
         self._queries: dict[str, Query] = {query.name: query for query in specification.queries}
@@ -128,10 +131,10 @@ class PlanEstimates:
         frontier = plan_query(query, pipeline, profile, self._network, unexplained, self.compiled, estimators)
         return replace(frontier, candidates=self.without_excluded(frontier.candidates))
 
-    def sized_plans(self, query: Query, running: RunningLoad, search: SearchSettings) -> tuple[PlanCandidate, ...]:
+    def sized_plans(self, query: Query, running: RunningLoad) -> tuple[PlanCandidate, ...]:
         """Return candidates for meeting a query's SLOs at the final sizes beside a running load (`sized_plans`)."""
         pipeline, profile = self._pipelines[query.pipeline], self._pipeline_profiles[query.pipeline]
-        settings, estimators = replace(search, running=running), self._estimators[query.name]
+        settings, estimators = replace(self._search, running=running), self._estimators[query.name]
         found = sized_plans(query, pipeline, profile, self._network, settings, self.compiled, estimators)
         return self.without_excluded(found)
 

@@ -17,12 +17,8 @@ import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.estimation import PlanCandidate
-from circinus.matching.column_generation import (
-    Candidates,
-    Compose,
-    add_columns,
-    generate_columns,
-)
+from circinus.matching.candidate_source import Candidates, CandidateSource
+from circinus.matching.column_generation import add_columns, generate_columns
 from circinus.matching.cuts import Cut, share_cut, sizing_cut
 from circinus.matching.feasibility import FeasibleSolution, check_feasibility, repair
 from circinus.matching.incumbent import Incumbent
@@ -96,24 +92,23 @@ class _Search:
         Running plans take part in the last choice only. In an earlier one they would stay wherever other plans are
         equally good, and then no plan would be offered on the deployments of a heavier answer.
         """
-        run, candidates = self._run, self._listed
-        if run.promise is not None:
-            candidates = generate_columns(
-                candidates,
-                run.frontiers,
-                run.promise,
-                self._problem,
-                should_stop=lambda: run.clock() > self._columns_deadline_s,
-                seed=run.settings.seed,
-            )
-        if run.compose is None:  # the plans of frontiers are all
+        run, source, candidates = self._run, self._run.source, self._listed
+        if source is None:
             answer = self._solve(self._problem(candidates, self._incumbent), None, 1.0, self._incumbent)
             is_listed = all(run.frontiers[query.name].unlisted is None for query in self._queries)
             return replace(answer, covers_all_plans=is_listed)
-        fresh, candidates = self._completed(*self._reuse(candidates, run.compose))
+        candidates = generate_columns(
+            candidates,
+            run.frontiers,
+            source.feasible_estimate,
+            self._problem,
+            should_stop=lambda: run.clock() > self._columns_deadline_s,
+            seed=run.settings.seed,
+        )
+        fresh, candidates = self._completed(*self._reuse(candidates, source), source)
         if self._incumbent is None:
             return fresh
-        return self._change_running(self._incumbent, fresh, candidates, run.compose)
+        return self._change_running(self._incumbent, fresh, candidates, source)
 
     def _problem(self, candidates: Candidates, incumbent: Incumbent | None = None) -> Problem:
         problem = build_problem(
@@ -135,14 +130,14 @@ class _Search:
     def _is_late(self) -> bool:
         return self._run.clock() >= self._deadline_s
 
-    def _completed(self, answer: Answer, candidates: Candidates) -> tuple[Answer, Candidates]:
+    def _completed(self, answer: Answer, candidates: Candidates, source: CandidateSource) -> tuple[Answer, Candidates]:
         """Return the best answer of all plans, as far as there is time, and the candidates with its plans.
 
         The other plans do not become candidates of the answer, as explanations compare each candidate.
         """
         if not self._completes or reaches_bounds(answer):
             return answer, candidates
-        plans = self._all_plans()
+        plans = self._all_plans(source)
         if plans is None:
             return answer, candidates
         extended = add_columns(candidates, plans)
@@ -177,23 +172,23 @@ class _Search:
         narrowed = replace(whole, problem=problem, solution=solution, solver_choice=chosen, cuts=(), is_revised=True)
         return narrowed, extended
 
-    def _all_plans(self) -> Candidates | None:
+    def _all_plans(self, source: CandidateSource) -> Candidates | None:
         """Return all plans of the queries that have any, or None if they are too many for the time that is left."""
         run, now_s = self._run, self._run.clock()
-        if run.enumerate_plans is None:
-            return None
         stop_s = now_s + MATCHING.enumeration_share * (self._deadline_s - now_s)
         with_plans = [q for q in self._queries if (f := run.frontiers[q.name]).candidates or f.unlisted is not None]
-        return run.enumerate_plans(with_plans, lambda: run.clock() >= stop_s)
+        return source.all_plans(with_plans, lambda: run.clock() >= stop_s)
 
-    def _change_running(self, incumbent: Incumbent, fresh: Answer, candidates: Candidates, compose: Compose) -> Answer:
+    def _change_running(
+        self, incumbent: Incumbent, fresh: Answer, candidates: Candidates, source: CandidateSource
+    ) -> Answer:
         """Return the best answer at the price of changes; unless they are limited, of no less weight than `fresh`.
 
         Args:
             incumbent: running plans.
             fresh: answer from scratch.
             candidates: of that answer.
-            compose: returns the plans of a query on given deployments.
+            source: of further plans.
         """
         problem = incumbent.mark(fresh.problem)
         fresh = replace(fresh, problem=problem, solution=replace(fresh.solution, usage=problem.usage_of(fresh.chosen)))
@@ -201,11 +196,10 @@ class _Search:
             return fresh
         limit_s = MATCHING.change_time_share * (self._deadline_s - self._started_s)
         self._deadline_s = max(self._deadline_s, self._run.clock() + limit_s)
-        running, running_plan = incumbent.deployments_of(self._queries), self._run.running_plan
-        if running_plan is not None:
-            candidates = add_columns(candidates, incumbent.unlisted_plans(candidates, self._queries, running_plan))
-        candidates = add_columns(candidates, {query.name: compose(query, running) for query in self._queries})
-        answer, _ = self._reuse(candidates, compose, incumbent, fresh)
+        running = incumbent.deployments_of(self._queries)
+        candidates = add_columns(candidates, incumbent.unlisted_plans(candidates, self._queries, source.running_plan))
+        on_running = {query.name: source.on_deployments(query, running) for query in self._queries}
+        answer, _ = self._reuse(add_columns(candidates, on_running), source, incumbent, fresh)
         weights_of = problem.priority_levels.weights_of
         if weights_of(answer.chosen) >= weights_of(fresh.chosen):
             return answer
@@ -214,7 +208,11 @@ class _Search:
         return replace(answer, weight_with_more_changes=problem.priority_levels.weight_of(fresh.chosen))
 
     def _reuse(
-        self, candidates: Candidates, compose: Compose, incumbent: Incumbent | None = None, first: Answer | None = None
+        self,
+        candidates: Candidates,
+        source: CandidateSource,
+        incumbent: Incumbent | None = None,
+        first: Answer | None = None,
     ) -> tuple[Answer, Candidates]:
         """Solve, and solve again while plans on the answer's deployments improve it; return the candidates, too.
 
@@ -223,7 +221,7 @@ class _Search:
 
         Args:
             candidates: by query name.
-            compose: returns the plans of a query on given deployments.
+            source: of further plans.
             incumbent: running plans.
             first: answer to start from, whose candidates are the first of each query's; None: a heuristic one.
         """
@@ -240,7 +238,8 @@ class _Search:
             for query in self._queries:
                 if self._is_late():
                     break
-                columns[query.name] = [plan for offer in (running, *cheapest) for plan in compose(query, offer)]
+                offers = (running, *cheapest)
+                columns[query.name] = [plan for offer in offers for plan in source.on_deployments(query, offer)]
             extended, cheapest = add_columns(candidates, columns), ()
             if all(len(plans) == len(candidates[name]) for name, plans in extended.items()) or self._is_late():
                 break

@@ -15,7 +15,8 @@ import numpy as np
 
 from circinus.arrays import IntArray
 from circinus.estimation import PlanCandidate
-from circinus.matching.column_generation import Candidates, add_columns
+from circinus.matching.candidate_source import Candidates, CandidateSource
+from circinus.matching.column_generation import add_columns
 from circinus.matching.feasibility import FeasibleSolution, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.problem import Problem
@@ -30,21 +31,19 @@ from circinus.specification import Deployment, PlanShare, QueryPlan, SloKind
 def divide_requests(answer: Answer) -> Answer:
     """Divide requests of queries among several plans, as far as that is better and there is time."""
     run = answer.run
-    is_possible = run.parts is not None and run.promise_as_sized is not None and run.fixed_operators is not None
     if not any(query.split for query in run.queries):
         return answer
     has_limited_changes = run.incumbent is not None and run.incumbent.max_changes is not None
-    if not (is_possible and run.settings.divides_requests) or answer.is_large or has_limited_changes:
+    if run.source is None or not run.settings.divides_requests or answer.is_large or has_limited_changes:
         return replace(answer, covers_divided_requests=False)
-    return _Splitting(answer).answer()
+    return _Splitting(answer, run.source).answer()
 
 
 class _Splitting:
-    def __init__(self, answer: Answer) -> None:
-        self._answer, self._run = answer, answer.run
+    def __init__(self, answer: Answer, source: CandidateSource) -> None:
+        self._answer, self._run, self._source = answer, answer.run, source
         self._deadline_s = self._run.clock() + MATCHING.splitting_time_share * self._run.limit_s
-        assert self._run.fixed_operators is not None
-        self._fixed = [self._run.fixed_operators(query) for query in self._run.queries]
+        self._fixed = [source.fixed_operators(query) for query in self._run.queries]
         self._excluded: set[tuple[str, QueryPlan]] = set()
         """(query, plan) of the plans that are not parts of a split plan, as one with it missed an SLO."""
         self._whole: set[str] = set()
@@ -86,10 +85,9 @@ class _Splitting:
 
     def _parts(self) -> tuple[Candidates, bool]:
         """Return plans for parts of each query's requests, and whether they are all."""
-        assert self._run.parts is not None
         used = used_deployments(self._answer.problem, self._answer.chosen)
         offered = list(dict.fromkeys(chain(used, *cheapest_deployments(self._answer.candidates))))
-        return self._run.parts(self._run.queries, offered)
+        return self._source.parts(self._run.queries, offered)
 
     def _divisibility(self, problem: Problem) -> Divisibility:
         """Return which candidates may be parts."""
@@ -119,14 +117,13 @@ class _Splitting:
 
     def _tried(self, wide: Problem, solution: SplitSolution) -> Answer | None:
         """Return the answer with shares of plans if it is feasible and better; else exclude parts that are at fault."""
-        run, columns, promise = self._run, dict[str, Sequence[PlanCandidate]](), self._run.promise_as_sized
-        assert promise is not None
+        run, columns = self._run, dict[str, Sequence[PlanCandidate]]()
         for query, parts in solution.shares.items():
             candidates = [(share, wide.candidates[candidate]) for candidate, share in parts]
             name, chosen = wide.queries[query], candidates[0][1]
             if len(candidates) > 1:
                 plan = QueryPlan.split(PlanShare(share, candidate.plan) for share, candidate in candidates)
-                mixture = promise(run.queries[query], plan)
+                mixture = self._source.sized_candidate(run.queries[query], plan)
                 if mixture is None:
                     self._excluded.add((name, plan.parts[-1].plan))
                     continue

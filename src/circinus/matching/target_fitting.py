@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from circinus.estimation import PlanCandidate
+from circinus.matching.candidate_source import CandidateSource
 from circinus.matching.column_generation import add_columns
 from circinus.matching.feasibility import FeasibleSolution, check_feasibility
 from circinus.matching.match_run import Answer
@@ -30,7 +31,7 @@ _TARGET_DIGITS = 3
 def fit_plans(answer: Answer) -> Answer:
     """Give queries cheaper plans that meet the SLOs beside the other queries' plans, though not at their targets."""
     run, best = answer.run, answer
-    if run.sized_plans is None or answer.is_large or not _is_possible(answer):
+    if run.source is None or answer.is_large or not _is_possible(answer):
         return answer
     deadline_s = run.clock() + MATCHING.fitting_time_share * run.limit_s
     shares = {query: answer.problem.cost_share_usd_per_h(c, answer.solution.usage) for query, c in _served(answer)}
@@ -39,7 +40,7 @@ def fit_plans(answer: Answer) -> Answer:
             break
         others = best.chosen.copy()
         others[query] = -1
-        plans = run.sized_plans(run.queries[query], best.problem.running_load(others))
+        plans = run.source.sized_plans(run.queries[query], best.problem.running_load(others))
         problem = best.problem_with({best.problem.queries[query]: plans})
         start = moved(best, problem)
         keys = dict[int, tuple[float, ...]]()
@@ -70,9 +71,9 @@ def fit_plans(answer: Answer) -> Answer:
 def fit_targets(answer: Answer) -> Answer:
     """Raise utilization targets, and merge deployments that differ in them only, where that saves replicas."""
     is_small = len(answer.run.queries) <= MATCHING.max_fitted_queries  # each trial computes the load of all
-    if answer.run.promise_as_sized is None or not is_small or not _is_possible(answer):
+    if answer.run.source is None or not is_small or not _is_possible(answer):
         return answer
-    return _Fitting(answer).answer()
+    return _Fitting(answer, answer.run.source).answer()
 
 
 def _is_possible(answer: Answer) -> bool:
@@ -89,8 +90,8 @@ def _served(answer: Answer) -> Iterator[tuple[int, int]]:
 
 
 class _Fitting:
-    def __init__(self, answer: Answer) -> None:
-        self._answer, self._run = answer, answer.run
+    def __init__(self, answer: Answer, source: CandidateSource) -> None:
+        self._answer, self._run, self._source = answer, answer.run, source
         self._deadline_s = self._run.clock() + MATCHING.fitting_time_share * self._run.limit_s
         problem = answer.problem
         self._running = [] if problem.incumbent is None else list(problem.served(problem.incumbent.chosen))
@@ -142,12 +143,11 @@ class _Fitting:
     ) -> dict[str, PlanCandidate]:
         """Return the plans with another target of a family; none if one misses an SLO other than latency."""
         queries = {query.name: query for query in self._run.queries}
-        fitted, promise = dict(plans), self._run.promise_as_sized
-        assert promise is not None
+        fitted = dict(plans)
         for name, candidate in plans.items():
             plan = _retargeted(candidate.plan, family, target)
             if plan != candidate.plan:
-                estimated = promise(queries[name], plan)
+                estimated = self._source.sized_candidate(queries[name], plan)
                 if estimated is None:
                     return {}
                 fitted[name] = estimated
