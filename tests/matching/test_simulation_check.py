@@ -215,6 +215,29 @@ def test_a_split_plan_is_simulated_with_all_its_requests(seed: int) -> None:
         assert (planned[0].query.name not in verdict.violated) == kept
 
 
+def test_of_a_split_plan_that_a_simulation_refutes_only_the_late_part_is_excluded() -> None:
+    specification, profiles, matching = _with_a_split_plan(3)
+    chosen = matching.assignments[0].chosen
+    name, network = chosen.query, Network(specification.required_infrastructure)
+    planned = simulation_inputs(specification, profiles, matching)
+    slow = max(chosen.parts, key=lambda part: part.estimate.latency_s.value)
+    fast_s = min(part.estimate.latency_s.value for part in chosen.parts)
+    limit = Slos(latency=LatencySlo(percentile=95.0, limit_s=(fast_s + slow.estimate.latency_s.value) / 2))
+    limited = [replace(planned[0], query=with_slos(planned[0].query, limit)), *planned[1:]]
+    found = check_by_simulation(matching, limited, network, restrict_to=[name], executions=3e5)
+    assert found.late_parts == {name: slow.plan}
+
+    plans = PlanEstimates(specification, profiles)
+    plans.exclude_part(name, slow.plan)
+    query = next(query for query in specification.queries if query.name == name)
+    assert plans.sized_candidate(query, chosen.plan) is None
+    assert not plans.may_be_part(name, slow.plan)
+    assert all(plans.may_be_part(name, part.plan) for part in chosen.parts if part.plan != slow.plan)
+    assert plans.sized_candidate(query, slow.plan) is not None
+    plans.exclude_part(name, None)
+    assert not any(plans.may_be_part(name, part.plan) for part in chosen.parts)
+
+
 def test_each_part_of_a_split_plan_has_its_own_allowance_for_few_items() -> None:
     specification, profiles, matching = _with_a_split_plan(3)
     assert specification.infrastructure is not None

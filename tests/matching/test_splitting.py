@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from benchmarks.possible.workers import UNFITTED, Workers
 
 from budget import HANG_LIMIT_S, seeds
-from circinus.matching import Incumbent, plan_all_queries
-from circinus.specification import Query, Tenant
+from circinus.matching import Incumbent, match, plan_all_queries, splitting
+from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.problem_builder import build_problem
+from circinus.matching.solvers.split_milp import Divisibility
+from circinus.matching.solvers.split_solver import SplitSolution, solve_split
+from circinus.planning import plan_queries
+from circinus.specification import Query, QueryPlan, Tenant
 from circinus.testing.random_instances import random_specification
+from random_matchings import candidate, deployment, infrastructure, use
 
 PATIENT = replace(UNFITTED, time_limit_s=HANG_LIMIT_S)
 
@@ -31,6 +39,47 @@ def test_divided_requests_are_as_good_as_possible(seed: int) -> None:
         assert slo.is_met_by(assignment.chosen.estimate.accuracy.lower)
         if workers.fixed:
             assert len({part.plan.deployment_of("first") for part in assignment.chosen.plan.parts}) == 1
+
+
+def test_divided_requests_pack_on_nodes() -> None:
+    """Their capacities would hold all six."""
+    infra = infrastructure([("edge", 2, 10.0, 16.0, 1.0)])
+    plans = {
+        f"q{number}": [candidate(f"q{number}", [use(deployment("a", number, "edge", cpus), 0.5, infra)])]
+        for number, cpus in enumerate((6.0, 3.0, 3.0, 3.0, 3.0, 2.0))
+    }
+    queries = [Query(name=name, pipeline="p", source="home", rate_per_s=1.0) for name in plans]
+    problem = build_problem(queries, plans, infra)
+    assert problem.fits(problem.usage_of(np.arange(6)))
+    any_plan, no_margin = np.ones(6, dtype=bool), np.zeros(6)
+    divisibility = Divisibility(any_plan, no_margin, any_plan, any_plan)
+    found = solve_split(problem, divisibility, {}, limit_s=HANG_LIMIT_S, seed=0, clock=time.monotonic, proves=True)
+    assert len(found.shares) == 5
+    assert found.bounds.weights == (5.0,)
+
+
+@pytest.mark.parametrize(("step_s", "most"), [(0.0, 20), (100.0, 1)])
+def test_no_division_is_tried_after_its_time(monkeypatch: pytest.MonkeyPatch, step_s: float, most: int) -> None:
+    """Each is better and refused, and the clock stands still but for the searches."""
+    specification, profiles = Workers.random(0).specification()
+    now_s, tried = [0.0], []
+
+    class Refusing(PlanEstimates):
+        def sized_candidate(self, query: Query, plan: QueryPlan) -> None:
+            return None
+
+    def solved(*args: Any, **options: Any) -> SplitSolution:
+        tried.append(options["limit_s"])
+        now_s[0] += step_s
+        return solve_split(*args, **options | {"clock": time.monotonic, "limit_s": HANG_LIMIT_S})
+
+    monkeypatch.setattr(splitting, "solve_split", solved)
+    plans, clock = Refusing(specification, profiles), lambda: now_s[0]
+    frontiers, infra = plan_queries(specification, profiles), specification.required_infrastructure
+    match(frontiers, infra, plans.reestimate, source=plans, settings=UNFITTED, clock=clock)
+    assert 1 <= len(tried) <= most
+    assert (len(tried) > 1) == (step_s == 0.0)
+    assert PlanEstimates(specification, profiles).parts(specification.queries, [], lambda: True) == ({}, False)
 
 
 def test_a_split_plan_that_runs_stays() -> None:

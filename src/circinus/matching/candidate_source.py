@@ -35,9 +35,15 @@ class CandidateSource:
         """Return all plans of queries that meet their SLOs, dominated or not; None if they are too many."""
         return None
 
-    def parts(self, queries: Sequence[Query], deployments: Sequence[Deployment]) -> tuple[Candidates, bool]:
+    def parts(
+        self, queries: Sequence[Query], deployments: Sequence[Deployment], should_stop: Callable[[], bool]
+    ) -> tuple[Candidates, bool]:
         """Return plans for parts of queries' requests, and whether they are all; else they are on `deployments`."""
         return {}, False
+
+    def may_be_part(self, query: str, plan: QueryPlan) -> bool:
+        """Return whether a plan may take a part of a query's requests."""
+        return True
 
     def fixed_operators(self, query: Query) -> tuple[str, ...]:
         """Return the operators of a query all of whose requests go to the same deployment (`OperatorSpec.split`)."""

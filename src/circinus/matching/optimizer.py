@@ -219,8 +219,11 @@ def _match_confirmed(
             matching = result.matching if len(answers) == 1 else _with_bounds(result.matching, answers[0])
             return matching, offered
         is_last = len(answers) >= MATCHING.max_simulated_plans
-        for violating in result.violated.values():
-            plans.exclude(violating.query, None if is_last else violating.plan)
+        for name, violating in result.violated.items():
+            if violating.plan.is_split:
+                plans.exclude_part(name, None if is_last else result.late_parts.get(name))
+            else:
+                plans.exclude(name, None if is_last else violating.plan)
         offered = {
             name: exclude_refuted(frontier, result.violated[name], result.violated, plans)
             if name in result.violated

@@ -81,6 +81,7 @@ class PlanEstimates(CandidateSource):
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
         self._all_plans: dict[tuple[Query, bool], Sequence[PlanCandidate]] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
+        self._excluded_parts: set[tuple[str, QueryPlan | None]] = set()
         self.compiled: CompiledProfiles = {} if compiled is None else compiled
         """Cache of `plan_query` on these profiles."""
 
@@ -95,17 +96,27 @@ class PlanEstimates(CandidateSource):
         """Exclude a plan of a query from candidates; None excludes all its plans."""
         self._excluded.add((query, plan))
 
+    def exclude_part(self, query: str, plan: QueryPlan | None) -> None:
+        """Exclude a plan from the split plans of a query; None excludes all its split plans."""
+        self._excluded_parts.add((query, plan))
+
+    def may_be_part(self, query: str, plan: QueryPlan) -> bool:
+        """Return whether a plan may take a part of a query's requests."""
+        return not self._excluded_parts & {(query, plan), (query, None)}
+
     def without_excluded(self, candidates: Iterable[PlanCandidate]) -> tuple[PlanCandidate, ...]:
         """Return the candidates that are not excluded."""
         return tuple(candidate for candidate in candidates if not self._is_excluded(candidate.query, candidate.plan))
 
     def _is_excluded(self, query: str, plan: QueryPlan) -> bool:
+        if plan.is_split and not all(self.may_be_part(query, part.plan) for part in plan.parts):
+            return True
         return (query, plan) in self._excluded or (query, None) in self._excluded
 
     def without_exclusions(self) -> PlanEstimates:
         """Return the estimates of all plans; cached ones are shared."""
         other = copy(self)
-        other._excluded = set()
+        other._excluded, other._excluded_parts = set(), set()
         return other
 
     def with_query(self, query: Query) -> PlanEstimates:
@@ -231,7 +242,13 @@ class PlanEstimates(CandidateSource):
         return replace(assignment, chosen=added(assignment.chosen), ladder=ladder)
 
     def on_deployments(
-        self, query: Query, running: Iterable[Deployment], *, any_latency: bool = False, as_parts: bool = False
+        self,
+        query: Query,
+        running: Iterable[Deployment],
+        *,
+        any_latency: bool = False,
+        as_parts: bool = False,
+        max_plans: int = MATCHING.max_composed_plans,
     ) -> Sequence[PlanCandidate]:
         """Return the plans of `query` that use running deployments only and meet its SLOs.
 
@@ -244,6 +261,7 @@ class PlanEstimates(CandidateSource):
             any_latency: whether to return plans that miss the latency SLO at their utilization targets, too: as sized,
                 the deployments may be utilized less.
             as_parts: whether to return parts of a split plan, which may miss an accuracy SLO that is about the mean.
+            max_plans: maximum number of parts.
         """
         pipeline = self._pipelines[query.pipeline]
         max_target = self._network.infrastructure.utilization_limit
@@ -272,8 +290,8 @@ class PlanEstimates(CandidateSource):
         accurate = (p for p in plans if self._is_accurate(query, p.configuration, as_part=as_parts))
         if as_parts:
             isolated = (self._part(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
-            parts = [c for c in isolated if c is not None and self._is_possible_part(query, c)]
-            return self.without_excluded(parts)
+            parts = (c for c in isolated if c is not None and self._is_possible_part(query, c))
+            return self.without_excluded(islice(parts, max_plans))
         estimate = self.sized_candidate if any_latency else self.feasible_estimate
         candidates = (estimate(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
         return [candidate for candidate in candidates if candidate is not None]
@@ -316,15 +334,22 @@ class PlanEstimates(CandidateSource):
         return plans
 
     def parts(
-        self, queries: Sequence[Query], deployments: Sequence[Deployment]
+        self, queries: Sequence[Query], deployments: Sequence[Deployment], should_stop: Callable[[], bool]
     ) -> tuple[Mapping[str, Sequence[PlanCandidate]], bool]:
-        """Return plans for parts of queries' requests, and whether they are all; else they are on `deployments`."""
+        """Return plans for parts of queries' requests, and whether they are all.
+
+        Those on `deployments` are returned if all are too many or take too long.
+        """
         max_plans = MATCHING.max_part_plans // len(queries)
-        plans = self.all_plans(queries, lambda: False, max_plans=max_plans, as_parts=True)
+        plans = self.all_plans(queries, should_stop, max_plans=max_plans, as_parts=True)
         if plans is not None:
             return plans, True
-        composed = {query.name: self.on_deployments(query, deployments, as_parts=True) for query in queries}
-        return {name: its_plans[:max_plans] for name, its_plans in composed.items()}, False
+        composed = dict[str, Sequence[PlanCandidate]]()
+        for query in queries:
+            if should_stop():
+                break
+            composed[query.name] = self.on_deployments(query, deployments, as_parts=True, max_plans=max_plans)
+        return composed, False
 
     def _space(
         self, query: Query, targets: Sequence[float], *, as_parts: bool

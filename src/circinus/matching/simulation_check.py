@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import QueryRun, Simulation
 from circinus.simulation.model_builder import SimulationModel, build_model
 from circinus.simulation.report import CONFIDENCE, has_bounds, percentile_interval
-from circinus.specification import Network, SloKind, Specification
+from circinus.specification import Network, QueryPlan, SloKind, Specification
 from circinus.statistics.interval import Interval
 
 
@@ -136,6 +136,8 @@ class SimulationCheck:
     """Matching in which uncertain estimates are replaced by simulated ones."""
     violated: Mapping[str, PlanCandidate]
     """Query -> its plan as simulated, if it violates the latency SLO in the simulation."""
+    late_parts: Mapping[str, QueryPlan] = field(default_factory=dict)
+    """Query that violates it with a split plan -> the part of which the largest share of requests is late."""
 
 
 def check_by_simulation(
@@ -191,7 +193,7 @@ def check_by_simulation(
         simulation.run(end_s=until_s if look else math.inf)
         if look and all(query.is_decided(until_s, duration_s, confidence) for query in checked.values()):
             break
-    updated, violated = [], {}
+    updated, violated, late_parts = [], {}, {}
     for assignment in matching.assignments:
         name = assignment.query
         if name in checked:
@@ -201,8 +203,10 @@ def check_by_simulation(
             is_late = simulated is not None and SloKind.LATENCY in estimate.violations(slos)
             if is_late or (name in unconfirmed and not estimate.simulated):  # too few requests to confirm it
                 violated[name] = assignment.chosen
+                if assignment.chosen.plan.is_split:
+                    late_parts[name] = checked[name].latest_part(until_s)
         updated.append(assignment)
-    return SimulationCheck(replace(matching, assignments=tuple(updated)), violated)
+    return SimulationCheck(replace(matching, assignments=tuple(updated)), violated, late_parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,8 +253,7 @@ class _CheckedQuery:
 
     def _allowed(self, measured: Interval, until_s: float, confidence: float) -> Interval:
         """Return the interval of the percentile with each part's allowance for few items: a factor on its latencies."""
-        estimates = [part.estimate.latency_s for part in self.assignment.chosen.unsplit]
-        factors = [latency_s.upper / latency_s.value if latency_s.value > 0 else 1.0 for latency_s in estimates]
+        factors = self._allowances
         if len(factors) == 1:
             return Interval(*(factors[0] * bound for bound in (measured.value, measured.lower, measured.upper)))
         scaled = [
@@ -259,6 +262,21 @@ class _CheckedQuery:
         ]
         percentile = self.assignment.chosen.estimate.percentile
         return percentile_interval(_latency_s(scaled, until_s), percentile, confidence)
+
+    @property
+    def _allowances(self) -> list[float]:
+        """Allowance of each part's estimate for few items."""
+        estimates = [part.estimate.latency_s for part in self.assignment.chosen.unsplit]
+        return [latency_s.upper / latency_s.value if latency_s.value > 0 else 1.0 for latency_s in estimates]
+
+    def latest_part(self, until_s: float) -> QueryPlan:
+        """Return the part of a split plan of which the largest share of requests exceeds the limit."""
+        slo, late = self.planned.query.slos.latency, list[float]()
+        limit_s = math.inf if slo is None else slo.limit_s
+        for factor, run in zip(self._allowances, self.runs, strict=True):
+            latency_s = factor * _latency_s([run], until_s)
+            late.append(float((latency_s > limit_s).sum() / max(len(latency_s), 1)))
+        return self.planned.plan.parts[int(np.argmax(late))].plan
 
 
 def _latency_s(runs: Sequence[QueryRun], until_s: float) -> FloatArray:

@@ -10,10 +10,9 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import ChurnCut, CostShareCut, Cut, PackingCut, PoolCut, SizingCut
-from circinus.matching.pool_packing import packing_cut
 from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas
-from circinus.matching.solvers.highs import LpModel
 from circinus.matching.solvers.mir_cuts import DeploymentColumns
+from circinus.matching.solvers.replica_milp import ReplicaMilp
 from circinus.matching.tolerances import REPLICA_TOLERANCE
 
 _LOAD_TOLERANCE = REPLICA_TOLERANCE / 2
@@ -21,7 +20,7 @@ _LOAD_TOLERANCE = REPLICA_TOLERANCE / 2
 
 
 @dataclass(kw_only=True)
-class MatchingMilp(LpModel):
+class MatchingMilp(ReplicaMilp):
     """A program with one column per usable candidate, one integer per shared deployment, and indicators of cuts.
 
     A deployment that only one query could use needs no column: its replicas follow from the candidate. Of queries that
@@ -29,23 +28,12 @@ class MatchingMilp(LpModel):
     exchange of two of them would repeat the same work.
     """
 
-    problem: Problem
     classes: tuple[IntArray, ...]
     """Queries with usable candidates, grouped by those that are identical but in name."""
-    candidates: IntArray
-    """(x columns,) candidate of each, of the first query of its class."""
     shared: IntArray
-    """(n columns,) deployment of each."""
-    expression: FloatArray
-    """(D, x and n columns) replicas of each deployment as a linear form in the columns."""
+    """(n columns,) deployment of each of the columns behind those of candidates, which are of a class's first query."""
     loads: list[DeploymentColumns] = field(default_factory=list)
     """Columns of each shared deployment."""
-    replica_bound: IntArray
-    """(D,) greatest number of replicas."""
-    indicators: dict[int, tuple[IntArray, int]] = field(default_factory=dict)
-    """Column of each indicator -> (deployments, count): it is 1 if their replicas reach the count."""
-    nodes: dict[int, int] = field(default_factory=dict)
-    """Elastic pool whose nodes are paid whole -> column of the nodes beyond those that always run."""
 
     def serve_all(self) -> None:
         """Require one candidate of every query that has any: tighter than the equivalent bound on the weight."""
@@ -103,10 +91,7 @@ class MatchingMilp(LpModel):
             columns = column_of[chosen[served] - block[served] + block[queries[0]]]
             np.add.at(values, columns[columns >= 0], 1.0)
         values[len(self.candidates) : self.expression.shape[1]] = usage.replicas[self.shared]
-        for column, (members, count) in self.indicators.items():
-            values[column] = float(usage.replicas[members].sum() >= count)
-        for pool, column in self.nodes.items():
-            values[column] = float(usage.nodes[pool] - self.problem.base_nodes[pool])
+        self.set_packing(values, usage)
         return values
 
     def rounded_choice(self, values: FloatArray) -> IntArray:
@@ -128,34 +113,6 @@ class MatchingMilp(LpModel):
             served = queries[: len(position)]
             chosen[served] = block[served] + position
         return chosen
-
-    def add_nodes(self) -> None:
-        """Add a column for the nodes of each elastic pool that are paid whole, on which its replicas have to fit."""
-        problem = self.problem
-        for pool in problem.elastic[problem.node_price_usd_per_h[problem.elastic] > 0].tolist():
-            most, base = float(problem.nodes[pool]), float(problem.base_nodes[pool])
-            self.nodes[pool] = column = len(self.upper)
-            self.upper.append(most - base)
-            of_pool = problem.rows.pool == pool
-            shares = problem.rows.coefficients[of_pool] / problem.rows.limit[of_pool, None] @ self.expression
-            for values in shares[shares.any(axis=1)]:
-                columns = np.flatnonzero(values)
-                self.add_row(np.append(columns, column), np.append(values[columns], -1 / most), -np.inf, base / most)
-
-    def require_nodes(self, values: FloatArray, usage: Usage) -> bool:
-        """Return whether replicas of a usage need more nodes than the columns' values pay, and require them if so."""
-        problem, added = self.problem, False
-        for pool, column in self.nodes.items():
-            paid = int(problem.base_nodes[pool]) + round(values[column])
-            if usage.nodes[pool] <= paid or not problem.fewest_nodes(pool, usage.replicas).proved:
-                continue
-            cut = packing_cut(problem, usage, pool, paid, proved=True)
-            indicators = np.array([_add_indicator(self, members, count) for members, count in cut.groups])
-            further = paid + 1.0 - problem.base_nodes[pool]
-            coefficients = np.append(np.full(len(indicators), -further), 1.0)
-            self.add_row(np.append(indicators, column), coefficients, -further * (len(indicators) - 1), np.inf)
-            added = True
-        return added
 
     def columns_of_classes(self) -> list[IntArray]:
         """Return the candidate columns of each class."""
@@ -221,8 +178,7 @@ def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | N
         )
         programme.loads.append(load)
         _add_load(programme, load, dedicated[on_deployment])
-    _add_capacities(programme)
-    programme.add_nodes()
+    programme.add_capacities()
     _add_cost_limits(programme)
     for cut in cuts:
         _add_cut(programme, cut)
@@ -293,26 +249,6 @@ def _add_load(programme: MatchingMilp, load: DeploymentColumns, dedicated: IntAr
         programme.add_row(columns, np.append(-dedicated[of_query] / load.times[of_query], 1.0), 0.0, np.inf)
 
 
-def _add_capacities(programme: MatchingMilp) -> None:
-    problem = programme.problem
-    rows = (problem.rows.coefficients / problem.rows.limit[:, None]) @ programme.expression
-    for values in rows:
-        columns = np.flatnonzero(values)
-        programme.add_row(columns, values[columns], -np.inf, 1.0)
-    add_link_capacities(programme, problem, programme.candidates)
-
-
-def add_link_capacities(programme: LpModel, problem: Problem, candidates: IntArray) -> None:
-    """Add capacities of links, as far as they may be exceeded; the first columns are those of `candidates`."""
-    shares = np.zeros((len(problem.links), len(problem.candidates)))
-    row, link, volume = problem.traffic.entries(0, len(problem.candidates))
-    shares[link, row] = volume / problem.link_capacity_bytes_per_s[link]
-    for values in shares[:, candidates]:
-        columns = np.flatnonzero(values)
-        if values @ np.array(programme.upper[: len(values)]) > 1.0:
-            programme.add_row(columns, values[columns], -np.inf, 1.0)
-
-
 def _add_cost_limits(programme: MatchingMilp) -> None:
     """Add cost SLOs, deployment by deployment.
 
@@ -353,14 +289,8 @@ def _add_ratio(programme: MatchingMilp, x: int, load: DeploymentColumns, max_rat
 
 
 def _add_cut(programme: MatchingMilp, cut: Cut) -> None:
-    if isinstance(cut, PackingCut):
-        _add_packing_cut(programme, cut)
-    elif isinstance(cut, PoolCut):
-        rows = cut.rows(programme.problem)
-        limit = programme.problem.rows.limit[rows]
-        for values in (programme.problem.rows.coefficients[rows] / limit[:, None]) @ programme.expression:
-            columns = np.flatnonzero(values)
-            programme.add_row(columns, values[columns], -np.inf, cut.share)
+    if isinstance(cut, PackingCut | PoolCut):
+        programme.add_packing_cut(cut)
     elif isinstance(cut, ChurnCut):
         running = cut.retained[cut.retained >= 0]
         columns = programme.columns_of(running)
@@ -379,28 +309,6 @@ def _add_cut(programme: MatchingMilp, cut: Cut) -> None:
         programme.add_row(columns, values, -np.inf, float(len(present)))
 
 
-def _add_packing_cut(programme: MatchingMilp, cut: PackingCut) -> None:
-    counts = [programme.expression[members].sum(axis=0) for members, _ in cut.groups]
-    if len(cut.groups) == 1:
-        columns = np.flatnonzero(counts[0])
-        programme.add_row(columns, counts[0][columns], -np.inf, float(cut.groups[0][1] - 1))
-        return
-    indicators = np.array([_add_indicator(programme, members, count) for members, count in cut.groups])
-    programme.add_row(indicators, np.ones(len(indicators)), -np.inf, float(len(indicators) - 1))
-
-
-def _add_indicator(programme: MatchingMilp, members: IntArray, count: int) -> int:
-    """Add a column that is 1 if the replicas of some deployments reach a count."""
-    values = programme.expression[members].sum(axis=0)
-    column = len(programme.upper)
-    programme.upper.append(1.0)
-    programme.indicators[column] = members, count
-    max_replicas = max(float(programme.replica_bound[members].sum()), float(count))
-    columns = np.append(np.flatnonzero(values), column)
-    programme.add_row(columns, np.append(values[columns[:-1]], -(max_replicas - count + 1)), -np.inf, float(count - 1))
-    return column
-
-
 def _add_share_cut(programme: MatchingMilp, cut: CostShareCut) -> None:
     """Require start - slope @ loads - relief @ (1 - reached) <= limit if the candidate is chosen."""
     problem = programme.problem
@@ -411,7 +319,7 @@ def _add_share_cut(programme: MatchingMilp, cut: CostShareCut) -> None:
     start, slope, relief, limit = cut.tangents(problem)
     load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
     reached = {
-        position: _add_indicator(programme, np.array([deployment]), int(cut.replicas[position]))
+        position: programme.add_indicator(np.array([deployment]), int(cut.replicas[position]))
         for position, deployment in enumerate(deployments)
         if int(deployment) in load_of and cut.replicas[position] > 1
     }

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
+from circinus.matching.cuts import PackingCut, PoolCut
 from circinus.matching.problem import Problem, Usage, round_up_replicas
-from circinus.matching.settings import MATCHING
-from circinus.matching.solvers.highs import LpModel, solve_milp
-from circinus.matching.solvers.milp_model import add_link_capacities
-from circinus.matching.tolerances import COST_GAP_TOLERANCE, INTEGRALITY_TOLERANCE
+from circinus.matching.solvers.replica_milp import ReplicaMilp
+from circinus.matching.tolerances import INTEGRALITY_TOLERANCE
 from circinus.specification.slo import COST_ROUNDING
+
+Shares = Mapping[int, Sequence[tuple[int, float]]]
+"""Query -> [(candidate, share of its requests), ...] of every served query."""
 
 _MARGIN_SCALE = 100.0
 """Largest coefficient of an accuracy row, so that the solver's tolerance is far below that of an SLO."""
 _MARGIN_SLACK = 1e-7
 """Margin, relative to the largest one, that candidates below an accuracy SLO need in addition, for rounding errors."""
-_COST_GAP = 1e-9
-"""Relative optimality gap at which the search for a lower cost ends."""
 _MIN_SHARE = 1e-7
 """Share of the requests below which a candidate counts as unused."""
 
@@ -38,48 +36,59 @@ class Divisibility:
     """
     may_be_part: BoolArray
     """(P,) whether a candidate may take only a part of the requests, or those of a query that misses its SLO alone."""
-    kept_out: BoolArray
-    """(Q,) whether each query is not served."""
+    usable: BoolArray
+    """(P,) whether a candidate may be used at all."""
     fixed: tuple[IntArray, ...] = ()
     """Sets of candidates that each keep one operator of one query on one deployment (`OperatorSpec.split`), grouped: of
     the sets of one operator, the requests of the query use at most one."""
     fixed_groups: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """(sets,) the group of each set."""
+    priced: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Candidates that take all requests only if others leave few enough replicas to pay for (`_add_cost_limits`)."""
 
 
 @dataclass(kw_only=True)
-class SplitMilp(LpModel):
-    """Columns: shares of candidates, served queries, used sets of `Divisibility.fixed`, replicas, and nodes.
+class SplitMilp(ReplicaMilp):
+    """Columns: shares of candidates, served queries, used sets of `Divisibility.fixed`, plans that stay, and replicas.
 
-    Queries that are identical but in name have one set of columns together, in units of one query's requests.
+    Queries that are identical but in name have one set of columns together, in units of one query's requests. A running
+    plan stays if it takes all requests.
     """
 
-    problem: Problem
     classes: tuple[IntArray, ...]
     """Queries with candidates, grouped by those that are identical but in name."""
-    candidates: IntArray
-    """(x columns,) candidate of each, of the first query of its class."""
     deployments: IntArray
-    """(n columns,) deployment of each."""
+    """(n columns,) deployment of each column of replicas."""
     served: int
     """First column of the numbers of served queries of each class."""
+    sets: tuple[IntArray, ...]
+    """Candidate columns of each used set, whose columns follow."""
+    running: IntArray
+    """Candidate columns of the running plans, whose columns follow: whether each stays."""
     replicas: int
     """First column of replicas."""
-    nodes: int
-    """First column of nodes, of the elastic pools (`Problem.elastic`)."""
 
     @property
     def queries(self) -> IntArray:
         """Queries with candidates."""
         return np.concatenate([np.zeros(0, dtype=np.int64), *self.classes])
 
-    def cost_usd_per_h(self) -> FloatArray:
-        """Return (columns,) the coefficients of the total cost."""
-        cost = np.zeros(len(self.upper))
-        cost[: len(self.candidates)] = self.problem.transfer_cost_usd_per_h[self.candidates]
-        cost[self.replicas : self.nodes] = self.problem.billed_usd_per_h[self.deployments]
-        cost[self.nodes :] = self.problem.node_price_usd_per_h[self.problem.elastic]
+    def counted_usd_per_h(self) -> FloatArray:
+        """Return (columns,) the coefficients of the total cost including churn, without `constant_usd_per_h`."""
+        cost, problem = np.zeros(len(self.upper)), self.problem
+        cost[: len(self.candidates)] = problem.transfer_cost_usd_per_h[self.candidates]
+        if problem.incumbent is not None:
+            cost[self.replicas - len(self.running) : self.replicas] = -problem.incumbent.change_usd_per_h
+        cost[self.replicas : self.expression.shape[1]] = problem.billed_usd_per_h[self.deployments]
+        for pool, column in self.nodes.items():
+            cost[column] = problem.node_price_usd_per_h[pool]
         return cost
+
+    @property
+    def constant_usd_per_h(self) -> float:
+        """Cost of nodes that always run, and the churn price of all running plans: each that stays is deducted."""
+        problem = self.problem
+        return problem.max_change_usd_per_h + float(problem.node_price_usd_per_h @ problem.base_nodes)
 
     def weight(self, level: int) -> FloatArray:
         """Return (columns,) the weight of the served queries of a level, in multiples of the level's unit."""
@@ -91,17 +100,86 @@ class SplitMilp(LpModel):
             weight[self.served + group] = multiples[queries[0]]
         return weight
 
-    def values_of(self, chosen: IntArray, usage: Usage) -> FloatArray:
-        """Return (columns,) the columns' values for a choice without divided queries."""
+    def values_of(self, shares: Shares) -> FloatArray:
+        """Return (columns,) the columns' values for shares of usable candidates."""
         values, block = np.zeros(len(self.upper)), self.problem.block
         column_of = {int(candidate): column for column, candidate in enumerate(self.candidates)}
         for group, queries in enumerate(self.classes):
-            for query in queries[chosen[queries] >= 0]:
-                values[column_of[int(chosen[query] - block[query] + block[queries[0]])]] += 1.0
+            for query in queries[[int(query) in shares for query in queries]].tolist():
+                for candidate, share in shares[query]:
+                    values[column_of[int(candidate - block[query] + block[queries[0]])]] += share
                 values[self.served + group] += 1.0
-        values[self.replicas : self.nodes] = usage.replicas[self.deployments]
-        values[self.nodes :] = usage.nodes[self.problem.elastic]
+        for column, members in enumerate(self.sets, start=self.served + len(self.classes)):
+            values[column] = np.ceil(values[members].sum() - INTEGRALITY_TOLERANCE)
+        stays = values[self.running] >= 1.0 - INTEGRALITY_TOLERANCE
+        values[self.replicas - len(self.running) : self.replicas] = stays
+        self.set_usage(values)
         return values
+
+    def set_usage(self, values: FloatArray) -> Usage:
+        """Return the usage of the shares among the columns' values, and set replicas and nodes to it."""
+        problem, x = self.problem, values[: len(self.candidates)]
+        weight = np.zeros(len(problem.candidates))
+        weight[self.candidates] = np.where(x > _MIN_SHARE, x, 0.0)
+        row, column, fractional = problem.fractional_load.entries(0, len(weight))
+        load, traffic_bytes_per_s = np.zeros(len(problem.deployments)), np.zeros(len(problem.links))
+        np.add.at(load, column, weight[row] * fractional)
+        row, link, volume = problem.traffic.entries(0, len(weight))
+        np.add.at(traffic_bytes_per_s, link, weight[row] * volume)
+        replicas = round_up_replicas(load, load > 0)
+        nodes = problem.nodes_of(replicas)
+        transfer_usd_per_h = float(problem.transfer_cost_usd_per_h @ weight)
+        stays = float(values[self.replicas - len(self.running) : self.replicas].sum())
+        usage = Usage(
+            fractional_load=load,
+            used=load > 0,
+            replicas=replicas,
+            traffic_bytes_per_s=traffic_bytes_per_s,
+            rows=problem.rows.coefficients @ replicas,
+            nodes=nodes,
+            cost_usd_per_h=problem.cost_usd_per_h(replicas, nodes) + transfer_usd_per_h,
+            changes=round(problem.runs.sum() - stays),
+        )
+        values[self.replicas : self.expression.shape[1]] = replicas[self.deployments]
+        self.set_packing(values, usage)
+        return usage
+
+    def count_parts(self, values: FloatArray, min_share: float) -> tuple[FloatArray, FloatArray, list[int]]:
+        """Add a column for each part that may be used with the replicas and the cost of the columns' values.
+
+        Args:
+            values: (columns,)
+            min_share: minimum share of a query's requests that a part takes.
+
+        Returns:
+            (columns,) coefficients of the number of parts, (columns,) the extended values, rows of the minimum share.
+        """
+        problem, cost, nothing = self.problem, self.counted_usd_per_h(), np.zeros(0, dtype=np.int64)
+        row, column, _ = problem.fractional_load.entries(0, len(problem.candidates))
+        is_possible = np.ones(len(problem.candidates), dtype=bool)
+        is_possible[row[~self.set_usage(values).used[column]]] = False
+        alone = np.concatenate([nothing, *(queries for queries in self.classes if len(queries) == 1)])
+        is_alone = np.isin(problem.query_of[self.candidates], alone)
+        self.upper[self.replicas :] = values[self.replicas :].tolist()
+        columns = np.flatnonzero(cost[: self.replicas])
+        scale = max(float(np.abs(cost[columns]).max(initial=0.0)), 1e-9)
+        most = float(cost[columns] @ values[columns]) / scale
+        self.add_row(columns, cost[columns] / scale, -np.inf, most + INTEGRALITY_TOLERANCE)
+        count, start, rows = [0.0] * len(self.upper), values.tolist(), list[int]()
+        count[self.continuous : len(self.candidates)] = [1.0] * (len(self.candidates) - self.continuous)
+        for share in range(self.continuous):
+            if not is_possible[self.candidates[share]]:
+                self.upper[share] = 0.0
+                continue
+            pair = np.array([share, len(self.upper)])
+            self.add_row(pair, np.array([1.0, -self.upper[share]]), -np.inf, 0.0)
+            if is_alone[share]:
+                rows.append(len(self.row_lower))
+                self.add_row(pair, np.array([1.0, -min_share]), 0.0, np.inf)
+            self.upper.append(1.0)
+            count.append(1.0)
+            start.append(float(values[share] > _MIN_SHARE))
+        return np.array(count), np.array(start), rows
 
     def shares_of(self, values: FloatArray, margin: FloatArray) -> Iterator[tuple[int, list[tuple[int, float]]]]:
         """Yield (query, [(candidate, share of its requests), ...]) of every served query.
@@ -113,7 +191,7 @@ class SplitMilp(LpModel):
         block = self.problem.block
         query_of = self.problem.query_of[self.candidates]
         for group, queries in enumerate(self.classes):
-            columns = np.flatnonzero((query_of == queries[0]) & (values[: len(self.candidates)] > _MIN_SHARE))
+            columns = np.flatnonzero((query_of == queries[0]) & (values[: len(query_of)] > _MIN_SHARE))
             candidates, count = self.candidates[columns], round(values[self.served + group])
             positions = candidates - block[queries[0]]
             for query, shares in zip(
@@ -142,16 +220,17 @@ def _divided(amounts: FloatArray, margin: FloatArray, count: int) -> Iterator[li
         yield [(index, float(amount / amounts.sum())) for index, amount in enumerate(amounts) if amount > _MIN_SHARE]
 
 
-def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
-    """Return the program without objective: queries, accuracies, fixed operators, loads, capacities.
+def build_split_milp(
+    problem: Problem, divisibility: Divisibility, cuts: Sequence[PackingCut | PoolCut] = ()
+) -> SplitMilp:
+    """Return the program without objective: queries, accuracies, fixed operators, loads, capacities, cuts.
 
     All candidates count that fit in an empty pool; those of queries that are not divided must meet their SLOs.
     """
     row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
     dedicated = round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
     divided = divisibility.queries[problem.query_of] & divisibility.may_be_part
-    usable = divided | (divisibility.margin >= 0)
-    usable &= ~divisibility.kept_out[problem.query_of]
+    usable = divisibility.usable & (divided | (divisibility.margin >= 0))
     usable[row[(dedicated > problem.max_replicas[column]) & ~divided[row]]] = False
     classes = tuple(np.array(queries) for queries in _query_classes(problem, divisibility, usable))
     times = np.zeros(len(problem.queries))
@@ -165,34 +244,42 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
     deployments = np.unique(column)
     sets = [members[usable[members]] for members in divisibility.fixed]
     kept = [index for index, members in enumerate(sets) if len(members)]
+    x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
+    x_of[candidates] = np.arange(len(candidates))
+    running = x_of[problem.runs & usable]
     served, first_set = len(candidates), len(candidates) + len(classes)
-    replicas = first_set + len(kept)
+    replicas = first_set + len(kept) + len(running)
     most = np.zeros((len(problem.deployments), len(problem.queries)))
     np.maximum.at(most, (column, problem.query_of[row]), fractional)
-    bound = np.minimum(np.ceil(most @ times) + 1, problem.max_replicas)
+    bound = np.minimum(np.ceil(most @ times) + 1, problem.max_replicas).astype(np.int64)
+    expression = np.zeros((len(problem.deployments), replicas + len(deployments)))
+    expression[deployments, replicas + np.arange(len(deployments))] = 1.0
     fluid_usd_per_h = problem.transfer_cost_usd_per_h.copy()
     np.add.at(fluid_usd_per_h, row, problem.price_usd_per_h[column] * fractional)
     programme = SplitMilp(
         upper=[
             *times[problem.query_of[candidates]].tolist(),
             *(float(len(queries)) for queries in classes),
-            *(times[problem.query_of[sets[index][0]]] for index in kept),
-            *bound[deployments].tolist(),
-            *problem.nodes[problem.elastic].tolist(),
+            *(float(times[problem.query_of[sets[index][0]]]) for index in kept),
+            *np.ones(len(running)).tolist(),
+            *bound[deployments].astype(np.float64).tolist(),
         ],
         continuous=int(divided[candidates].sum()),
         problem=problem,
         classes=classes,
         candidates=candidates,
+        expression=expression,
+        replica_bound=bound,
         deployments=deployments,
         served=served,
+        sets=tuple(x_of[sets[index]] for index in kept),
+        running=running,
         replicas=replicas,
-        nodes=replicas + len(deployments),
     )
-    x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
-    x_of[candidates] = np.arange(len(candidates))
     _add_queries(programme, divisibility, x_of, fluid_usd_per_h)
-    _add_fixed(programme, [sets[index] for index in kept], divisibility.fixed_groups[kept], first_set, x_of)
+    _add_fixed(programme, divisibility.fixed_groups[kept])
+    for stays, share in enumerate(running.tolist(), start=replicas - len(running)):
+        programme.add_row(np.array([share, stays]), np.array([1.0, -1.0]), 0.0, np.inf)
     for position, deployment in enumerate(deployments):
         entries = np.flatnonzero(column == deployment)
         shares, owners = x_of[row[entries]], problem.query_of[row[entries]]
@@ -203,7 +290,10 @@ def build_split_milp(problem: Problem, divisibility: Divisibility) -> SplitMilp:
             own = owners == query
             columns = np.append(shares[own], n)
             programme.add_row(columns, np.append(-whole[own] / times[query], 1.0), 0.0, np.inf)
-    _add_capacities(programme)
+    _add_cost_limits(programme, x_of[divisibility.priced[usable[divisibility.priced]]])
+    programme.add_capacities()
+    for cut in cuts:
+        programme.add_packing_cut(cut)
     return programme
 
 
@@ -244,106 +334,40 @@ def _add_queries(programme: SplitMilp, divisibility: Divisibility, x_of: IntArra
             programme.add_row(columns, _MARGIN_SCALE * (margin / np.abs(margin).max() - slack), 0.0, np.inf)
 
 
-def _add_fixed(programme: SplitMilp, sets: Sequence[IntArray], groups: IntArray, first: int, x_of: IntArray) -> None:
+def _add_cost_limits(programme: SplitMilp, shares: IntArray) -> None:
+    """Add the cost SLOs of candidates that take all requests, deployment by deployment.
+
+    With all others fully shared, a query pays price * fractional * replicas / load for a deployment at most up to its
+    limit (see `milp_model`).
+    """
+    problem, x_of = programme.problem, np.full(len(programme.problem.candidates), -1, dtype=np.int64)
+    x_of[programme.candidates] = np.arange(len(programme.candidates))
+    row, column, load = problem.fractional_load.entries(0, len(problem.candidates))
+    replica_of = {int(deployment): programme.replicas + n for n, deployment in enumerate(programme.deployments)}
+    for share in shares.tolist():
+        candidate = int(programme.candidates[share])
+        deployments, fractional = problem.fractional_load.row(candidate)
+        shared_usd_per_h = problem.price_usd_per_h[deployments] * fractional
+        slack_usd_per_h = float(problem.cost_limit_usd_per_h[problem.query_of[candidate]])
+        slack_usd_per_h -= float(problem.transfer_cost_usd_per_h[candidate] + shared_usd_per_h.sum())
+        for deployment, usd_per_h in zip(deployments.tolist(), shared_usd_per_h.tolist(), strict=True):
+            if usd_per_h <= 0 or not np.isfinite(slack_usd_per_h):
+                continue
+            most, users = float(programme.replica_bound[deployment]), (column == deployment) & (x_of[row] >= 0)
+            ratio = max(1.0 + slack_usd_per_h / usd_per_h, 0.0)
+            values = np.zeros(len(programme.upper))
+            values[x_of[row[users]]] = -ratio * load[users] / most
+            values[replica_of[deployment]] = 1.0 / most
+            values[share] += 1.0
+            columns = np.flatnonzero(values)
+            programme.add_row(columns, values[columns], -np.inf, 1.0 + COST_ROUNDING)
+
+
+def _add_fixed(programme: SplitMilp, groups: IntArray) -> None:
     """Require that a query uses at most one set of each group."""
-    for position, members in enumerate(sets):
-        columns = np.append(x_of[members], first + position)
-        programme.add_row(columns, np.append(np.ones(len(members)), -1.0), -np.inf, 0.0)
+    first = programme.served + len(programme.classes)
+    for column, members in enumerate(programme.sets, start=first):
+        programme.add_row(np.append(members, column), np.append(np.ones(len(members)), -1.0), -np.inf, 0.0)
     for group in np.unique(groups):
         columns = first + np.flatnonzero(groups == group)
         programme.add_row(columns, np.ones(len(columns)), -np.inf, 1.0)
-
-
-def _add_capacities(programme: SplitMilp) -> None:
-    """Require the nodes that always run, and capacity for replicas and transfers; replicas are not packed on nodes."""
-    problem, elastic = programme.problem, programme.problem.elastic.tolist()
-    for column, pool in enumerate(elastic, start=programme.nodes):
-        programme.add_row(np.array([column]), np.ones(1), float(problem.base_nodes[pool]), np.inf)
-    shares = problem.rows.coefficients / problem.rows.limit[:, None]
-    for pool, values in zip(problem.rows.pool.tolist(), shares[:, programme.deployments], strict=True):
-        columns = np.flatnonzero(values)
-        if not len(columns):
-            continue
-        if pool in elastic:
-            node = programme.nodes + elastic.index(pool)
-            with_nodes = np.append(programme.replicas + columns, node)
-            programme.add_row(with_nodes, np.append(values[columns], -1.0 / problem.nodes[pool]), -np.inf, 0.0)
-        else:
-            programme.add_row(programme.replicas + columns, values[columns], -np.inf, 1.0)
-    add_link_capacities(programme, problem, programme.candidates)
-
-
-@dataclass(frozen=True)
-class SplitBounds:
-    """Bounds of all choices with divided requests."""
-
-    weights: tuple[float, ...]
-    """Lexicographic upper bound on the weights by level; see `PriorityLevels.lexicographic_bound`."""
-    cost_usd_per_h: float
-    """Lower bound on the cost at the weight of the solution."""
-    optimal: bool
-    """True if the solution reaches both."""
-
-
-@dataclass(frozen=True)
-class SplitSolution:
-    """Shares of candidates, and bounds."""
-
-    shares: Mapping[int, Sequence[tuple[int, float]]]
-    """Query -> [(candidate, share of its requests), ...]"""
-    bounds: SplitBounds
-
-
-def solve_split(
-    problem: Problem, divisibility: Divisibility, start: IntArray, *, limit_s: float, seed: int
-) -> SplitSolution:
-    """Return the division of maximum weight, then minimum cost, as far as there is time.
-
-    Args:
-        problem: the matching problem.
-        divisibility: what may be divided.
-        start: (Q,) a feasible choice without divided queries.
-        limit_s: time limit.
-        seed: of the solver.
-    """
-    deadline_s = time.monotonic() + limit_s
-    programme, levels = build_split_milp(problem, divisibility), problem.priority_levels
-    values = programme.values_of(start, problem.usage_of(start))
-    servable = np.where(np.isin(np.arange(len(problem.queries)), programme.queries), 0, -1)
-    bounds = list(levels.multiples_of(servable))
-    reached = list(levels.multiples_of(start))
-
-    def minimise(objective: FloatArray, gap: float) -> float:
-        nonlocal values
-        remaining_s = max(deadline_s - time.monotonic(), MATCHING.min_step_s)
-        found, bound = solve_milp(programme, objective, values, time_limit_s=remaining_s, gap=gap, seed=seed)
-        if found is not None and found @ objective < values @ objective:
-            values = found
-        return bound
-
-    for level, most in enumerate(bounds):
-        weight = programme.weight(level)
-        reached[level] = round(float(weight @ values))  # a higher level may have changed it
-        if reached[level] < most:
-            bound = minimise(-weight, 1 - INTEGRALITY_TOLERANCE)
-            reached[level] = max(reached[level], round(float(weight @ values)))
-            if math.isfinite(bound):
-                bounds[level] = max(min(most, math.floor(-bound + INTEGRALITY_TOLERANCE)), reached[level])
-        columns = np.flatnonzero(weight)
-        programme.add_row(columns, weight[columns], reached[level] - 0.5, np.inf)
-    cost = programme.cost_usd_per_h()
-    scale, fixed_usd_per_h = max(float(cost @ values), 1e-9), problem.fixed_usd_per_h
-    bound = scale * minimise(cost / scale, _COST_GAP) + fixed_usd_per_h
-    usd_per_h = float(cost @ values) + fixed_usd_per_h
-    return SplitSolution(
-        dict(programme.shares_of(values, divisibility.margin)),
-        SplitBounds(
-            weights=levels.lexicographic_bound(
-                bounds=[b * w.unit + w.rounding for b, w in zip(bounds, levels.integer_weights, strict=True)],
-                proved=[weight == bound for weight, bound in zip(reached, bounds, strict=True)],
-                max_weights=levels.weights_of(servable),
-            ),
-            cost_usd_per_h=min(max(bound, 0.0), usd_per_h),
-            optimal=reached == bounds and usd_per_h - bound <= COST_GAP_TOLERANCE * scale,
-        ),
-    )
