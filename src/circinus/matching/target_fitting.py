@@ -29,42 +29,45 @@ _TARGET_DIGITS = 3
 
 
 def fit_plans(answer: Answer) -> Answer:
-    """Give queries cheaper plans that meet the SLOs beside the other queries' plans, though not at their targets."""
-    run, best = answer.run, answer
+    """Give queries cheaper plans that meet the SLOs beside the other queries' plans, though not at their targets.
+
+    It ends when no query gains by another plan.
+    """
+    run = answer.run
     if run.source is None or answer.is_large or not _is_possible(answer):
         return answer
-    deadline_s = run.clock() + MATCHING.fitting_time_share * run.limit_s
-    shares = {query: answer.problem.cost_share_usd_per_h(c, answer.solution.usage) for query, c in _served(answer)}
-    for query in sorted(shares, key=lambda query: (-shares[query], query)):
-        if run.clock() >= deadline_s:
+    deadline_s, best, before = run.clock() + MATCHING.fitting_time_share * run.limit_s, answer, None
+    while best is not before:
+        before = best
+        shares = {query: best.problem.cost_share_usd_per_h(c, best.solution.usage) for query, c in _served(best)}
+        for query in sorted(shares, key=lambda query: (-shares[query], query)):
+            if run.clock() >= deadline_s:
+                return best
+            best = _with_fitted_plan(best, query, run.source)
+    return best
+
+
+def _with_fitted_plan(best: Answer, query: int, source: CandidateSource) -> Answer:
+    """Return the answer with another plan of a query if one is better at the final sizes."""
+    run, others = best.run, best.chosen.copy()
+    others[query] = -1
+    plans = source.sized_plans(run.queries[query], best.problem.running_load(others))
+    problem = best.problem_with({best.problem.queries[query]: plans})
+    start = moved(best, problem)
+    keys, least = dict[int, tuple[float, ...]](), objective_key(problem, start)
+    for candidate in problem.candidates_of(query):
+        choice = start.copy()
+        choice[query] = candidate
+        keys[candidate] = objective_key(problem, choice)
+    for candidate in sorted(keys, key=keys.__getitem__, reverse=True)[: MATCHING.max_fitted_plans]:
+        if keys[candidate] <= least:
             break
-        others = best.chosen.copy()
-        others[query] = -1
-        plans = run.source.sized_plans(run.queries[query], best.problem.running_load(others))
-        problem = best.problem_with({best.problem.queries[query]: plans})
-        start = moved(best, problem)
-        keys = dict[int, tuple[float, ...]]()
-        for candidate in problem.candidates_of(query):
-            choice = start.copy()
-            choice[query] = candidate
-            keys[candidate] = objective_key(problem, choice)
-        for candidate in sorted(keys, key=keys.__getitem__, reverse=True)[: MATCHING.max_fitted_plans]:
-            if keys[candidate] <= objective_key(problem, start):
-                break
-            start[query] = candidate
-            outcome = check_feasibility(problem, start, run.slos, run.reestimate)
-            start = moved(best, problem)
-            if isinstance(outcome, FeasibleSolution):
-                chosen = outcome.chosen
-                best = replace(
-                    best,
-                    problem=problem,
-                    solution=outcome,
-                    solver_choice=chosen,
-                    cuts=(),
-                    reference=best.reference or best,
-                )
-                break
+        choice = start.copy()
+        choice[query] = candidate
+        outcome = check_feasibility(problem, choice, run.slos, run.reestimate)
+        if isinstance(outcome, FeasibleSolution):
+            reference = best.reference or best
+            return replace(best, problem=problem, solution=outcome, solver_choice=choice, cuts=(), reference=reference)
     return best
 
 
