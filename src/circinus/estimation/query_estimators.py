@@ -25,6 +25,8 @@ ProfileOf = Callable[[Configuration], ConfigurationProfile]
 
 _ROUTES = "routes"
 """Name of the draws for the part of a split plan that a request takes."""
+_MAX_SHARES = 100
+"""Maximum number of shares of the requests whose estimators are cached; a search of divisions takes some tens."""
 
 
 class QueryEstimators:
@@ -121,6 +123,8 @@ class QueryEstimators:
     def _at(self, share: float) -> QueryEstimators:
         """Return the estimators for a share of the requests."""
         if share not in self._shares:
+            if len(self._shares) >= _MAX_SHARES:
+                self._shares.clear()
             self._shares[share] = self._of_share(thinned(self._query, share))
         return self._shares[share]
 

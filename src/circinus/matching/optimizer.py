@@ -65,7 +65,6 @@ PASSES: Final[tuple[Callable[[Answer], Answer], ...]] = (
     divide_requests,  # among several plans, where that is better
     fit_plans,  # cheaper ones that are fast enough as sized
     fit_targets,  # fewer replicas where all SLOs still hold as sized
-    fit_plans,  # cheaper ones beside these replicas
     break_ties,  # plans of equal cost, as a person would choose
 )
 """Passes after the search, in order."""

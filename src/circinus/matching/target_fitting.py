@@ -54,13 +54,13 @@ def _with_fitted_plan(best: Answer, query: int, source: CandidateSource) -> Answ
     plans = source.sized_plans(run.queries[query], best.problem.running_load(others))
     problem = best.problem_with({best.problem.queries[query]: plans})
     start = moved(best, problem)
-    keys, least = dict[int, tuple[float, ...]](), objective_key(problem, start)
+    keys, current = dict[int, tuple[float, ...]](), objective_key(problem, start)
     for candidate in problem.candidates_of(query):
         choice = start.copy()
         choice[query] = candidate
         keys[candidate] = objective_key(problem, choice)
     for candidate in sorted(keys, key=keys.__getitem__, reverse=True)[: MATCHING.max_fitted_plans]:
-        if keys[candidate] <= least:
+        if keys[candidate] <= current:
             break
         choice = start.copy()
         choice[query] = candidate
@@ -72,11 +72,15 @@ def _with_fitted_plan(best: Answer, query: int, source: CandidateSource) -> Answ
 
 
 def fit_targets(answer: Answer) -> Answer:
-    """Raise utilization targets, and merge deployments that differ in them only, where that saves replicas."""
+    """Raise utilization targets, and merge deployments that differ in them only, where that saves replicas.
+
+    Cheaper plans may fit beside these replicas.
+    """
     is_small = len(answer.run.queries) <= MATCHING.max_fitted_queries  # each trial computes the load of all
     if answer.run.source is None or not is_small or not _is_possible(answer):
         return answer
-    return _Fitting(answer, answer.run.source).answer()
+    fitted = _Fitting(answer, answer.run.source).answer()
+    return answer if fitted is answer else fit_plans(fitted)
 
 
 def _is_possible(answer: Answer) -> bool:

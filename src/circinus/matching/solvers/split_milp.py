@@ -158,8 +158,8 @@ class SplitMilp(ReplicaMilp):
         row, column, _ = problem.fractional_load.entries(0, len(problem.candidates))
         is_possible = np.ones(len(problem.candidates), dtype=bool)
         is_possible[row[~self.set_usage(values).used[column]]] = False
-        alone = np.concatenate([nothing, *(queries for queries in self.classes if len(queries) == 1)])
-        is_alone = np.isin(problem.query_of[self.candidates], alone)
+        singles = np.concatenate([nothing, *(queries for queries in self.classes if len(queries) == 1)])
+        is_single = np.isin(problem.query_of[self.candidates], singles)
         self.upper[self.replicas :] = values[self.replicas :].tolist()
         columns = np.flatnonzero(cost[: self.replicas])
         scale = max(float(np.abs(cost[columns]).max(initial=0.0)), 1e-9)
@@ -173,7 +173,7 @@ class SplitMilp(ReplicaMilp):
                 continue
             pair = np.array([share, len(self.upper)])
             self.add_row(pair, np.array([1.0, -self.upper[share]]), -np.inf, 0.0)
-            if is_alone[share]:
+            if is_single[share]:
                 rows.append(len(self.row_lower))
                 self.add_row(pair, np.array([1.0, -min_share]), 0.0, np.inf)
             self.upper.append(1.0)
