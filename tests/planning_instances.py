@@ -10,6 +10,7 @@ import numpy as np
 
 from circinus.errors import PlanningError
 from circinus.estimation import Correction, Corrections, PlanCandidate, QueryEstimators
+from circinus.planning.search_space import utilization_targets
 from circinus.profiling import (
     MeasuredSpeed,
     OperatorProfile,
@@ -174,7 +175,7 @@ def random_instance(seed: int) -> Instance:
 def all_plans(instance: Instance) -> Iterator[QueryPlan]:
     """Yield all plans on accessible pools and allowed tiers, feasible or not."""
     pools = instance.network.pools_for(instance.query.source)
-    targets = instance.network.infrastructure.utilization_targets
+    targets = utilization_targets(instance.query, instance.network.infrastructure)
     names = [operator.name for operator in instance.pipeline.operators]
     choices = []
     for operator in instance.pipeline.operators:

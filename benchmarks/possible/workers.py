@@ -1,7 +1,7 @@
 """Variants of a model on kinds of workers that are paid whole, and their optimum by a mixed-integer program.
 
 The program divides requests at will, like the matching, and is built from the numbers alone. No latency is limited, so
-that replicas are used up to the highest utilization target.
+that replicas are used up to the maximum utilization.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from circinus.statistics.interval import Interval
 _ITEMS = 30
 _LIMIT_S = 60.0
 """Time limit of the program."""
-_TARGET = max(Infrastructure.model_fields["utilization_targets"].default)
+_TARGET = Infrastructure.model_fields["max_utilization"].default
 UNFITTED = MatchSettings(fits_targets=False)
 """Settings at which the program's optimum is that of the matching: replicas stay at their targets."""
 

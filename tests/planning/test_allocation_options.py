@@ -12,7 +12,7 @@ from circinus.estimation.merged_load import replicas_for
 from circinus.planning.allocation_options import OptionTable, option_table
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.resource_columns import ResourceColumns
-from circinus.planning.search_space import compile_query
+from circinus.planning.search_space import compile_query, utilization_targets
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.planning.settings import RunningLoad
 from circinus.specification import (
@@ -36,8 +36,9 @@ ONE_OPERATOR_SEEDS = (29, 12, 25, 65, 58, 60, 11, 8, 2, 36, 44, 30)
 def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, ResourceColumns, list[OptionTable]]:
     arrays = compile_profile(instance.pipeline, instance.profile, latency_percentile(instance.query))
     columns = ResourceColumns(instance.network.pools_for(instance.query.source), (), 0.7)
+    targets = utilization_targets(instance.query, instance.network.infrastructure)
     tables = [
-        option_table(rows, columns, arrays.percentile.grid, query=instance.query, utilization_targets=(0.4, 0.7))
+        option_table(rows, columns, arrays.percentile.grid, query=instance.query, utilization_targets=targets)
         .of_rows(np.ones(len(rows.mean_s), dtype=np.bool_))
         .without_dominated(slack_s)
         for rows in arrays.operators
@@ -135,8 +136,8 @@ def test_options_at_final_sizes_are_what_the_estimator_computes(seed: int, arriv
     pools = {pool.name: index for index, pool in enumerate(columns.pools)}
     running: dict[Deployment, tuple[int, float]] = {}
     expected: list[tuple[tuple[int, int], QueryPlan, Estimator, MergedLoad]] = []
-    targets = instance.network.infrastructure.utilization_targets
-    for number, plan in enumerate(all_plans(instance)):
+    targets = utilization_targets(query, instance.network.infrastructure)
+    for number, plan in enumerate(all_plans(replace(instance, query=query))):
         pool, allocation = pools[plan.placement[0][1]], plan.allocations[0][1]
         if columns.pools[pool].site != query.source:
             continue

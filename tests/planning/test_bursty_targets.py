@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from circinus.estimation.merged_load import ArrivalModel
 from circinus.estimation.stage_latency import stations_at_target
 from circinus.planning.search_space import utilization_targets
-from circinus.specification import AnyArrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals, Query
+from circinus.planning.settings import RunningLoad
+from circinus.specification import (
+    Allocation,
+    AnyArrivals,
+    BurstyArrivals,
+    Deployment,
+    KnobValues,
+    PeriodicArrivals,
+    PoissonArrivals,
+    Query,
+)
+from circinus.testing.random_instances import random_infrastructure
 
 
-def _query(arrivals: AnyArrivals, rate_per_s: float) -> Query:
-    return Query(name="q", pipeline="p", source="s", rate=rate_per_s, arrivals=arrivals)
+def _query(arrivals: AnyArrivals, rate_per_s: float, slos: str = "latency <= 1s") -> Query:
+    return Query(name="q", pipeline="p", source="s", rate=rate_per_s, arrivals=arrivals, slos=slos)
 
 
-@pytest.mark.parametrize("arrivals", [PoissonArrivals(), PeriodicArrivals()])
-def test_without_bursts_targets_are_those_of_the_settings(arrivals: AnyArrivals) -> None:
-    assert utilization_targets(_query(arrivals, 5.0), (0.4, 0.7)) == (0.4, 0.7)
+_INFRASTRUCTURE = random_infrastructure(np.random.default_rng(0))
+_BURSTY = BurstyArrivals(peak=4.0, burst_s=10.0, every_s=60.0)
 
 
-def test_bursts_may_be_given_as_much_room_as_others_have_all_the_time() -> None:
-    bursty = _query(BurstyArrivals(peak=4.0, burst_s=10.0, every_s=60.0), 5.0)
-    assert utilization_targets(bursty, (0.4, 0.7)) == (0.1, 0.17, 0.4, 0.7)
+@pytest.mark.parametrize(
+    ("arrivals", "slos", "targets"),
+    [
+        (PoissonArrivals(), "latency <= 1s", (0.4, 0.7)),
+        (PeriodicArrivals(), "latency <= 1s", (0.4, 0.7)),
+        (PoissonArrivals(), "accuracy >= 0.5", (0.8,)),
+        (_BURSTY, "accuracy >= 0.5", (0.8,)),
+        (_BURSTY, "latency <= 1s", (0.1, 0.17, 0.4, 0.7)),
+    ],
+)
+def test_targets_depend_on_bursts_and_on_the_latency_slo(
+    arrivals: AnyArrivals, slos: str, targets: tuple[float, ...]
+) -> None:
+    assert utilization_targets(_query(arrivals, 5.0, slos), _INFRASTRUCTURE) == targets
+
+
+def test_at_final_sizes_targets_include_those_of_running_deployments() -> None:
+    allocation = Allocation(cpus=1.0, batch_size=1, utilization_target=0.613)
+    running = Deployment("p", "op", KnobValues(), "pool0", allocation)
+    other = replace(running, pipeline="other", allocation=replace(allocation, utilization_target=0.55))
+    load = RunningLoad({running: (1, 0.5), other: (1, 0.5)}, {}, {})
+    targets = utilization_targets(_query(PoissonArrivals(), 5.0), _INFRASTRUCTURE, load)
+    assert {0.613, _INFRASTRUCTURE.utilization_limit} < set(targets)
+    assert 0.55 not in targets
+    assert min(targets) < min(_INFRASTRUCTURE.utilization_targets)
 
 
 def _promised_s(arrivals: AnyArrivals, rate_per_s: float, seconds: float) -> float:

@@ -103,7 +103,7 @@ def test_a_query_without_objectives_gets_the_plans_that_take_least() -> None:
     assert frontier.candidates
     assert frontier.near_misses == frontier.relaxations == ()
     targets = {a.utilization_target for c in frontier.candidates for _, a in c.plan.allocations}
-    assert targets == {0.7}
+    assert targets == {0.8}
 
 
 def test_other_peoples_devices_are_not_used() -> None:

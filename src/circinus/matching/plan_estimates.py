@@ -19,7 +19,7 @@ from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, plan_query
 from circinus.planning.planner import CompiledProfiles, sized_plans
 from circinus.planning.pool_eligibility import matches_pins
-from circinus.planning.search_space import utilization_targets
+from circinus.planning.search_space import shared_targets
 from circinus.planning.settings import DEFAULT_SETTINGS, RunningLoad, SearchSettings
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.specification import (
@@ -79,7 +79,7 @@ class PlanEstimates(CandidateSource):
         self._estimators = {name: self._query_estimators(query) for name, query in self._queries.items()}
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
-        self._all_plans: dict[tuple[Query, bool], Sequence[PlanCandidate]] = {}
+        self._all_plans: dict[tuple[Query, Sequence[float], bool], Sequence[PlanCandidate]] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
         self._excluded_parts: set[tuple[str, QueryPlan | None]] = set()
         self.compiled: CompiledProfiles = {} if compiled is None else compiled
@@ -314,14 +314,14 @@ class PlanEstimates(CandidateSource):
             max_plans: maximum number of plans of each query to estimate.
             as_parts: see `on_deployments`.
         """
-        targets = self._network.infrastructure.utilization_targets
-        spaces = {q.name: self._space(q, utilization_targets(q, targets), as_parts=as_parts) for q in queries}
+        targets = shared_targets(queries, self._network.infrastructure)
+        spaces = {q.name: self._space(q, targets[q.name], as_parts=as_parts) for q in queries}
         sizes = (len(configurations) * math.prod(map(len, choices)) for configurations, choices in spaces.values())
         if max(sizes, default=0) > max_plans:
             return None
         plans = {}
         for query in queries:
-            key = query_kind(query), as_parts
+            key = query_kind(query), targets[query.name], as_parts
             if key not in self._all_plans:
                 estimates = list[PlanCandidate | None]()
                 for plan in _plans(query.pipeline, *spaces[query.name]):

@@ -25,10 +25,13 @@ from circinus.planning.profile_arrays import INPUT_INDEX, ProducerRows, ProfileA
 from circinus.planning.resource_columns import ResourceColumns
 from circinus.planning.settings import RunningLoad, SearchSettings
 from circinus.queueing.waiting_time import gi_g_c_wait
-from circinus.specification import DirectedLink, Network, Query
+from circinus.specification import DirectedLink, Infrastructure, Network, Query
 
 _MIN_TARGET = 0.02
 """Minimum utilization target."""
+
+_SIZED_TARGETS = 0.1, 0.2
+"""Further targets at the final sizes beside a running load, where more replicas may be what meets a latency SLO."""
 _MIN_UTILIZATION = 1e-9
 """Lower limit of a divisor, for links without traffic."""
 _KEPT_SPACES = 8
@@ -100,7 +103,8 @@ def compile_query(
 def _at_any_slos(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
     """Return the search space without limits, with all options; the arrays keep the last ones for other SLOs."""
     running, infrastructure = settings.running, network.infrastructure
-    key = query.source, query.rate_per_s, query.arrivals, query.pin, infrastructure, running
+    has_latency = query.slos.latency is not None
+    key = query.source, query.rate_per_s, query.arrivals, query.pin, has_latency, infrastructure, running
     space = arrays.spaces.pop(key, None)
     if space is None:
         space = _compiled(query, network, arrays, running)
@@ -111,7 +115,7 @@ def _at_any_slos(query: Query, network: Network, arrays: ProfileArrays, settings
 
 
 def _compiled(query: Query, network: Network, arrays: ProfileArrays, running: RunningLoad | None) -> SearchSpace:
-    targets = utilization_targets(query, network.infrastructure.utilization_targets)
+    targets = utilization_targets(query, network.infrastructure, running)
     pools = network.pools_for(query.source)
     sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
     of_values, of_results = (_paths(network, sites, results=results) for results in (False, True))
@@ -240,17 +244,36 @@ def _waits(
     return waits_s
 
 
-def utilization_targets(query: Query, targets: Sequence[float]) -> tuple[float, ...]:
+def utilization_targets(
+    query: Query, infrastructure: Infrastructure, running: RunningLoad | None = None
+) -> tuple[float, ...]:
     """Return the utilization targets of a query.
 
-    Bursty queries get additional lower targets, at which utilization within a burst is not above the regular target.
+    Without a latency SLO, it is the highest possible utilization. Bursty queries get additional lower targets, at which
+    utilization within a burst is not above the regular target. At the final sizes beside a running load, any number of
+    replicas may be right, and targets of running deployments are shared.
     """
+    targets, limit = set(infrastructure.utilization_targets), infrastructure.utilization_limit
     modulation = ArrivalModel.of(query).modulation
-    if modulation is None:
-        return tuple(targets)
-    peak = modulation.rates_per_s[modulation.burst] / modulation.rate_per_s
-    lower = {max(_MIN_TARGET, round(target / peak, 2)) for target in targets}
-    return tuple(sorted({*targets, *lower}))
+    if query.slos.latency is None:
+        targets = {limit}
+    elif modulation is not None:
+        peak = modulation.rates_per_s[modulation.burst] / modulation.rate_per_s
+        targets |= {max(_MIN_TARGET, round(target / peak, 2)) for target in targets}
+    if running is not None:
+        own = (deployment for deployment in running.deployments if deployment.pipeline == query.pipeline)
+        targets |= {limit, *_SIZED_TARGETS, *(deployment.allocation.utilization_target for deployment in own)}
+    return tuple(sorted(targets))
+
+
+def shared_targets(queries: Sequence[Query], infrastructure: Infrastructure) -> dict[str, tuple[float, ...]]:
+    """Return query -> targets, with those that other queries on its pipeline have for a latency SLO."""
+    limited = {query.pipeline for query in queries if query.slos.latency is not None}
+    others = dict.fromkeys(limited, infrastructure.utilization_targets)
+    return {
+        query.name: tuple(sorted({*utilization_targets(query, infrastructure), *others.get(query.pipeline, ())}))
+        for query in queries
+    }
 
 
 @dataclass(frozen=True, eq=False)
