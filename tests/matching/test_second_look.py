@@ -26,7 +26,7 @@ from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, plan_queries, search_space
 from circinus.planning.settings import RunningLoad
 from circinus.profiling import PipelineProfile
-from circinus.specification import LatencySlo, Query, QueryPlan, SloKind, Slos, Specification
+from circinus.specification import Infrastructure, LatencySlo, Query, QueryPlan, SloKind, Slos, Specification
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -153,6 +153,18 @@ def test_what_plan_rejects_is_rejected_by_admit() -> None:
     assert rejected
 
 
+@pytest.fixture
+def few_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Match at listed targets only: at the final sizes, formulas would admit q5 of seed 101."""
+
+    def listed(query: Query, infrastructure: Infrastructure, running: object = None) -> tuple[float, ...]:
+        return infrastructure.utilization_targets
+
+    monkeypatch.setattr("circinus.planning.search_space.utilization_targets", listed)
+    monkeypatch.setattr("circinus.matching.rebuilding.MATCHING", replace(MATCHING, max_rebuilt_queries=0))
+
+
+@pytest.mark.usefixtures("few_targets")
 def test_a_bound_that_misses_narrowly_is_decided_by_a_simulation() -> None:
     specification, profiles, matching = _planned(101)
     (served,) = [a.chosen for a in matching.assignments if a.query == "q5"]
@@ -168,6 +180,7 @@ def test_a_bound_that_misses_narrowly_is_decided_by_a_simulation() -> None:
     assert is_doubtful(formula, slos)
 
 
+@pytest.mark.usefixtures("few_targets")
 def test_the_cheapest_plan_that_a_simulation_confirms_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     specification, profiles, matching = _planned(101)
     rest = replace(matching, assignments=tuple(a for a in matching.assignments if a.query != "q5"))
@@ -285,6 +298,7 @@ def test_only_a_given_time_limit_limits_the_time_of_second_looks() -> None:
 @pytest.mark.parametrize(
     ("seed", "query", "limit"), [(5, "q3", "max_second_looks"), (101, "q5", "max_second_look_simulations")]
 )
+@pytest.mark.usefixtures("few_targets")
 def test_a_rejection_beyond_a_limit_is_undecided(
     seed: int, query: str, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

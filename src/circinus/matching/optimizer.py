@@ -29,6 +29,7 @@ from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Matching, larger_weight, tenant_shares
 from circinus.matching.plan_space_bounds import are_reached, plan_space_bounds
 from circinus.matching.priority_levels import PriorityLevels
+from circinus.matching.rebuilding import rebuild
 from circinus.matching.search import search
 from circinus.matching.second_look import second_look
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
@@ -63,6 +64,7 @@ PASSES: Final[tuple[Callable[[Answer], Answer], ...]] = (
     enforce_tenant_shares,  # guaranteed shares, as far as possible
     backfill,  # unserved queries that still fit next to whole replicas
     divide_requests,  # among several plans, where that is better
+    rebuild,  # plans that are fast enough together only
     fit_plans,  # cheaper ones that are fast enough as sized
     fit_targets,  # fewer replicas where all SLOs still hold as sized
     break_ties,  # plans of equal cost, as a person would choose

@@ -47,6 +47,12 @@ class MatchingSettings:
     """Maximum number of queries whose utilization targets are fitted to the load."""
     max_fitted_plans: int = 3
     """Maximum number of plans of a query that are checked at the final sizes, the cheapest."""
+    max_rebuilt_queries: int = 8
+    """Maximum number of queries for which matchings are built up at the final sizes."""
+    max_rebuilt_plans: int = 6
+    """Maximum number of plans of a query that are checked when it is added to such a matching, the cheapest."""
+    rebuilt_targets: tuple[float, ...] = (0.8, 0.6, 0.4)
+    """Utilization targets at which such matchings are built up."""
     max_part_plans: int = 4_000
     """Maximum number of plans for parts of requests, of all queries together."""
     max_splitting_rounds: int = 5
