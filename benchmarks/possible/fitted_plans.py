@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
+from benchmarks.possible.instances import all_plans
 from circinus.errors import PlanningError
 from circinus.estimation import QueryEstimators, merge_loads
 from circinus.matching import Matching, MatchSettings, plan_all_queries
 from circinus.profiling import PipelineProfile
-from circinus.specification import Allocation, Configuration, Network, Pipeline, Query, QueryPlan, Specification
+from circinus.specification import Network, Query, Specification
 from circinus.testing.random_instances import random_specification
 
 _RATE_PER_S = 0.02
 _TARGET = 0.7
+"""Utilization of all plans; at such a load, it does not matter."""
 _ROUNDING = 1e-6
 
 
@@ -69,7 +70,7 @@ def _costs_usd_per_h(
     pipeline, network = specification.pipelines[query.pipeline], Network(specification.required_infrastructure)
     measured = {profile.configuration: profile for profile in profiles[query.pipeline].configurations}
     estimators = QueryEstimators(query, pipeline, network)
-    for plan in _plans(query, pipeline, measured, network):
+    for plan in all_plans(query, pipeline, measured, network, target=_TARGET):
         try:
             isolated = estimators.candidate(plan, measured.__getitem__)
             sized = estimators.candidate(plan, measured.__getitem__, merge_loads([isolated]))
@@ -77,25 +78,3 @@ def _costs_usd_per_h(
             continue
         if not sized.estimate.violations(query.slos, sized=True):
             yield sized.estimate.cost_usd_per_h.value
-
-
-def _plans(
-    query: Query, pipeline: Pipeline, configurations: Iterable[Configuration], network: Network
-) -> Iterator[QueryPlan]:
-    """Yield all plans on pools that the query may use; at such a load, their target does not matter."""
-    choices = [
-        [
-            (operator.name, pool.name, Allocation(cpus, batch_size, _TARGET))
-            for pool in network.pools_for(query.source)
-            if operator.allowed_tiers is None or pool.tier in operator.allowed_tiers
-            for cpus, batch_size in product(operator.cpus, operator.batch_sizes)
-        ]
-        for operator in pipeline.operators
-    ]
-    for configuration, choice in product(configurations, list(product(*choices))):
-        yield QueryPlan(
-            pipeline=pipeline.name,
-            configuration=configuration,
-            placement=tuple(sorted((name, pool) for name, pool, _ in choice)),
-            allocations=tuple(sorted((name, allocation) for name, _, allocation in choice)),
-        )

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from benchmarks.harness.benchmark import Benchmark, Option, Part
-from benchmarks.possible.ablation import ablation
+from benchmarks.possible.ablation import ablation, ablation_on_traces
 from benchmarks.possible.divided_requests import published_settings, random_instances
 from benchmarks.possible.fitted_plans import lone_queries
+from benchmarks.possible.three_tiers import three_tiers
+from benchmarks.possible.whole_problem import with_latency_slos, without_latency_slos
 
 BENCHMARK = Benchmark(
     options=(
         Option("random", 1_000, "number of random instances with divided requests", quick=50),
+        Option("programs", 700, "number of random instances without latency SLOs", quick=20),
+        Option("enumerated", 300, "number of random instances with latency SLOs", quick=30),
         Option("lone", 200, "number of applications with a lone query", quick=20),
         Option("applications", 80, "number of random applications of the ablation", quick=10),
+        Option("draws", 8, "number of draws of five queries over three tiers", quick=2),
     ),
     parts=(
         Part("random", lambda o, console: random_instances(o.random, console), ("random",)),
+        Part("programs", lambda o, console: without_latency_slos(o.programs, console), ("programs",)),
+        Part("enumerated", lambda o, console: with_latency_slos(o.enumerated, console), ("enumerated",)),
         Part("published", lambda _, console: published_settings(console)),
         Part("lone", lambda o, console: lone_queries(o.lone, console), ("lone",)),
+        Part("tiers", lambda o, console: three_tiers(o.draws, console), ("draws",)),
         Part("ablation", lambda o, console: ablation(o.applications, console), ("applications",)),
+        Part("traces", lambda _, console: ablation_on_traces(console), quick=False),
     ),
 )

@@ -1,0 +1,28 @@
+"""Matchings with everything at once, against optima of the whole problem, and their promises in a simulation."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.possible.whole_problem import compared_with_enumeration, compared_with_program
+
+from budget import HANG_LIMIT_S
+from circinus.matching import MatchSettings
+
+_PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+
+
+@pytest.mark.parametrize("seed", [1, 11])
+def test_without_latency_slos_deployments_run_at_the_highest_utilization(seed: int) -> None:
+    row = compared_with_program(seed, _PATIENT)
+    assert row["truth_proved"]
+    assert row["as_good"]
+    assert row["proved"]
+    assert row["broken"] == ()
+
+
+@pytest.mark.parametrize("seed", [21, 22])
+def test_replicas_beyond_the_lowest_target_may_be_what_meets_a_latency_slo(seed: int) -> None:
+    row = compared_with_enumeration(seed, _PATIENT)
+    assert row["as_good"]
+    assert row["promises"]
+    assert row["broken"] == ()
