@@ -10,6 +10,7 @@ from circinus.estimation import ReplicaDemand
 from circinus.matching import SizedDeployment
 from circinus.reporting.control_table import deployment_changes, status_table
 from circinus.serving import DeploymentStatus, EngineStatus, Mode
+from circinus.serving.engine import PartStatus, SplitStatus
 from circinus.specification import Allocation, Deployment, KnobValues
 
 
@@ -51,3 +52,15 @@ def test_changes_of_deployments_are_counted_and_listed_where_some_run() -> None:
     assert "replaced" not in summary
     assert "replaced (mode real to replay)" in deployment_changes(running, planned, Mode.REPLAY)
     assert deployment_changes(None, planned, Mode.REAL).count("\n") == 0
+
+
+def test_parts_of_split_queries_have_planned_and_measured_shares() -> None:
+    parts = (PartStatus(0.7, 0.696, 348, available=True), PartStatus(0.3, 0.304, 152, available=False))
+    splits = (SplitStatus("q", parts), SplitStatus("new", (PartStatus(1.0, None, 0, available=True),)))
+    shown = printed(status_table(EngineStatus(Mode.REAL, (), ("q", "new"), splits=splits)))
+    lines = [line.strip() for line in shown.splitlines() if ", part " in line]
+    assert [re.findall(r"[\d.]+%|\(\d+|no \w+", line) for line in lines] == [
+        ["70%", "69.6%", "(348"],
+        ["30%", "30.4%", "(152", "no replica"],
+        ["100%", "no request"],
+    ]

@@ -9,7 +9,7 @@ import typer
 from circinus.cli.options import DEFAULT_ADDRESS, DEFAULT_RUN_FOLDER, Address, Json, Kind, RunDir, StateFile
 
 _PANEL = "Events"
-EventKind = Literal["began", "step", "replan", "applied", "rollback", "drift", "unwatched", "failed"]
+EventKind = Literal["began", "step", "replan", "applied", "rollback", "drift", "unwatched", "reroute", "failed"]
 """Values of `circinus.control.state_store.EventKind` that are stored; that module is imported later."""
 
 

@@ -15,6 +15,7 @@ from circinus.control.decisions import Decision, LoopObservation, decide, roll_b
 from circinus.control.drift.drift_monitor import DriftDependencies, DriftMonitor, NoDriftMonitor
 from circinus.control.ladders.policy import LadderState
 from circinus.control.ladders.rung_loads import RequestRates
+from circinus.control.lost_parts import LostParts
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.replan import NO_REPLANNING, ReplanDependencies
 from circinus.control.replanning.replanner import Replanner
@@ -134,6 +135,7 @@ class Controller:
         self._on_event, self._on_status, self._restart_engine = on_event, on_status, restart_engine
         self._state = ControlState.of(controlled)
         self._rates = RequestRates()
+        self._lost_parts = LostParts()
         self._rollout = Rollout(self._apply, Backoff(times.initial_backoff_s, times.max_backoff_s), clock)
         self._restart_backoff = Backoff(times.initial_backoff_s, times.max_backoff_s)
         self._poll_failure: str | None = None
@@ -180,6 +182,7 @@ class Controller:
         was_applying = self._rollout.busy
         self._collect_rollout()
         is_finished = was_applying and not self._rollout.busy
+        self._record(self._lost_parts.poll(status, self._wall_clock()))
         self._record(await self._drift_monitor.poll(self._engine, status, self.controlled))
         replanned = self._replanner.poll(now_s)
         if isinstance(replanned, TaskFailed):

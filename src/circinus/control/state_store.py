@@ -53,6 +53,7 @@ class EventKind(StrEnum):
     ROLLBACK = "rollback"
     DRIFT = "drift"
     NOT_MONITORED = "unwatched"
+    REROUTE = "reroute"
     FAILED = "failed"
 
 

@@ -13,12 +13,13 @@ from rich.markup import escape
 from rich.text import Text
 
 from circinus.reporting.tables import TwoLines, make_table
-from circinus.specification.formatting import format_duration
+from circinus.specification.formatting import format_duration, format_share
 
 if TYPE_CHECKING:
     from circinus.control.state_store import Event
     from circinus.matching import SizedDeployment
     from circinus.serving import EngineStatus
+    from circinus.serving.engine import PartStatus
 
 
 def event_line(event: Event, *, would: bool = False, dated: bool = False) -> str:
@@ -58,6 +59,15 @@ def deployment_changes(running: EngineStatus | None, planned: Sequence[SizedDepl
     return "\n  ".join([numbers, *([*start, *resize, *end] if before else [])])
 
 
+def _part_line(query: str, number: int, part: PartStatus) -> str:
+    """Return `captions, part 2: 30% of the requests planned, 30.2% of 500 measured`."""
+    measured = "no request yet"
+    if part.measured_share is not None:
+        measured = f"{part.measured_share:.1%} measured ({part.requests} requests)"
+    line = f"{query}, part {number + 1}: {format_share(part.share)} of the requests planned, {measured}"
+    return line if part.available else f"{line}; no replica, its requests take the other parts"
+
+
 def status_table(status: EngineStatus) -> RenderableType:
     """Return a table with a row for each deployment; without any message, there is no column for it."""
     figures = ("ready", "queue", "requests", "restarts", "start-up")
@@ -75,6 +85,9 @@ def status_table(status: EngineStatus) -> RenderableType:
             *([escape(deployment.message)] if remark else []),
         )
     lines = [f"queries: {', '.join(status.routes) or 'none'}"]
+    lines += [
+        _part_line(split.query, number, part) for split in status.splits for number, part in enumerate(split.parts)
+    ]
     if status.http:
         lines.append(f"requests: POST {status.http}/SITE/QUERY, or circinus request QUERY")
     if status.output:

@@ -262,6 +262,28 @@ class QueryStatus:
 
 
 @dataclass(frozen=True)
+class PartStatus:
+    """Requests of one part of a split route, since its shares are in force."""
+
+    share: float
+    """Planned share."""
+    measured_share: float | None
+    """Share of the requests that took the part; None before the first request."""
+    requests: int
+    available: bool
+    """False while a deployment of the part has no replica: new requests take the other parts, where these have one."""
+
+
+@dataclass(frozen=True)
+class SplitStatus:
+    """Shares of a split route."""
+
+    query: str
+    parts: tuple[PartStatus, ...]
+    """Parts in the order of `Route.parts`."""
+
+
+@dataclass(frozen=True)
 class EngineStatus:
     """Status of an engine."""
 
@@ -284,6 +306,8 @@ class EngineStatus:
     """Base of the URLs `http://HOST:PORT/SITE/QUERY` of requests over HTTP; empty if there are none."""
     starting: tuple[DeploymentStatus, ...] = ()
     """Deployments that a running `apply` starts; empty if the engine does not report them."""
+    splits: tuple[SplitStatus, ...] = ()
+    """Shares of the split routes; on Ray without those of routers that do not respond."""
 
     @property
     def healthy(self) -> bool:

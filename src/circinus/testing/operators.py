@@ -89,6 +89,18 @@ class Unloadable:
         return values
 
 
+@operator
+class Gated:
+    """Operator that loads unless the file `closed` exists."""
+
+    def __init__(self, *, closed: str) -> None:
+        if Path(closed).exists():
+            raise RuntimeError("its gate is closed")
+
+    def process(self, values: Sequence[Any]) -> list[int]:
+        return [os.getpid()] * len(values)
+
+
 def number_items(count: int = 12) -> list[Item]:
     """Return a data set of numbers, each with its successor as ground truth."""
     return [Item(f"number-{value}", float(value), float(value + 1)) for value in range(count)]

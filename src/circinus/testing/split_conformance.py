@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import AuditableEngine, DesiredState, Engine
 from circinus.testing.desired_states import StageSpec, split_route, state
-from circinus.testing.engine_driver import ask, respond, run_async_test
+from circinus.testing.engine_driver import ask, respond, run_async_test, wait_until
 
 _SMALL = StageSpec("first", "add", knobs=(("amount", 1),), replicas=2)
 _LARGE = StageSpec("first", "add", knobs=(("amount", 10),), pool="far")
@@ -55,6 +58,45 @@ class SplitConformance:
         assert set(unsplit) == {101}
         divided = await asyncio.gather(*(ask(engine, 0) for _ in range(100)))
         assert divided.count(110) / 100 == pytest.approx(0.6, abs=0.05)
+        assert [(query.failed, query.in_flight) for query in (await engine.status()).queries] == [(0, 0)]
+
+    @run_async_test
+    async def test_a_part_without_a_replica_leaves_its_requests_to_the_others_until_it_has_one(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        gate = tmp_path / "closed"
+        near, far = (StageSpec("first", "Gated", knobs=(("closed", str(gate)),), pool=pool) for pool in ("near", "far"))
+        await engine.apply(state([split_route("q", (0.6, (near,)), (0.4, (far,)))], [near, far]))
+        responses = [await respond(engine, 0) for _ in range(50)]
+        (split,) = (await engine.status()).splits
+        assert [(part.share, part.requests, part.available) for part in split.parts] == [
+            (share, [response.timings.part for response in responses].count(part), True)
+            for part, share in enumerate((0.6, 0.4))
+        ]
+        assert [part.measured_share for part in split.parts] == pytest.approx([0.6, 0.4], abs=0.04)
+        (process,) = {response.output for response in responses if response.timings.part == 1}
+        gate.touch()
+        closed = asyncio.Event()
+
+        async def keep_asking() -> None:
+            while not closed.is_set():
+                await ask(engine, 0)
+
+        async def is_available(expected: bool) -> bool:
+            (split,) = (await engine.status()).splits
+            return [part.available for part in split.parts] == [True, expected]
+
+        senders = [asyncio.create_task(keep_asking()) for _ in range(5)]
+        os.kill(process, signal.SIGKILL)
+        await wait_until(lambda: is_available(False))
+        moved = await asyncio.gather(*(respond(engine, 0) for _ in range(20)))
+        assert {response.timings.part for response in moved} == {0}
+        gate.unlink()
+        await wait_until(lambda: is_available(True))
+        returned = await asyncio.gather(*(respond(engine, 0) for _ in range(20)))
+        assert {response.timings.part for response in returned} == {0, 1}
+        closed.set()
+        await asyncio.gather(*senders)
         assert [(query.failed, query.in_flight) for query in (await engine.status()).queries] == [(0, 0)]
 
 

@@ -46,7 +46,7 @@ from circinus.serving.ray.load_test_lock import one_load_test
 from circinus.serving.ray.router_client import RouterClient, call_in_thread
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
 from circinus.serving.settings import SERVING
-from circinus.testing.desired_states import StageSpec, chain, route, state
+from circinus.testing.desired_states import StageSpec, chain, route, split_route, state
 from circinus.testing.engine_conformance import EngineConformance
 from hardware_test_app import hardware, pool, pool_specification
 from raised import raises_code
@@ -354,7 +354,9 @@ def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
 
 def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
     here, there = StageSpec("here", "process_id"), StageSpec("there", "add", pool="far")
-    both = state([route("here", here), route("there", there)], [here, there])
+    near, far = (StageSpec("first", "add", pool=pool) for pool in ("near", "far"))
+    split = split_route("split", (0.5, (near,)), (0.5, (far,)))
+    both = state([route("here", here), route("there", there), split], [here, there, near, far])
 
     async def run() -> None:
         engine = nodes.engine
@@ -369,6 +371,8 @@ def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
 
             await _until(left)
             assert (await engine.submit(Request("here", "item", 1, 10.0))).output == process
+            divided = await asyncio.gather(*(engine.submit(Request("split", "item", 1, 10.0)) for _ in range(10)))
+            assert [response.timings.part for response in divided] == [0] * 10
             with raises_code(ServingError, "ray.missing_pool"):
                 await engine.apply(both)
             await engine.apply(state([route("here", here)], [here]))

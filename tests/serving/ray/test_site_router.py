@@ -45,7 +45,7 @@ async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
 
 
 @driven
-async def test_the_router_at_the_source_picks_the_part_of_a_request_and_loses_only_requests_of_a_lost_part() -> None:
+async def test_the_router_at_the_source_picks_the_part_of_a_request_and_moves_those_of_a_lost_part() -> None:
     far = replace(START, pool="far")
     desired = state([split_route("q", (0.6, [START]), (0.4, [far]))], [START, far])
     scene = Scene(desired)
@@ -61,9 +61,17 @@ async def test_the_router_at_the_source_picks_the_part_of_a_request_and_loses_on
     assert under_way[near] + under_way[lost] == 10
     home.fail_requests([lost], "its pool is lost")
     scene.hold.set()
-    answers = await asyncio.gather(*waiting, return_exceptions=True)
-    assert sum(isinstance(answer, ServingError) for answer in answers) == under_way[lost] > 0
-    assert answers.count(2) == under_way[near] > 0
+    assert await asyncio.gather(*waiting) == [2] * 10
+    assert min(under_way[lost], under_way[near]) > 0
+    (split,) = home.splits()
+    assert sum(part.requests for part in split.parts) == 110
+    assert [part.available for part in split.parts] == [True, True]
+    scene.unreachable.add("center")
+    assert [await scene.ask(1) for _ in range(10)] == [2] * 10
+    home.set_presence(near, False)  # no part is left
+    with raises_code(ServingError, "query.request_failed"):
+        await scene.ask(1)
+    assert [part.available for part in home.splits()[0].parts] == [False, True]
 
 
 @driven

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
 
@@ -30,7 +30,20 @@ class DeploymentRuntime:
         processes: ForkServerClient,
         batch_wait_s: float = 0.0,
         output: Path | None = None,
+        on_presence: Callable[[bool], None] = lambda _: None,
     ) -> None:
+        """Create a runtime without replicas.
+
+        Args:
+            name: name of the application.
+            deployment: the deployment.
+            spec: start-up parameters of its replicas.
+            loop: event loop of all calls.
+            processes: client of the fork server.
+            batch_wait_s: maximum time that the oldest item waits for its batch to fill.
+            output: folder of the operators' output.
+            on_presence: called with True when a replica is ready, and with False when the last one has ended.
+        """
         self.name = name
         self.deployment = deployment
         self.desired_replicas = 0
@@ -38,6 +51,7 @@ class DeploymentRuntime:
         self._loop = loop
         self._processes = processes
         self._output = output
+        self._on_presence = on_presence
         self._stages: dict[int, ReplayStage] = {}
         self.dispatcher = Dispatcher(self, loop, deployment.allocation.batch_size, batch_wait_s, replays=spec.replays)
         self._replicas: list[ReplicaHandle] = []
@@ -143,6 +157,7 @@ class DeploymentRuntime:
         else:
             self._starts += 1
             self._total_startup_s += replica.startup_s
+            self._on_presence(True)
         self._idle.append(replica)
         self.dispatcher.dispatch()
 
@@ -155,6 +170,8 @@ class DeploymentRuntime:
             self._replicas.remove(replica)
             if replica.was_ready:
                 self._message = f"a replica {process_exit.description}"
+                if not any(other.is_ready for other in self._replicas):
+                    self._on_presence(False)
                 self._restore()
 
     def _restore(self) -> None:

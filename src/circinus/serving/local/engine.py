@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
 
@@ -144,6 +144,7 @@ class LocalEngine:
             routes=tuple(self._router.routes),
             state=self._deployed.state,
             queries=self._router.counters.status(),
+            splits=self._router.splits(),
             output="" if self._output is None else str(self._output),
             http="" if self.http_address is None else f"http://{address_text(*self.http_address)}",
         )
@@ -246,6 +247,7 @@ class LocalEngine:
             self._processes,
             application.target.batch_wait_s,
             self._output,
+            partial(self._router.set_presence, name),
         )
         self._router.dispatchers[name] = runtime.dispatcher
         return runtime
@@ -256,4 +258,5 @@ class LocalEngine:
     async def _drain(self, deployment: DeploymentRuntime) -> None:
         await self._router.drain(deployment.name)
         await deployment.end()
+        self._router.set_presence(deployment.name, True)  # forget it
         del self._retiring[deployment], self._router.dispatchers[deployment.name]

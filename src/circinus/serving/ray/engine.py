@@ -154,6 +154,7 @@ class RayEngine:
             routes=tuple(dict.fromkeys(route.query for config in configs for route in config.routes)),
             state=states.pop() if len(states) == 1 else "",
             queries=queries_of(seen.values()),
+            splits=tuple(split for status in seen.values() for split in status.splits),
             nodes={name: nodes.count for name, nodes in snapshot.pools.items()},
         )
 
@@ -181,8 +182,7 @@ class RayEngine:
                 return
             cluster = await self._connected()
             self._closed = True
-            snapshot = await _observe(cluster)
-            apps = snapshot.apps
+            apps = (snapshot := await _observe(cluster)).apps
             if not apps:
                 return
             # Fail requests in flight now, not when their deployments are gone.

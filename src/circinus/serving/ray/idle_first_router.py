@@ -1,4 +1,4 @@
-"""Request router of Ray Serve that prefers idle replicas."""
+"""Request router of Ray Serve that prefers idle replicas, and reports applications without any."""
 
 from __future__ import annotations
 
@@ -17,3 +17,19 @@ class IdleFirstRequestRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  #
     async def choose_replicas(self, candidate_replicas: list[Any], pending_request: Any = None) -> list[list[Any]]:
         """Implement `RequestRouter.choose_replicas`."""
         return [list(candidate_replicas)]
+
+    def update_replicas(self, replicas: list[Any]) -> None:
+        """Extend `RequestRouter.update_replicas`."""
+        super().update_replicas(replicas)
+        self._report()
+
+    def on_replica_actor_died(self, replica_id: Any) -> None:
+        """Extend `RequestRouter.on_replica_actor_died`."""
+        super().on_replica_actor_died(replica_id)
+        self._report()
+
+    def _report(self) -> None:
+        from circinus.serving.ray.replica_presence import observers  # Ray Serve copies this module's globals
+
+        for observe in observers:
+            observe(self.app_name, bool(self.curr_replicas))

@@ -14,6 +14,7 @@ from circinus.operators.pickling import Payload
 from circinus.serving.engine import AuditBatch
 from circinus.serving.http_requests import HttpRequests
 from circinus.serving.ray.application_replicas import ReplicaLostError
+from circinus.serving.ray.replica_presence import observers
 from circinus.serving.ray.settings import REPLICA, ROUTER, router_name
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus, SiteRouterCore, config_from_dict
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult
@@ -73,11 +74,15 @@ class SiteRouter:
         self._replicas, self._sites = ServeReplicaClient(), ServePeerClient()
         self._replica_calls = WarmupCalls(self._replicas.greet, _WARMUP_S)
         self._site_calls = WarmupCalls(self._sites.greet, _WARMUP_S)
+        self._calls: set[asyncio.Future[None]] = set()
 
     @cached_property
     def _core(self) -> SiteRouterCore:
         prefix = f"{self._site}-{uuid.uuid4().hex[:12]}"
-        return SiteRouterCore(self._site, prefix, self._replicas, self._sites, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        core = SiteRouterCore(self._site, prefix, self._replicas, self._sites, loop)
+        observers.append(lambda *presence: loop.call_soon_threadsafe(core.set_presence, *presence))
+        return core
 
     @cached_property
     def _http(self) -> HttpRequests:
@@ -94,13 +99,18 @@ class SiteRouter:
             self._switches += 1
             self._number = delivered.number
             self._core.configure(delivered)
+            if delivered.observed_applications > delivered.deployments.keys():
+                # Handles report an application's replicas once it was called.
+                calls = asyncio.ensure_future(self._replica_calls.make(delivered.observed_applications))
+                self._calls.add(calls)
+                calls.add_done_callback(self._calls.discard)
 
     async def switch(self, config: RouterConfig) -> None:
         """Apply a configuration at once, after warm-up calls of its new applications and peers."""
         self._switches += 1
         switch, self._number = self._switches, config.number
         await asyncio.gather(
-            self._replica_calls.make(config.deployments),
+            self._replica_calls.make(config.observed_applications),
             self._site_calls.make(config.peers),
         )
         if switch == self._switches:  # a later switch is already in force

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
-from circinus.serving.engine import DeploymentStatus, DesiredDeployment, QueryStatus
+from circinus.serving.engine import DeploymentStatus, DesiredDeployment, QueryStatus, SplitStatus
 from circinus.serving.ray.application_replicas import ApplicationReplicas, ReplicaClient
 from circinus.serving.router.compiled_route import CompiledRoute, RouteTransfer
 from circinus.serving.router.request_messages import RequestContext, RouterMessage
-from circinus.serving.router.router_core import RouterCore
+from circinus.serving.router.router_core import UNREACHABLE, RouterCore
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class RouterConfig:
     number: int = 0
     """Position in the order of the deployed configurations: each change has a larger number."""
 
+    @property
+    def observed_applications(self) -> frozenset[str]:
+        """Applications whose replicas the router needs to know: those of its site, and of its split routes."""
+        split = (route.applications for route in self.routes if route.share < 1.0)
+        return frozenset(self.deployments).union(*split)
+
 
 @dataclass(frozen=True)
 class RouterStatus:
@@ -46,6 +52,8 @@ class RouterStatus:
     """Application -> number of unanswered requests that entered here and may need it."""
     queries: tuple[QueryStatus, ...]
     """Counters of the queries whose requests enter here."""
+    splits: tuple[SplitStatus, ...] = ()
+    """Shares of the split routes that enter here."""
 
 
 _CONFIG = TypeAdapter(RouterConfig)
@@ -143,6 +151,7 @@ class SiteRouterCore(RouterCore):
             deployments={name: replicas.status() for name, replicas in self._replicas.items()},
             under_way=self.under_way(),
             queries=self.counters.status(),
+            splits=self.splits(),
         )
 
     def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, ready_s: float) -> None:
@@ -176,7 +185,7 @@ class SiteRouterCore(RouterCore):
         except TimeoutError:
             self._report(message.context, f"transfer to site {site} timed out")
         except Exception as error:  # any failure must fail the request; otherwise its caller waits forever
-            self._report(message.context, f"transfer to site {site} failed: {error}")
+            self._report(message.context, f"transfer to site {site} failed: {error}", UNREACHABLE)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         # Own context: Ray Serve cancels tasks that were created in the context of a disconnected request.

@@ -14,14 +14,14 @@ from functools import partial
 
 from circinus.errors import ServingError
 from circinus.operators.pickling import Payload
-from circinus.queueing.split_sequence import split_part
 from circinus.serving.audit_buffer import AuditBuffer
 from circinus.serving.counters import RequestCounters
-from circinus.serving.engine import DROPPED_LATE, ResponseTimings
+from circinus.serving.engine import DROPPED_LATE, ResponseTimings, SplitStatus
 from circinus.serving.replicas.replica_protocol import ItemResult
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import INPUT, RESULT, CompiledRoute, CompiledStage, RouteTransfer
 from circinus.serving.router.dispatcher import Dispatcher
+from circinus.serving.router.entry_route import EntryRoute
 from circinus.serving.router.request_messages import PickledResponse, RequestContext, RequestTrace, RouterMessage
 from circinus.specification import LatePolicy
 
@@ -29,6 +29,11 @@ _SWEEP_S = 10.0
 
 DEADLINE_PASSED = "query.deadline_passed"
 """Code of the error of a request without a response at its deadline."""
+UNREACHABLE = "query.unreachable"
+"""Code between routers for a request that could not be sent to another site; it ends as `_FAILED` or `_MOVED`."""
+_FAILED = "query.request_failed"
+_MOVED = "query.moved"
+"""Code of the error of an attempt on a part of a split route that another part can answer instead."""
 
 
 @dataclass(eq=False)
@@ -38,6 +43,8 @@ class _Request:
     route: CompiledRoute
     answer: asyncio.Future[PickledResponse]
     start_s: float
+    moves: int
+    """Number of parts that could not answer it."""
     results: dict[str, tuple[Payload, RequestTrace]] = field(default_factory=dict)
 
 
@@ -61,18 +68,31 @@ class RouterCore(ABC):
             prefix: prefix of the ids of requests that enter here, unique among routers and restarts.
             loop: event loop of all calls.
         """
-        self.routes: Mapping[str, Sequence[CompiledRoute]] = {}
-        """Query -> parts of the route of its new requests; requests in flight stay on the part that they carry."""
         self.dispatchers: dict[str, Dispatcher] = {}
         """Dispatchers by `CompiledStage.application`."""
         self.counters = RequestCounters()
         self.audits = AuditBuffer()
         self._prefix = prefix
         self._loop = loop
+        self._entries: dict[str, EntryRoute] = {}
+        self._missing = set[str]()
+        """Applications without a replica."""
         self._requests: dict[str, _Request] = {}
         self._joins: dict[tuple[str, str], _PendingJoin] = {}
         self._sequence = itertools.count(1)
         self._next_sweep_s = 0.0
+
+    @property
+    def routes(self) -> Mapping[str, Sequence[CompiledRoute]]:
+        """Query -> parts of the route of its new requests; requests in flight stay on the part that they carry."""
+        return {query: entry.parts for query, entry in self._entries.items()}
+
+    @routes.setter
+    def routes(self, routes: Mapping[str, Sequence[CompiledRoute]]) -> None:
+        before, self._entries = self._entries, {q: EntryRoute(q, parts) for q, parts in routes.items() if parts}
+        for query, entry in self._entries.items():
+            if query in before and before[query].parts == entry.parts:
+                self._entries[query] = before[query]  # its shares stay in force
 
     def route(self, query: str) -> CompiledRoute:
         """Return the part of a query's route that its next request takes.
@@ -80,17 +100,18 @@ class RouterCore(ABC):
         Raises:
             ServingError: no route of the query enters here.
         """
-        parts = self.routes.get(query)
-        if not parts:
-            raise missing_route(query, self.routes)
-        if len(parts) == 1:
-            return parts[0]
-        return parts[split_part(query, [part.share for part in parts], self.counters.received(query))]
+        return self._entry(query).choose(self.counters.received(query), self._missing)
+
+    def splits(self) -> tuple[SplitStatus, ...]:
+        """Return the shares of the split routes."""
+        return tuple(entry.status(self._missing) for entry in self._entries.values() if len(entry.parts) > 1)
 
     async def submit(
         self, query: str, item_key: str, value: Payload | None, input_bytes: float, left_s: float = math.inf
     ) -> PickledResponse:
-        """Send a request along its query's route.
+        """Send a request along its query's route, or a split one along another part if the first one lost its replicas.
+
+        A request that kills replicas may so end one more of each part than `ServingSettings.max_replica_losses`.
 
         Args:
             query: name of the query.
@@ -103,32 +124,29 @@ class RouterCore(ABC):
             ServingError: the query has no route, an operator failed, the request was dropped as late (`DROPPED_LATE`),
                 or the deadline passed (`DEADLINE_PASSED`).
         """
-        route = self.route(query)
-        value = None if route.is_replay else value
-        request_id = f"{self._prefix}-{next(self._sequence)}"
-        start_s = self._loop.time()
-        request = self._requests[request_id] = _Request(route, self._loop.create_future(), start_s)
+        request = _Request(self.route(query), self._loop.create_future(), self._loop.time(), 0)
+        self._entry(query).count(request.route)
         self.counters.entered(query)
-        timer = None
-        if left_s < math.inf:
-            timer = self._loop.call_later(left_s, self._expire, request_id, left_s, context=Context())
         try:
-            context = RequestContext(request_id, item_key, route, start_s, left_s)
-            self._send(context, INPUT, value, input_bytes, RequestTrace(), start_s)
-            response = await request.answer
-            self.counters.answered(query, response.timings.latency_s)
-            self.audits.record(query, route.audit_rate, item_key, route.configuration, value, response.outputs)
-            return response
+            while True:
+                route = request.route
+                sent = None if route.is_replay else value
+                try:
+                    response = await self._attempt(request, item_key, sent, input_bytes, left_s)
+                except ServingError as error:
+                    if error.code != _MOVED:
+                        raise
+                    request = self._moved(request)
+                    continue
+                self.counters.answered(query, response.timings.latency_s)
+                self.audits.record(query, route.audit_rate, item_key, route.configuration, sent, response.outputs)
+                return response
         except BaseException as error:  # also if cancelled
             if isinstance(error, ServingError) and error.code == DROPPED_LATE:
                 self.counters.dropped(query)
             else:
                 self.counters.failed(query)
             raise
-        finally:
-            self._requests.pop(request_id, None)
-            if timer is not None:
-                timer.cancel()
 
     def receive(self, message: RouterMessage, arrived_s: float) -> None:
         """Accept a value for operators of this site, or a result of a request that entered here.
@@ -145,17 +163,30 @@ class RouterCore(ABC):
             else:
                 self._join(message, message.context.route.stages[consumer], arrived_s)
 
-    def fail(self, request_id: str, reason: str, code: str = "query.request_failed") -> None:
-        """Fail a request that entered here."""
+    def set_presence(self, application: str, present: bool) -> None:
+        """Note whether an application has replicas; without any, requests of split routes move to other parts."""
+        if present:
+            self._missing.discard(application)
+            return
+        self._missing.add(application)
+        for request_id, request in list(self._requests.items()):
+            if application in request.route.applications and self._may_move(request, self._missing):
+                self.fail(request_id, f"{application} has no replica", _MOVED)
+
+    def fail(self, request_id: str, reason: str, code: str = _FAILED) -> None:
+        """Fail a request that entered here, or move it to another part if its site cannot be reached."""
         request = self._requests.pop(request_id, None)
         if request is not None and not request.answer.done():
+            if code == UNREACHABLE:
+                code = _MOVED if self._may_move(request, self._missing) else _FAILED
             request.answer.set_exception(ServingError(reason, code=code, location=f"query {request.route.query}"))
 
     def fail_requests(self, applications: Collection[str], reason: str) -> None:
-        """Fail the requests that entered here and may still need some applications."""
+        """Fail the requests that entered here and may still need some applications, or move them to other parts."""
+        gone = self._missing.union(applications)
         for request_id, request in list(self._requests.items()):
             if not request.route.applications.isdisjoint(applications):
-                self.fail(request_id, reason)
+                self.fail(request_id, reason, _MOVED if self._may_move(request, gone) else _FAILED)
 
     async def drain(self, application: str) -> None:
         """Wait until no request that entered here may need an application."""
@@ -169,6 +200,49 @@ class RouterCore(ABC):
     def under_way(self) -> dict[str, int]:
         """Return the number of unanswered requests that entered here and may need an application, by application."""
         return Counter(name for request in self._requests.values() for name in request.route.applications)
+
+    def _entry(self, query: str) -> EntryRoute:
+        if query not in self._entries:
+            raise missing_route(query, self._entries)
+        return self._entries[query]
+
+    async def _attempt(
+        self, request: _Request, item_key: str, value: Payload | None, input_bytes: float, left_s: float
+    ) -> PickledResponse:
+        """Send a request along its part."""
+        request_id = f"{self._prefix}-{next(self._sequence)}"
+        self._requests[request_id] = request
+        timer = None
+        if left_s < math.inf:
+            end_s = request.start_s + left_s
+            timer = self._loop.call_at(end_s, self._expire, request_id, left_s, context=Context())
+        try:
+            context = RequestContext(request_id, item_key, request.route, request.start_s, left_s)
+            ready_s = request.start_s if not request.moves else self._loop.time()
+            self._send(context, INPUT, value, input_bytes, RequestTrace(), ready_s)
+            return await request.answer
+        finally:
+            self._requests.pop(request_id, None)
+            if timer is not None:
+                timer.cancel()
+
+    def _may_move(self, request: _Request, missing: Collection[str]) -> bool:
+        """Return whether another part can answer a request, which takes each part at most once."""
+        entry = self._entries.get(request.route.query)
+        return (
+            entry is not None
+            and request.moves < len(entry.parts) - 1
+            and bool(entry.available(missing, without=request.route))
+        )
+
+    def _moved(self, request: _Request) -> _Request:
+        """Return a request on another part."""
+        query = request.route.query
+        entry = self._entry(query)
+        route = entry.choose(self.counters.received(query), self._missing, without=request.route)
+        entry.count(request.route, -1)
+        entry.count(route)
+        return _Request(route, self._loop.create_future(), request.start_s, request.moves + 1)
 
     def _expire(self, request_id: str, left_s: float) -> None:
         self.fail(request_id, f"the deadline of {left_s:.3g} s passed", DEADLINE_PASSED)
@@ -188,7 +262,7 @@ class RouterCore(ABC):
         """Return whether a request entered here, as all do at a router of all sites."""
         return True
 
-    def _report(self, context: RequestContext, reason: str, code: str = "query.request_failed") -> None:
+    def _report(self, context: RequestContext, reason: str, code: str = _FAILED) -> None:
         """Fail a request at the router where it entered."""
         self.fail(context.request_id, reason, code)
 

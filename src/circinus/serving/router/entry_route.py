@@ -1,0 +1,62 @@
+"""Route of a query where its requests enter: the part that each request takes, and how many took each part."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from circinus.queueing.split_sequence import split_part
+from circinus.serving.engine import PartStatus, SplitStatus
+from circinus.serving.router.compiled_route import CompiledRoute
+
+
+class EntryRoute:
+    """Parts of one query's route, and the number of requests of each since the parts are in force."""
+
+    def __init__(self, query: str, parts: Sequence[CompiledRoute]) -> None:
+        self.parts = tuple(parts)
+        self._query = query
+        self._requests = [0] * len(self.parts)
+
+    def choose(self, number: int, missing: Collection[str] = (), without: CompiledRoute | None = None) -> CompiledRoute:
+        """Return the part that a request takes.
+
+        Parts without a replica of some application have no share: the other parts divide it by their own shares. If no
+        part is left, its request waits on the part that it would take.
+
+        Args:
+            number: number of earlier requests of the query.
+            missing: applications without a replica.
+            without: part that could not answer the request.
+        """
+        if len(self.parts) == 1:
+            return self.parts[0]
+        parts = self.available(missing, without) or self.available(missing, None) or self.parts
+        total = sum(part.share for part in parts)
+        return parts[split_part(self._query, [part.share / total for part in parts], number)]
+
+    def available(self, missing: Collection[str], without: CompiledRoute | None) -> Sequence[CompiledRoute]:
+        """Return the parts with replicas of all applications, except one."""
+        if not missing and without is None:
+            return self.parts
+        return [part for part in self.parts if part != without and part.applications.isdisjoint(missing)]
+
+    def count(self, part: CompiledRoute, requests: int = 1) -> None:
+        """Count a request that takes a part, or with -1 one that leaves it for another."""
+        if part in self.parts:  # else the route changed since
+            self._requests[self.parts.index(part)] += requests
+
+    def status(self, missing: Collection[str]) -> SplitStatus:
+        """Return the planned and measured shares."""
+        total = sum(self._requests)
+        return SplitStatus(
+            self._query,
+            tuple(
+                PartStatus(
+                    share=part.share,
+                    measured_share=requests / total if total else None,
+                    requests=requests,
+                    available=part.applications.isdisjoint(missing),
+                )
+                for part, requests in zip(self.parts, self._requests, strict=True)
+            ),
+        )
