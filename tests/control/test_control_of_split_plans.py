@@ -138,3 +138,20 @@ def test_plans_are_recognized_by_all_their_parts_and_unsplit_ones_as_before() ->
     prints = [ladders_fingerprint(replace(empty, assignments=(Assignment("q", plan, ""),))) for plan in plans]
     assert prints[0] == "d4e5ac3d4bcffc2cdb50c4c7ae4d98a6f5161f288b6178e29e9e2824b084eb68"
     assert len(set(prints)) == 3
+
+
+def test_a_plan_whose_bound_rested_on_the_replicas_of_a_lost_neighbour_changes_and_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replan, "_CHANGE_SHARE", 1e4)
+    controlled, profiles, _ = split_plans(16)
+    before = {a.query: a.chosen for a in controlled.matching.assignments}
+    assert {used.deployment.pool for used in before["q2"].deployments} > {"pool1"}
+    assert "pool1" not in {used.deployment.pool for used in before["q1"].deployments}
+    found = replan_for_nodes(controlled, {**controlled.nodes, "pool1": 0}, profiles)
+    (reason,) = found.displaced
+    limit = controlled.queries["q1"].slos.latency
+    assert limit is not None
+    assert before["q1"].estimate.latency_s.upper < limit.limit_s
+    assert reason.startswith("q1 (")
+    assert f"> {1e3 * limit.limit_s:.3f}ms" in reason

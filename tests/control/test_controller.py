@@ -384,7 +384,7 @@ def test_standby_takes_no_more_than_there_is() -> None:
             pools = tuple(pool.model_copy(update=elastic) for pool in infrastructure.pools)
             infrastructure = infrastructure.model_copy(update={"pools": pools})
             specification = replace(specification, infrastructure=infrastructure)
-        matching, _ = plan_all_queries(specification, profiles)
+        matching, _ = plan_all_queries(specification, profiles, explain_rejections=())
         ready = plan_standby(matching, infrastructure, 3.0)
         lacking += bool(ready.queries_without_room)
         before = {d.deployment: d.replicas for d in matching.deployments}

@@ -54,7 +54,8 @@ def test_on_what_is_left_nothing_is_planned_for_what_is_gone() -> None:
     lost = 0
     for seed in seeds(25):
         controlled, profiles = planned(seed, peak=2.0)
-        for pool in sorted(_pools_used(controlled)):
+        used_pools = sorted(_pools_used(controlled))
+        for pool in used_pools[seed % len(used_pools) :][:1] if used_pools else ():
             left = {**controlled.nodes, pool: controlled.nodes[pool] // 2}
             try:
                 found = replan_for_nodes(controlled, left, profiles).controlled
@@ -187,9 +188,9 @@ def test_where_data_moved_queries_go_on_that_no_plan_is_accurate_enough_for() ->
             continue
         worse, ran = _less_accurate(profiles, 0.4), set(controlled.queries)
         try:
-            strict = {
-                a.query for a in replan_for_nodes(controlled, controlled.nodes, worse).controlled.matching.assignments
-            }
+            kept = replan_for_nodes(controlled, controlled.nodes, worse)
+            assert kept.relaxed == ()
+            strict = {a.query for a in kept.controlled.matching.assignments}
         except PlanningError:
             strict = set()
         found = replan_for_nodes(controlled, controlled.nodes, worse, relax=worse)
@@ -199,8 +200,6 @@ def test_where_data_moved_queries_go_on_that_no_plan_is_accurate_enough_for() ->
         assert all(" -> " in words for words in found.relaxed)
         assert found.controlled.specification == controlled.specification, "the specified SLOs are unchanged"
         stopped, lowered = stopped + len(ran - strict), lowered + len(found.relaxed)
-        if strict:
-            assert replan_for_nodes(controlled, controlled.nodes, worse, relax=()).relaxed == ()
     assert lowered > 0.7 * stopped > 0
 
 

@@ -17,6 +17,7 @@ from circinus.control.controller import Controller
 from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.ladders.policy import LadderState
 from circinus.control.managed_plans import ManagedPlans
+from circinus.control.replanning import replanner as replanner_module
 from circinus.control.replanning.plan_rollout import ClusterCapacity
 from circinus.control.replanning.replan import ReplanDependencies
 from circinus.control.replanning.replanner import Replanner, ReplanReady
@@ -29,7 +30,7 @@ from circinus.serving.engine import DesiredDeployment, RouteStage
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import Deployment
 from circinus.testing.fake_engine import FakeEngine
-from managed_plans import Profiles, lossy_plans
+from managed_plans import Profiles, lossy_plans, replanned_once
 from virtual_time import run as in_virtual_time
 
 TICK_S = 0.25
@@ -126,6 +127,11 @@ def _routes(state: DesiredState | None) -> set[str]:
 
 def _pools(state: DesiredState | None) -> set[str]:
     return set() if state is None else {wanted.deployment.pool for wanted in state.deployments}
+
+
+@pytest.fixture(autouse=True)
+def _replan_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replanner_module, "replan_for_nodes", replanned_once)
 
 
 @pytest.fixture

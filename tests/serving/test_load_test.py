@@ -294,7 +294,7 @@ def test_load_factor_and_seed() -> None:
 def test_queries_are_sent_what_they_ask_for_and_its_burstiness_is_reported() -> None:
     """The index is that of the process within the error of some 300 windows: a third for the bursty process."""
     queries = [
-        query(name).model_copy(update={"arrivals": arrivals})
+        query(name, rate_per_s=5.0).model_copy(update={"arrivals": arrivals})
         for name, arrivals in {
             "camera": PeriodicArrivals(jitter="10ms"),
             "bursts": BurstyArrivals(peak=4, burst="1s", every="6s"),
@@ -315,7 +315,7 @@ def test_queries_are_sent_what_they_ask_for_and_its_burstiness_is_reported() -> 
         expected = arrival_process(sent_query).scaled(2.0).index_of_dispersion(np.array([1.0]))[0]
         assert measured_index["1s"] == pytest.approx(expected, rel=0.35, abs=0.02)
     sent = [request.query for _, request in engine.received]
-    assert sent.count("camera") == pytest.approx(20.0 * 450.0, abs=1)
+    assert sent.count("camera") == pytest.approx(10.0 * 450.0, abs=1)
 
 
 def test_windows_too_long_for_the_time_measured_are_not_reported() -> None:

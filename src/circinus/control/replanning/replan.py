@@ -10,6 +10,7 @@ from circinus.control.ladders.standby import plan_standby
 from circinus.control.managed_plans import ManagedPlans
 from circinus.errors import PlanningError
 from circinus.matching import Incumbent, Matching, plan_all_queries
+from circinus.matching.admission import AdmissionPlanner
 from circinus.profiling import PipelineProfile
 from circinus.specification import Query, Specification
 from circinus.specification.formatting import with_metric
@@ -18,6 +19,9 @@ Profiles = Mapping[str, PipelineProfile]
 
 _CHANGE_SHARE = 0.1
 """Minimum saving that justifies another plan for a query that can stay, as a share of the mean cost per query."""
+
+_MAX_DISPLACED = 3
+"""Maximum number of displaced queries that are explained, at up to some tenths of a second each."""
 
 _RELAXED_WEIGHT = 1e-3
 """Factor on the weight of a query whose SLOs cannot be met."""
@@ -32,6 +36,9 @@ class ReplanResult:
     """Pinned queries that cannot run on the remaining nodes."""
     relaxed: tuple[str, ...] = ()
     """Queries with relaxed SLOs, such as `lots (accuracy >= 0.9 -> 0.82)`."""
+    displaced: tuple[str, ...] = ()
+    """Queries whose plan changes although it uses no pool that lost nodes, with the reason: a promise may rest on
+    replicas that other queries share."""
 
 
 def replan_for_nodes(
@@ -74,8 +81,36 @@ def replan_for_nodes(
     still_served = matching.served
     lowered = tuple(description for name, description in descriptions.items() if name in still_served)
     return ReplanResult(
-        replace(controlled, matching=matching, deployments=ready, node_overrides=overrides), unpinned, lowered
+        replace(controlled, matching=matching, deployments=ready, node_overrides=overrides),
+        unpinned,
+        lowered,
+        _displaced(controlled, matching, specification, profiles),
     )
+
+
+def _displaced(
+    controlled: ManagedPlans, matching: Matching, specification: Specification, profiles: Profiles
+) -> tuple[str, ...]:
+    """Return some queries that change though their pools lost no nodes, with what their plan would miss now."""
+    present = {pool.name: pool.nodes for pool in specification.required_infrastructure.pools}
+    shrunk = {pool for pool, nodes in controlled.nodes.items() if present[pool] < nodes}
+    plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
+    changed = [
+        (before.query, before.chosen.plan)
+        for before in controlled.matching.assignments
+        if shrunk and plans.get(before.query) not in (None, before.chosen.plan)
+        if shrunk.isdisjoint(used.pool for used in before.chosen.plan.deployments)
+    ]
+    queries, found = {query.name: query for query in specification.queries}, []
+    for name, plan in changed[:_MAX_DISPLACED]:
+        others = tuple(assignment for assignment in matching.assignments if assignment.query != name)
+        planner = AdmissionPlanner.of(specification, profiles, replace(matching, assignments=others))
+        admission, _ = planner.admit(queries[name], only=plan, max_simulations=0)
+        reason = "another plan lets more queries run or costs less"
+        if admission.rejection is not None:
+            reason = admission.rejection.reason
+        found.append(f"{name} ({reason})")
+    return tuple(found)
 
 
 def _relaxed_queries(controlled: ManagedPlans, matching: Matching) -> tuple[dict[str, Query], dict[str, str]]:

@@ -232,4 +232,6 @@ def _edit_description(before: Specification, after: Specification) -> str:
 def _with_caveats(description: str, result: ReplanResult) -> str:
     if result.unpinned:
         description = f"{description}; pinned but infeasible on the remaining nodes: {', '.join(result.unpinned)}"
+    if result.displaced:
+        description = f"{description}; plans that cannot stay without their neighbours: {', '.join(result.displaced)}"
     return f"{description}; SLOs relaxed: {', '.join(result.relaxed)}" if result.relaxed else description
