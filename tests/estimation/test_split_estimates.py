@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from budget import seeds
 from circinus.estimation import merge_loads
 from circinus.estimation.merged_load import ArrivalModel
 from circinus.estimation.split_traffic import thinned
+from circinus.queueing.split_sequence import split_part
 from circinus.specification import BurstyArrivals, Deployment, PeriodicArrivals, PlanShare, Query, QueryPlan
 from planning_instances import random_split
 
@@ -73,5 +75,13 @@ def test_a_share_of_bursty_requests_has_the_same_bursts() -> None:
     assert whole is not None
     assert model.rates_per_s == pytest.approx([0.3 * rate for rate in whole.rates_per_s])
     assert model.durations_s == pytest.approx(whole.durations_s)
-    periodic = query.model_copy(update={"arrivals": PeriodicArrivals()})
-    assert ArrivalModel.of(thinned(periodic, 0.5)).jitter_s is None
+
+
+@pytest.mark.parametrize("share", [0.02, 0.25, 0.3, 0.52, 0.9])
+def test_a_share_of_periodic_requests_is_modelled_less_regular_than_the_requests_of_a_split_route(share: float) -> None:
+    query = Query(name="q", pipeline="p", source="s", rate="10/s", arrivals=PeriodicArrivals())
+    part = thinned(query, share)
+    jitter_s = ArrivalModel.of(part).jitter_s
+    assert jitter_s is not None
+    gaps = np.diff(np.flatnonzero(split_part("q", [share, 1.0 - share], np.arange(20_000)) == 0))
+    assert 0.0 < gaps.var() / gaps.mean() ** 2 < 2.0 * (jitter_s * part.rate_per_s) ** 2

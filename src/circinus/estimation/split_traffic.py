@@ -9,25 +9,31 @@ from dataclasses import astuple, replace
 from circinus.estimation.estimate import DeploymentUse, LinkUse, ReplicaDemand
 from circinus.estimation.merged_load import ArrivalModel
 from circinus.estimation.traffic import RequestStream
-from circinus.specification import BurstyArrivals, Deployment, DirectedLink, PoissonArrivals, Query
+from circinus.specification import BurstyArrivals, Deployment, DirectedLink, PeriodicArrivals, PoissonArrivals, Query
 
 
 def thinned(query: Query, share: float) -> Query:
-    """Return the query of a share of the requests, each of which is drawn independently of the others.
+    """Return the query of a share of the requests.
 
-    Bursts stay as long and as frequent, each with fewer requests. Periodic requests become random ones, which wait
-    longer than those that a split route really sends.
+    Random requests are drawn independently of the others, and so wait longer than those that a split route really
+    sends. Bursts stay as long and as frequent, each with fewer requests. Periodic requests stay periodic with the
+    largest jitter: gaps of a split route have a squared coefficient of variation of 0.05 to 0.12 at shares from 2 % to
+    90 %, those with this jitter 0.17.
     """
-    arrivals: BurstyArrivals | PoissonArrivals = PoissonArrivals()
-    modulation = ArrivalModel.of(query).modulation
-    if modulation is not None:
+    rate_per_s = share * query.rate_per_s
+    arrivals: BurstyArrivals | PeriodicArrivals | PoissonArrivals = PoissonArrivals()
+    model = ArrivalModel.of(query)
+    modulation = model.modulation
+    if model.jitter_s is not None:
+        arrivals = PeriodicArrivals.model_construct(jitter_s=0.5 / rate_per_s)
+    elif modulation is not None:
         burst = modulation.burst
         arrivals = BurstyArrivals.model_construct(
             peak=modulation.rates_per_s[burst] / modulation.rate_per_s,
             burst_s=modulation.durations_s[burst],
             every_s=sum(modulation.durations_s),
         )
-    return query.model_copy(update={"rate_per_s": share * query.rate_per_s, "arrivals": arrivals})
+    return query.model_copy(update={"rate_per_s": rate_per_s, "arrivals": arrivals})
 
 
 def merged_uses(uses: Iterable[DeploymentUse]) -> tuple[DeploymentUse, ...]:
