@@ -8,6 +8,7 @@ from benchmarks.possible.divided_requests import published_settings, random_inst
 from benchmarks.possible.fitted_plans import lone_queries
 from benchmarks.possible.three_tiers import three_tiers
 from benchmarks.possible.whole_problem import with_latency_slos, without_latency_slos
+from benchmarks.possible.split_routes import split_routes
 
 BENCHMARK = Benchmark(
     options=(
@@ -15,6 +16,7 @@ BENCHMARK = Benchmark(
         Option("programs", 700, "number of random instances without latency SLOs", quick=20),
         Option("enumerated", 300, "number of random instances with latency SLOs", quick=30),
         Option("lone", 200, "number of applications with a lone query", quick=20),
+        Option("split_seconds", 20.0, "measured seconds of each split plan under load"),
         Option("applications", 80, "number of random applications of the ablation", quick=10),
         Option("draws", 8, "number of draws of five queries over three tiers", quick=2),
     ),
@@ -25,6 +27,12 @@ BENCHMARK = Benchmark(
         Part("published", lambda _, console: published_settings(console)),
         Part("lone", lambda o, console: lone_queries(o.lone, console), ("lone",)),
         Part("tiers", lambda o, console: three_tiers(o.draws, console), ("draws",)),
+        Part(
+            "split_routes",
+            lambda o, console: split_routes(o.split_seconds, True, console),
+            ("split_seconds",),
+            quick=False,
+        ),
         Part("ablation", lambda o, console: ablation(o.applications, console), ("applications",)),
         Part("traces", lambda _, console: ablation_on_traces(console), quick=False),
     ),
