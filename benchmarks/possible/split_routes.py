@@ -148,7 +148,7 @@ def split_routes(load_s: float, on_ray: bool, console: Console) -> PartResult:
         if on_ray:
             with ray_cluster() as address:
                 for case in _ON_RAY:
-                    run = _Run(case, "ray", Mode.REPLAY, 30.0)
+                    run = _Run(case, "ray", Mode.REPLAY, 45.0)
                     rows += asyncio.run(_ray(address, run, cases[case], items, store, load_s))
     console.print(
         records_table([{k: v for k, v in row.items() if k not in ("part", "simulated_p95_s")} for row in rows])
@@ -343,9 +343,9 @@ def _figures(rows: Rows) -> Sequence[Figure]:
             Figure(f"{name}: accuracy as predicted to {NEAR:.0%}", share_near(own, "accuracy_over_predicted"), 0.85,
                    "higher", "of plans", note),
         ]  # fmt: skip
-        if engine == "local":  # slower hardware is not emulated on Ray
-            figures.append(
-                Figure(f"{name}: p95 as predicted to {NEAR:.0%}", share_near(own, "p95_over_predicted"), 0.85, "higher",
-                       "of plans", f"{np.mean([row['simulated_near'] for row in own]):.0%} of simulated runs as long")
-            )  # fmt: skip
+        aim = 0.85 if engine == "local" else None  # predictions have no hops between processes of Ray
+        figures.append(
+            Figure(f"{name}: p95 as predicted to {NEAR:.0%}", share_near(own, "p95_over_predicted"), aim, "higher",
+                   "of plans", f"{np.mean([row['simulated_near'] for row in own]):.0%} of simulated runs as long")
+        )  # fmt: skip
     return figures
