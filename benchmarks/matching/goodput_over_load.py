@@ -14,7 +14,7 @@ the default time limits, and may add columns at dual prices and on running deplo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from math import ceil
@@ -37,12 +37,15 @@ from circinus.matching import MatchSettings, match
 from circinus.matching.lagrangian import DualObjective, RelaxedProblem
 from circinus.matching.lagrangian.dual import dual_bound
 from circinus.matching.lagrangian.lp_prices import solve_lp_prices
+from circinus.matching.match_run import Answer
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.problem_builder import build_problem
+from circinus.planning import Frontier
+from circinus.specification import Specification
 
 LOADS = 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0
 LOADS_DEPLOYED = 1.0, 2.0, 4.0
-_DEPLOYED_SETTINGS = MatchSettings(considers_all_plans=False, divides_requests=False, fits_targets=False)
+_DEPLOYED_SETTINGS = MatchSettings(divides_requests=False, fits_targets=False)
 SEEDS = 3
 BUSIER, KINDS_DEPLOYED = 20.0, 60
 """Factor of the rates, and kinds of queries per data set, as deployed."""
@@ -108,23 +111,8 @@ def runs_in_shares(workload: Workload, seed: int, loads: Sequence[float] = LOADS
 
 def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_DEPLOYED) -> list[LoadRun]:
     """Run the product and first-come baselines with integral replicas at each load."""
-    capacity, results = queries_at_capacity(FluidWorkload.of(workload)), []
-    for load in loads:
-        queries = ceil(load * capacity)
-        specification, frontiers = workload.queries(queries, seed)
-        plans = PlanEstimates(specification, workload.profiles)
-        start_s = perf_counter()
-        matching = match(
-            frontiers,
-            workload.infrastructure,
-            plans.reestimate,
-            source=plans,
-            settings=_DEPLOYED_SETTINGS,
-        )
-        ours = LoadRun(
-            DEPLOYED, workload.name, load, seed, queries, OURS, matching.total_weight, matching.satisfied_weight,
-            matching.weight_bound, matching.weight_bound, matching.cost_usd_per_h, perf_counter() - start_s,
-        )  # fmt: skip
+    results = []
+    for ours, _, specification, frontiers, plans in answers_deployed(workload, seed, loads):
         results.append(ours)
         candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
         problem = build_problem(specification.queries, candidates, workload.infrastructure)
@@ -136,6 +124,31 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
             weight, cost = problem.priority_levels.weight_of(chosen), problem.usage_of(chosen).cost_usd_per_h
             results.append(replace(ours, method=name, weight=weight, cost_usd_per_h=cost, wall_s=wall_s))
     return results
+
+
+def answers_deployed(
+    workload: Workload, seed: int, loads: Sequence[float] = LOADS_DEPLOYED
+) -> Iterator[tuple[LoadRun, Answer, Specification, dict[str, Frontier], PlanEstimates]]:
+    """Yield the product's run at each load with integral replicas, the answer of its search, and its inputs."""
+    capacity = queries_at_capacity(FluidWorkload.of(workload))
+    for load in loads:
+        queries = ceil(load * capacity)
+        specification, frontiers = workload.queries(queries, seed)
+        plans, answers = PlanEstimates(specification, workload.profiles), dict[str, Answer]()
+        start_s = perf_counter()
+        matching = match(
+            frontiers,
+            workload.infrastructure,
+            plans.reestimate,
+            source=plans,
+            settings=_DEPLOYED_SETTINGS,
+            observer=answers.__setitem__,
+        )
+        run = LoadRun(
+            DEPLOYED, workload.name, load, seed, queries, OURS, matching.total_weight, matching.satisfied_weight,
+            matching.weight_bound, matching.weight_bound, matching.cost_usd_per_h, perf_counter() - start_s,
+        )  # fmt: skip
+        yield run, answers["search"], specification, frontiers, plans
 
 
 def queries_at_capacity(workload: FluidWorkload) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from benchmarks.harness.benchmark import Benchmark, Option, Part
 from benchmarks.possible.ablation import ablation, ablation_on_traces
+from benchmarks.possible.as_deployed import as_deployed
 from benchmarks.possible.divided_requests import published_settings, random_instances
 from benchmarks.possible.fitted_plans import lone_queries
+from benchmarks.possible.split_routes import split_routes
 from benchmarks.possible.three_tiers import three_tiers
 from benchmarks.possible.whole_problem import with_latency_slos, without_latency_slos
-from benchmarks.possible.split_routes import split_routes
 
 BENCHMARK = Benchmark(
     options=(
@@ -17,6 +18,7 @@ BENCHMARK = Benchmark(
         Option("enumerated", 300, "number of random instances with latency SLOs", quick=30),
         Option("lone", 200, "number of applications with a lone query", quick=20),
         Option("split_seconds", 20.0, "measured seconds of each split plan under load"),
+        Option("deployed", 1, "number of populations of each trace workload, as deployed", quick=1),
         Option("applications", 80, "number of random applications of the ablation", quick=10),
         Option("draws", 8, "number of draws of five queries over three tiers", quick=2),
     ),
@@ -33,6 +35,7 @@ BENCHMARK = Benchmark(
             ("split_seconds",),
             quick=False,
         ),
+        Part("as deployed", lambda o, console: as_deployed(range(o.deployed), console), ("deployed",)),
         Part("ablation", lambda o, console: ablation(o.applications, console), ("applications",)),
         Part("traces", lambda _, console: ablation_on_traces(console), quick=False),
     ),

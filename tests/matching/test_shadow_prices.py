@@ -15,7 +15,7 @@ from circinus.matching.lagrangian.relaxation import RelaxedView
 from circinus.matching.problem import Problem
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.solvers.greedy import greedy
-from circinus.matching.solvers.milp_model import viable_candidates
+from circinus.matching.solvers.viable_candidates import viable_candidates
 from random_matchings import best_answer, candidate, deployment, infrastructure, larger, random_instance, use
 
 

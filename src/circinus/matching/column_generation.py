@@ -18,7 +18,7 @@ from circinus.estimation import PlanCandidate
 from circinus.matching.candidate_source import Candidates
 from circinus.matching.lagrangian.relaxation import level_prices
 from circinus.matching.problem import RESOURCES, Problem
-from circinus.matching.solvers.milp_model import viable_candidates
+from circinus.matching.solvers.viable_candidates import viable_candidates
 from circinus.planning import Frontier
 from circinus.planning.plan_arrays import DualPrices
 from circinus.specification import Query, QueryPlan
@@ -89,6 +89,11 @@ def dual_prices(problem: Problem, seed: int) -> DualPrices | None:
     if priced is None or not priced[-1].any():
         return None
     _, objective, _, by_resource = priced
+    return prices_of_units(problem, by_resource, objective.cost)
+
+
+def prices_of_units(problem: Problem, by_resource: FloatArray, usd_per_h: float) -> DualPrices:
+    """Return the prices of single units for prices of whole capacities (resources,) and a price of costs."""
     rows, count = problem.rows, len(problem.rows.limit)
     unit_prices = np.zeros((len(problem.pools), len(RESOURCES)))
     # Rows that count replicas on nodes stand for their resource, as in `shadow_prices`.
@@ -103,7 +108,7 @@ def dual_prices(problem: Problem, seed: int) -> DualPrices | None:
             if a.any()
         },
         links={name: float(price) for name, price in zip(problem.links, links, strict=True) if price > 0},
-        usd_per_h=objective.cost,
+        usd_per_h=usd_per_h,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from circinus.arrays import IntArray
 from circinus.estimation import Estimate
 from circinus.matching.cuts import PackingCut, PoolCut
-from circinus.matching.pool_packing import pack_pools
+from circinus.matching.pool_packing import pack_pools, share_of_pool
 from circinus.matching.problem import RESOURCES, Problem, Usage
 from circinus.matching.sizing import Reestimate, Sizing, SloViolation, evaluate_sizing
 from circinus.matching.solvers.greedy import IncrementalSolution, drop_violating_queries
@@ -124,22 +124,13 @@ def repair(
     while isinstance(outcome := check_feasibility(problem, chosen, slos, reestimate, widely=widely), Infeasibility):
         if outcome.packing_cuts:
             pool = outcome.packing_cuts[0].pool
-            shares = {query: _share_of(problem, candidate, pool) for query, candidate in problem.served(chosen)}
+            shares = {query: share_of_pool(problem, candidate, pool) for query, candidate in problem.served(chosen)}
             value = {query: levels.weight[query] / share for query, share in shares.items() if share > 0}
         else:  # by rounding, a capacity may be exceeded although no load was
             queries = [v.query for v in outcome.violations] or [query for query, _ in problem.served(chosen)]
             value = {query: levels.weight[query] for query in queries}
         chosen[min(value, key=lambda query: (levels.rank[query], value[query], query))] = -1
     return outcome
-
-
-def _share_of(problem: Problem, candidate: int, pool: int) -> float:
-    """Return a candidate's share of a pool: the largest of its shares of the pool's resources."""
-    columns, load = problem.fractional_load.row(candidate)
-    in_pool = problem.pool_of[columns] == pool
-    usage = load[in_pool] @ problem.demand[columns[in_pool]]
-    capacity = problem.nodes[pool] * problem.node_capacity[pool]
-    return float(np.divide(usage, capacity, out=np.zeros_like(usage), where=capacity > 0).max(initial=0.0))
 
 
 def capacity_violation(problem: Problem, usage: Usage) -> Infeasibility | None:

@@ -14,10 +14,12 @@ from dataclasses import replace
 import numpy as np
 
 from circinus.arrays import FloatArray
-from circinus.matching.column_generation import dual_prices
+from circinus.matching.column_generation import dual_prices, prices_of_units
+from circinus.matching.lagrangian.relaxation import RelaxedView, cost_prices
 from circinus.matching.match_run import Answer
 from circinus.matching.priority_levels import IntegerWeights
 from circinus.matching.problem import Problem
+from circinus.matching.solvers.viable_candidates import viable_candidates
 from circinus.matching.tolerances import CAPACITY_TOLERANCE, COST_GAP_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import Frontier
 from circinus.planning.plan_arrays import DualPrices
@@ -45,9 +47,12 @@ def plan_space_bounds(answer: Answer) -> tuple[float, float]:
     bound = float(weight.sum())
     if not _is_reached(bound, satisfied):
         bound = min(bound, _weight_bound(answer, problem, weight[servable], [frontiers[name] for name in names]))
-    lowest_usd_per_h = _lowest_prices([frontiers[name] for name in names], _FREE)
+    of_servable = [frontiers[name] for name in names]
+    cost_bound = _cost_bound(weight[servable], _lowest_prices(of_servable, _FREE), satisfied)
+    if cost_bound < answer.solution.usage.cost_usd_per_h * (1.0 - COST_GAP_TOLERANCE):
+        cost_bound = max(cost_bound, _cost_bound_at_prices(answer, problem, weight[servable], of_servable, satisfied))
     bound = satisfied if _is_reached(bound, satisfied) else bound
-    return bound + served_as_sized, _cost_bound(weight[servable], lowest_usd_per_h, satisfied)
+    return bound + served_as_sized, cost_bound
 
 
 def reaches_bounds(answer: Answer) -> bool:
@@ -82,16 +87,36 @@ def _weight_bound(answer: Answer, problem: Problem, weight: FloatArray, frontier
     if prices is None:
         return math.inf
     prices = replace(prices, usd_per_h=0.0)
+    surplus = np.maximum(weight - _lowest_prices(frontiers, prices), 0.0)
+    bound = float(surplus.sum()) + _capacity_price(answer, problem, prices)
+    units = IntegerWeights.of(weight)
+    return bound if units.rounding else float(math.floor(bound / units.unit + CAPACITY_TOLERANCE) * units.unit)
+
+
+def _capacity_price(answer: Answer, problem: Problem, prices: DualPrices) -> float:
+    """Return the price of all capacities, within their tolerance."""
     payments = 0.0
     for pool in answer.run.infrastructure.pools:
         amounts = np.multiply(pool.amounts, pool.nodes * (1.0 - pool.headroom))
         payments += float(amounts @ np.array(prices.pools.get(pool.name, (0.0,) * len(amounts))))
     capacities = dict(zip(problem.links, problem.link_capacity_bytes_per_s.tolist(), strict=True))
     payments += sum(price * capacities[link] for link, price in prices.links.items())
-    surplus = np.maximum(weight - _lowest_prices(frontiers, prices), 0.0)
-    bound = float(surplus.sum()) + payments * (1.0 + CAPACITY_TOLERANCE)
-    units = IntegerWeights.of(weight)
-    return bound if units.rounding else float(math.floor(bound / units.unit + CAPACITY_TOLERANCE) * units.unit)
+    return float(payments * (1.0 + CAPACITY_TOLERANCE))
+
+
+def _cost_bound_at_prices(
+    answer: Answer, problem: Problem, weight: FloatArray, frontiers: list[Frontier], satisfied: float
+) -> float:
+    """Return a lower bound on the cost of satisfying a weight, at prices of scarce capacities and of weight."""
+    usable = viable_candidates(problem, ())
+    view = RelaxedView.of(problem, problem.priority_levels.weight, usable)
+    if not view.queries:
+        return 0.0
+    of_capacities, _ = cost_prices(view.scaled(np.ones(len(problem.deployments))), satisfied, answer.run.settings.seed)
+    prices = prices_of_units(problem, view.by_resource(of_capacities), 1.0)
+    surplus = np.maximum(of_capacities.weight * weight - _lowest_prices(frontiers, prices), 0.0)
+    paid = _capacity_price(answer, problem, prices) + float(surplus.sum())
+    return of_capacities.weight * satisfied * (1.0 - _PRICE_ROUNDING) - paid
 
 
 def _lowest_prices(frontiers: list[Frontier], prices: DualPrices) -> FloatArray:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.matching.cuts import PackingCut, PoolCut
+from circinus.matching.cuts import Cut, PackingCut, PoolCut
 from circinus.matching.problem import Problem, Usage
-from circinus.planning.bin_packing import SEARCH_STEPS, node_shares, pack, packed_share
+from circinus.matching.solvers.greedy import IncrementalSolution, drop_violating_queries
+from circinus.planning.bin_packing import SEARCH_STEPS, Packing, node_shares, pack, packed_share
 
-_QUICK_SEARCH_STEPS = 100
-"""Maximum number of partial packings in the search if no proof is needed."""
+_QUICK_SEARCH_STEPS, _MAX_SEARCHED_KINDS = 100, 10
+"""Maximum number of partial packings in the search if no proof is needed, with more than a number of kinds."""
 
 _MAX_FILL_RATIO = 0.995
 """Maximum fill of a pool after a failed packing, relative to the fill that failed."""
@@ -41,13 +44,7 @@ def pack_pools(
         members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
         packing = problem.fewest_nodes(pool, usage.replicas).packing if pool in problem.elastic else None
         if packing is None or (packing.nodes is None and not packing.proved):
-            packing = pack(
-                problem.demand[members],
-                usage.replicas[members],
-                problem.node_capacity[pool],
-                int(problem.nodes[pool]),
-                _QUICK_SEARCH_STEPS if widely else SEARCH_STEPS,
-            )
+            packing = _packing(problem, usage, pool, members, widely=widely)
         if packing.nodes is None and widely:
             cuts.append(_pool_cut(problem, usage, pool, members))
         elif packing.nodes is None:
@@ -55,6 +52,47 @@ def pack_pools(
         else:
             nodes.update(zip(members.tolist(), packing.nodes, strict=True))
     return nodes, tuple(cuts)
+
+
+def _packing(problem: Problem, usage: Usage, pool: int, members: IntArray, *, widely: bool) -> Packing:
+    """Pack the replicas of some deployments; those that take the same of a node are searched for together."""
+    kinds, kind_of = np.unique(problem.demand[members], axis=0, return_inverse=True)
+    kind_of, replicas = kind_of.reshape(-1), usage.replicas[members]
+    count = np.bincount(kind_of, weights=replicas, minlength=len(kinds)).astype(np.int64)
+    steps = _QUICK_SEARCH_STEPS if widely and len(kinds) > _MAX_SEARCHED_KINDS else SEARCH_STEPS
+    packing = pack(kinds, count, problem.node_capacity[pool], int(problem.nodes[pool]), steps)
+    if packing.nodes is None:
+        return packing
+    left = [list(nodes) for nodes in packing.nodes]
+    nodes_of = []
+    for kind, number in zip(kind_of.tolist(), replicas.tolist(), strict=True):
+        nodes_of.append(tuple(left[kind][:number]))
+        left[kind] = left[kind][number:]
+    return replace(packing, nodes=tuple(nodes_of))
+
+
+def packed_part(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> IntArray:
+    """Return a choice without queries of least weight for what they take of pools that do not pack, so that all do.
+
+    Others may pay more for a deployment without them: those that then miss their cost SLO are dropped, too.
+    """
+    levels, solution = problem.priority_levels, IncrementalSolution(problem, chosen)
+    while unpacked := pack_pools(problem, solution.usage, widely=True)[1]:
+        pool, served = unpacked[0].pool, problem.served(solution.chosen)
+        shares = {query: share_of_pool(problem, candidate, pool) for query, candidate in served}
+        value = {query: levels.weight[query] / share for query, share in shares.items() if share > 0}
+        solution.move(min(value, key=lambda query: (levels.rank[query], value[query], query)), -1)
+    drop_violating_queries(solution, cuts)
+    return solution.chosen
+
+
+def share_of_pool(problem: Problem, candidate: int, pool: int) -> float:
+    """Return a candidate's share of a pool: the largest of its shares of the pool's resources."""
+    columns, load = problem.fractional_load.row(candidate)
+    in_pool = problem.pool_of[columns] == pool
+    usage = load[in_pool] @ problem.demand[columns[in_pool]]
+    capacity = problem.nodes[pool] * problem.node_capacity[pool]
+    return float(np.divide(usage, capacity, out=np.zeros_like(usage), where=capacity > 0).max(initial=0.0))
 
 
 def _pool_cut(problem: Problem, usage: Usage, pool: int, members: IntArray) -> PoolCut:

@@ -78,8 +78,8 @@ class _Search:
         self._queries = tuple(query for query in run.queries if query.name in servable)
         self._listed: Candidates = {n: f.candidates if n in servable else () for n, f in run.frontiers.items()}
         self._is_large = len(servable) > MATCHING.max_exact_queries
-        is_restricted = bool(guaranteed or preferred) or restrict_to is not None
-        self._completes = run.settings.considers_all_plans and not (self._is_large or is_restricted)
+        self._is_restricted = bool(guaranteed or preferred) or restrict_to is not None
+        self._completes = run.settings.considers_all_plans and not (self._is_large or self._is_restricted)
         is_small_subset = not self._is_large and len(run.frontiers) > MATCHING.max_exact_queries
         self._solver = MilpSolver(seed=run.settings.seed, clock=run.clock) if is_small_subset else run.solver
         self._started_s = run.clock()
@@ -105,7 +105,9 @@ class _Search:
             should_stop=lambda: run.clock() > self._columns_deadline_s,
             seed=run.settings.seed,
         )
-        fresh, candidates = self._completed(*self._reuse(candidates, source), source)
+        fresh, candidates = self._of_all_plans(candidates, source) or self._completed(
+            *self._reuse(candidates, source), source
+        )
         if self._incumbent is None:
             return fresh
         return self._change_running(self._incumbent, fresh, candidates, source)
@@ -130,6 +132,18 @@ class _Search:
     def _is_late(self) -> bool:
         return self._run.clock() >= self._deadline_s
 
+    def _of_all_plans(self, candidates: Candidates, source: CandidateSource) -> tuple[Answer, Candidates] | None:
+        """Return the answer among all plans of many queries, and these, or None if they are too many."""
+        is_considered = self._run.settings.considers_all_plans and self._is_large and not self._is_restricted
+        if not is_considered or len(self._queries) > MATCHING.max_packed_queries:
+            return None
+        plans = self._all_plans(source, MATCHING.column_generation_share)
+        if plans is None or sum(map(len, plans.values())) > MATCHING.max_all_columns:
+            return None
+        extended = add_columns(candidates, plans)
+        answer = self._solve(self._problem(extended), None, 1.0, None)
+        return replace(answer, covers_all_plans=have_equal_replicas(extended)), extended
+
     def _completed(self, answer: Answer, candidates: Candidates, source: CandidateSource) -> tuple[Answer, Candidates]:
         """Return the best answer of all plans, as far as there is time, and the candidates with its plans.
 
@@ -137,7 +151,7 @@ class _Search:
         """
         if not self._completes or reaches_bounds(answer):
             return answer, candidates
-        plans = self._all_plans(source)
+        plans = self._all_plans(source, MATCHING.enumeration_share)
         if plans is None:
             return answer, candidates
         extended = add_columns(candidates, plans)
@@ -172,10 +186,10 @@ class _Search:
         narrowed = replace(whole, problem=problem, solution=solution, solver_choice=chosen, cuts=(), is_revised=True)
         return narrowed, extended
 
-    def _all_plans(self, source: CandidateSource) -> Candidates | None:
-        """Return all plans of the queries that have any, or None if they are too many for the time that is left."""
+    def _all_plans(self, source: CandidateSource, time_share: float) -> Candidates | None:
+        """Return all plans of the queries that have any, or None if that takes more than a share of the time left."""
         run, now_s = self._run, self._run.clock()
-        stop_s = now_s + MATCHING.enumeration_share * (self._deadline_s - now_s)
+        stop_s = now_s + time_share * (self._deadline_s - now_s)
         with_plans = [q for q in self._queries if (f := run.frontiers[q.name]).candidates or f.unlisted is not None]
         return source.all_plans(with_plans, lambda: run.clock() >= stop_s)
 

@@ -29,6 +29,10 @@ class MatchingSettings:
     """Share of the remaining time for a round with many queries, as further rounds will follow."""
     max_rounds: int = 80
     """Maximum number of rounds; then queries are dropped from the last choice until it is feasible."""
+    max_packed_queries: int = 500
+    """Maximum number of queries that are matched together in one program, with whole replicas on nodes."""
+    max_all_columns: int = 20_000
+    """Maximum number of plans of more queries than those of the exact solver, together, for all to be candidates."""
     max_enumerated_plans: int = 4_000
     """Maximum number of plans of each query if all are estimated, which takes 0.15 ms each."""
     max_composed_plans: int = 500
@@ -138,7 +142,7 @@ class MatchSettings:
     fits_targets: bool = True
     """Whether utilization targets are raised to fit the load, and up to 40 queries plans replaced by ones that do."""
     considers_all_plans: bool = True
-    """Whether up to 40 queries are matched with all their plans at last."""
+    """Whether up to 40 queries are matched with all their plans at last, and more if these are few."""
 
     @property
     def second_look_limit_s(self) -> float:

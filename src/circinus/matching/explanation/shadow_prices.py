@@ -13,7 +13,7 @@ from circinus.matching.lagrangian.relaxation import RelaxedView, cost_prices, le
 from circinus.matching.lagrangian.solve import tighten_weight_bound
 from circinus.matching.plan_set import ShadowPrice
 from circinus.matching.problem import RESOURCES, Problem
-from circinus.matching.solvers.milp_model import viable_candidates
+from circinus.matching.solvers.viable_candidates import viable_candidates
 
 _UNITS = {"cpus": ("CPU", 1.0), "memory": ("GiB", 2.0**30), "gpus": ("GPU", 1.0), "gpu memory": ("GiB", 2.0**30)}
 _LINK_UNIT = ("MB/s", 1e6)

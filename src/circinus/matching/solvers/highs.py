@@ -22,6 +22,10 @@ class LpModel:
     """Upper bound of every column; lower bounds are 0. In a MILP, columns are integers from `continuous` on."""
     continuous: int = 0
     """Number of continuous columns, which are the first."""
+    fractional: list[int] = field(default_factory=list)
+    """Further continuous columns."""
+    is_large: bool = False
+    """Whether the program is too large to be solved, so that what improves its start matters most."""
     row_columns: list[IntArray] = field(default_factory=list)
     row_values: list[FloatArray] = field(default_factory=list)
     row_lower: list[float] = field(default_factory=list)
@@ -56,6 +60,19 @@ _MAX_ITERATIONS = 100_000
 
 _OBJECTIVE_TOLERANCE = 1e-6
 """Relative rounding tolerance between a reported and a recomputed objective."""
+
+_SMALL_OPTIONS = (
+    ("mip_allow_restart", False),
+    ("mip_detect_symmetry", False),
+    ("mip_heuristic_run_rins", False),
+    ("mip_heuristic_run_rens", False),
+    ("mip_heuristic_run_feasibility_jump", False),
+    ("mip_pscost_minreliable", 2),
+)
+"""Measured on matchings of 12 queries: what these leave out costs more than it saves (together a factor of two to
+five)."""
+_LARGE_OPTIONS = (("mip_heuristic_effort", 0.3),)
+"""Heuristics on neighbourhoods of the relaxation find most of what is gained on 60 queries and more."""
 
 _FEASIBLE_POINT = 2
 """HiGHS's code for a feasible point."""
@@ -199,13 +216,7 @@ def _branch_and_cut(
         ("mip_abs_gap", gap),
         ("primal_feasibility_tolerance", tolerance),
         ("mip_feasibility_tolerance", tolerance),
-        # Measured on matchings of 12 queries: these cost more than they save (together a factor of two to five).
-        ("mip_allow_restart", False),
-        ("mip_detect_symmetry", False),
-        ("mip_heuristic_run_rins", False),
-        ("mip_heuristic_run_rens", False),
-        ("mip_heuristic_run_feasibility_jump", False),
-        ("mip_pscost_minreliable", 2),
+        *(_LARGE_OPTIONS if programme.is_large else _SMALL_OPTIONS),
         ("presolve_rule_off", _PROBING_RULE),
     ):
         solver.setOptionValue(option, value)
@@ -284,5 +295,8 @@ def _model(programme: LpModel, objective: FloatArray, *, integer: bool) -> Any:
     model.a_matrix_.value_ = np.concatenate([*programme.row_values, np.array([])])
     if integer:
         kinds, continuous = highspy.HighsVarType, programme.continuous
-        model.integrality_ = [kinds.kContinuous] * continuous + [kinds.kInteger] * (len(programme.upper) - continuous)
+        kind_of = [kinds.kContinuous] * continuous + [kinds.kInteger] * (len(programme.upper) - continuous)
+        for column in programme.fractional:
+            kind_of[column] = kinds.kContinuous
+        model.integrality_ = kind_of
     return model

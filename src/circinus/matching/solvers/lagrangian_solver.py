@@ -10,18 +10,20 @@ from functools import partial
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.matching.cuts import Cut
+from circinus.matching.cuts import ChurnCut, Cut
 from circinus.matching.lagrangian.dual import DualObjective
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
 from circinus.matching.lagrangian.relaxation import RelaxedView, capacity_scaling, cost_prices, replica_scaling
 from circinus.matching.lagrangian.solve import RelaxedSolution, solve_relaxed
+from circinus.matching.pool_packing import packed_part
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.problem import Problem
+from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import greedy, is_feasible, local_search, objective_key
 from circinus.matching.solvers.highs import SolveMilp, solve_milp
-from circinus.matching.solvers.milp_model import viable_candidates
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solution
+from circinus.matching.solvers.viable_candidates import viable_candidates
 from circinus.matching.tolerances import COST_GAP_TOLERANCE, WEIGHT_TOLERANCE
 
 _MAX_ROUNDS = 8
@@ -67,7 +69,7 @@ class LagrangianSolver:
         """Set the seed of samples and exact models, and the solver of the exact models."""
         self._seed = seed
         self._clock = clock
-        self._minimise = minimise
+        self._exact = MilpSolver(seed=seed, clock=clock, minimise=minimise)
 
     def solve(
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
@@ -94,21 +96,37 @@ class LagrangianSolver:
         if not levels or not (view := levels[-1].view).queries:
             return replace(choice, weight_bounds=(0.0,) * num_levels)
         choice = self._with_bounds(problem, levels, choice)
-        if len(problem.queries) > _MAX_EXACT_QUERIES:
+        if choice.optimal or len(problem.queries) > _MAX_EXACT_QUERIES:
             return choice
+        if len(problem.queries) <= MATCHING.max_packed_queries and not any(isinstance(cut, ChurnCut) for cut in cuts):
+            choice = self._packed(problem, cuts, choice, deadline_s)
+            return choice if choice.optimal else self._with_bounds(problem, levels, choice)
         undecided = _undecided_queries(problem, view, levels[-1].reduced_profits, best)
-        count, solver = _INITIAL_UNDECIDED, MilpSolver(seed=self._seed, clock=self._clock, minimise=self._minimise)
+        count = _INITIAL_UNDECIDED
         while not choice.optimal and (remaining_s := deadline_s - self._clock()) > 0:
             complete = count >= len(undecided)
             eligible = None if complete else _eligible(problem, choice.feasible_incumbent, undecided[:count], usable)
             limit_s = remaining_s if complete else remaining_s * _SHARE
-            solution = solver.solve(problem, cuts, limit_s, [choice.feasible_incumbent], eligible=eligible)
+            solution = self._exact.solve(problem, cuts, limit_s, [choice.feasible_incumbent], eligible=eligible)
             previous, choice = choice, _better(problem, choice, solution, complete)
             is_sufficient = count >= _SUFFICIENT_UNDECIDED and bool((choice.chosen[undecided] >= 0).all())
             if complete or (is_sufficient and not _is_clearly_better(problem, choice.chosen, previous.chosen)):
                 break
             count *= _GROWTH
         return choice if choice.optimal else self._with_bounds(problem, levels, choice)
+
+    def _packed(self, problem: Problem, cuts: Sequence[Cut], choice: Solution, deadline_s: float) -> Solution:
+        """Return the best choice of one program of all queries, whose replicas pack; or the given one, if it has none.
+
+        The given one may be heavier, but not pack.
+        """
+        start, remaining_s = packed_part(problem, choice.feasible_incumbent, cuts), deadline_s - self._clock()
+        solution = self._exact.solve(problem, cuts, max(remaining_s, 0.0), [start], is_large=True)
+        bounds = min(choice.weight_bounds, solution.weight_bounds)
+        is_found = objective_key(problem, solution.chosen) > objective_key(problem, start)
+        if not is_found and not np.array_equal(start, choice.feasible_incumbent):
+            return replace(choice, weight_bounds=bounds)
+        return replace(solution, weight_bounds=bounds)
 
     def _solve_level(
         self,

@@ -10,9 +10,11 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.matching.cuts import ChurnCut, CostShareCut, Cut, PackingCut, PoolCut, SizingCut
-from circinus.matching.problem import Problem, Usage, meets_cost_slo, round_up_replicas
-from circinus.matching.solvers.mir_cuts import DeploymentColumns
+from circinus.matching.problem import Problem, Usage, round_up_replicas
+from circinus.matching.solvers.mir_cuts import DeploymentColumns, links
+from circinus.matching.solvers.node_patterns import PatternColumns, add_patterns
 from circinus.matching.solvers.replica_milp import ReplicaMilp
+from circinus.matching.solvers.viable_candidates import max_loads, viable_candidates
 from circinus.matching.tolerances import REPLICA_TOLERANCE
 
 _LOAD_TOLERANCE = REPLICA_TOLERANCE / 2
@@ -34,6 +36,10 @@ class MatchingMilp(ReplicaMilp):
     """(n columns,) deployment of each of the columns behind those of candidates, which are of a class's first query."""
     loads: list[DeploymentColumns] = field(default_factory=list)
     """Columns of each shared deployment."""
+    patterns: tuple[PatternColumns, ...] = ()
+    """Columns of the nodes of pools, by pattern."""
+    load_columns: dict[int, int] = field(default_factory=dict)
+    """Shared deployment -> column of its load."""
 
     def serve_all(self) -> None:
         """Require one candidate of every query that has any: tighter than the equivalent bound on the weight."""
@@ -92,6 +98,10 @@ class MatchingMilp(ReplicaMilp):
             np.add.at(values, columns[columns >= 0], 1.0)
         values[len(self.candidates) : self.expression.shape[1]] = usage.replicas[self.shared]
         self.set_packing(values, usage)
+        for patterns in self.patterns:
+            values[patterns.columns] = patterns.counts(self.problem, usage)
+        for deployment, column in self.load_columns.items():
+            values[column] = usage.fractional_load[deployment]
         return values
 
     def rounded_choice(self, values: FloatArray) -> IntArray:
@@ -120,20 +130,24 @@ class MatchingMilp(ReplicaMilp):
         return [np.flatnonzero(query_of == queries[0]).astype(np.int64) for queries in self.classes]
 
 
-def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | None = None) -> MatchingMilp:
+def build_milp(
+    problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | None = None, is_large: bool = False
+) -> MatchingMilp:
     """Return the program of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts.
 
     Args:
         problem: the matching problem.
         cuts: to be satisfied.
         eligible: (P,) candidates that may be chosen; None: all.
+        is_large: whether to pack replicas on nodes, to give loads columns of their own, and to leave out rows that
+            integers imply (`violated_links`).
     """
     usable = viable_candidates(problem, cuts)
     if eligible is not None:
         usable &= eligible
     classes = _query_classes(problem, usable, cuts)
     firsts = np.isin(problem.query_of, [queries[0] for queries in classes])
-    max_loads = _max_loads(problem, usable)
+    max_load = max_loads(problem, usable)
     usable = usable & firsts
     candidates = np.flatnonzero(usable).astype(np.int64)
     row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
@@ -141,9 +155,9 @@ def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | N
     row, column, fractional = row[is_usable], column[is_usable], fractional[is_usable]
     dedicated = round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
 
-    users = max_loads > 0
+    users = max_load > 0
     shared = np.flatnonzero(users.sum(axis=1) > 1).astype(np.int64)
-    bound = np.minimum(round_up_replicas(max_loads.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
+    bound = np.minimum(round_up_replicas(max_load.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
 
     x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
     x_of[candidates] = np.arange(len(candidates))
@@ -177,11 +191,20 @@ def build_milp(problem: Problem, cuts: Sequence[Cut], *, eligible: BoolArray | N
             times[candidates[x]].astype(np.int64),
         )
         programme.loads.append(load)
-        _add_load(programme, load, dedicated[on_deployment])
+        _add_load(programme, load)
+        if is_large:
+            _add_load_column(programme, int(deployment), load)
+        else:
+            for link in links(load, dedicated[on_deployment]):
+                programme.add_row(link.columns, link.values, link.lower, np.inf)
     programme.add_capacities()
+    if is_large:
+        programme.is_large, programme.patterns = True, add_patterns(programme, problem, programme.expression)
     _add_cost_limits(programme)
+    packed = {patterns.pool for patterns in programme.patterns}
     for cut in cuts:
-        _add_cut(programme, cut)
+        if not (isinstance(cut, PoolCut) and cut.pool in packed):
+            _add_cut(programme, cut)
     return programme
 
 
@@ -202,51 +225,19 @@ def _query_classes(problem: Problem, usable: BoolArray, cuts: Sequence[Cut]) -> 
     return tuple(np.array(queries, dtype=np.int64) for queries in groups.values())
 
 
-def viable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
-    """Return (P,) candidates that fit, and whose cost SLO holds with the most favourable sharing."""
-    row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
-    dedicated = round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
-    usable = np.ones(len(problem.candidates), dtype=bool)
-    usable[row[dedicated > problem.max_replicas[column]]] = False
-    for cut in cuts:
-        if isinstance(cut, SizingCut) and not cut.valid:
-            usable[cut.candidate] = False
-    limit = problem.cost_limit_usd_per_h[problem.query_of]
-    while True:  # an excluded candidate cannot share its deployments with others any more
-        max_loads = _max_loads(problem, usable)
-        are_distinct_user = (max_loads > 0).sum(axis=1) <= 1
-        # A deployment's replicas for each unit of its load are never fewer than 1 / (the most load it could get).
-        load = np.maximum(max_loads.sum(axis=1)[column], fractional)
-        ratio = np.where(are_distinct_user[column], dedicated / fractional, np.maximum(1.0, 1.0 / load))
-        min_cost = problem.transfer_cost_usd_per_h.copy()
-        np.add.at(min_cost, row, problem.price_usd_per_h[column] * fractional * ratio)
-        too_dear = usable & ~meets_cost_slo(min_cost, limit)
-        if not too_dear.any():
-            return usable
-        usable &= ~too_dear
-
-
-def _max_loads(problem: Problem, usable: BoolArray) -> FloatArray:
-    """Return (D, Q) the maximum load of any usable candidate of each query on each deployment."""
-    row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
-    is_usable = usable[row]
-    max_loads = np.zeros((len(problem.deployments), len(problem.queries)))
-    np.maximum.at(max_loads, (column[is_usable], problem.query_of[row[is_usable]]), fractional[is_usable])
-    return max_loads
-
-
-def _add_load(programme: MatchingMilp, load: DeploymentColumns, dedicated: IntArray) -> None:
-    """Require replicas for the total load of a shared deployment, and at least those of each query in isolation.
-
-    Of queries that are alike, each counts in part, as together they may need no more than one does.
-    """
+def _add_load(programme: MatchingMilp, load: DeploymentColumns) -> None:
+    """Require replicas for the total load of a shared deployment."""
     programme.add_row(
         np.append(load.candidates, load.replicas), np.append(-load.fractional, 1.0), -_LOAD_TOLERANCE, np.inf
     )
-    for query in np.unique(load.query_of):
-        of_query = load.query_of == query
-        columns = np.append(load.candidates[of_query], load.replicas)
-        programme.add_row(columns, np.append(-dedicated[of_query] / load.times[of_query], 1.0), 0.0, np.inf)
+
+
+def _add_load_column(programme: MatchingMilp, deployment: int, load: DeploymentColumns) -> None:
+    """Add a column for the load of a shared deployment, which keeps rows about it short."""
+    programme.load_columns[deployment] = column = len(programme.upper)
+    programme.upper.append(float(programme.replica_bound[deployment]))
+    programme.fractional.append(column)
+    programme.add_row(np.append(load.candidates, column), np.append(load.fractional, -1.0), 0.0, np.inf)
 
 
 def _add_cost_limits(programme: MatchingMilp) -> None:
@@ -274,14 +265,21 @@ def _add_cost_limits(programme: MatchingMilp) -> None:
             # Replicas for each unit of load; 0 excludes the candidate.
             max_ratio = max((min_cost[position] + slack) / min_cost[position], 0.0)
             max_replicas = float(programme.replica_bound[columns[position]])
-            _add_ratio(programme, x, load_of[int(columns[position])], max_ratio, max_replicas)
+            load = load_of[int(columns[position])]
+            total = programme.load_columns.get(int(columns[position]))
+            _add_ratio(programme, x, load, total, max_ratio, max_replicas)
 
 
-def _add_ratio(programme: MatchingMilp, x: int, load: DeploymentColumns, max_ratio: float, max_replicas: float) -> None:
-    """Require replicas <= max_ratio * load if candidate column x is chosen."""
+def _add_ratio(
+    programme: MatchingMilp, x: int, load: DeploymentColumns, total: int | None, max_ratio: float, max_replicas: float
+) -> None:
+    """Require replicas <= max_ratio * load if candidate column x is chosen; `total` is the load's column, if any."""
     scale = 1.0 / max(max_replicas, 1.0)
     row = np.zeros(len(programme.upper))
-    row[load.candidates] = -max_ratio * load.fractional * scale
+    if total is None:
+        row[load.candidates] = -max_ratio * load.fractional * scale
+    else:
+        row[total] = -max_ratio * scale
     row[load.replicas] = scale
     row[x] += max_replicas * scale
     columns = np.flatnonzero(row)

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.matching.cuts import Cut
+from circinus.matching.cuts import Cut, PoolCut
+from circinus.matching.pool_packing import pack_pools, packed_part
 from circinus.matching.problem import Problem
 from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import greedy, is_feasible, local_search, objective_key
 from circinus.matching.solvers.highs import LpRelaxation, LpSolution, SolveMilp, solve_milp
 from circinus.matching.solvers.milp_model import MatchingMilp, build_milp
-from circinus.matching.solvers.mir_cuts import mir_cut
+from circinus.matching.solvers.mir_cuts import CutRow, mir_cut, violated_links
 from circinus.matching.solvers.solver import Solution
 from circinus.matching.tolerances import COST_GAP_TOLERANCE, INTEGRALITY_TOLERANCE
 
@@ -24,6 +25,14 @@ _COST_GAP = 1e-9
 _NEAR_SHARE = 0.03
 """Reduced cost, as a share of the gap, up to which candidates and replicas are tried first. On five programs of the
 meeting example these hold an optimum: both searches take 1.2 s of processor time together, one alone 2.6."""
+_NEAR_WEIGHT = 0.05
+"""Reduced cost, in units of weight, up to which candidates of a large program are tried first."""
+_MIN_DISTANT = 0.3
+"""Minimum share of the columns that are left out then; with fewer, all are tried at once."""
+_LARGE_TIME_SHARES = 0.6, 0.5
+"""Share of the remaining time for these, and then for all, before cost is minimised in a large program."""
+_FEW_LINKS = 30
+"""Number of violated links below which rounding cuts are added, too."""
 _FIRST_TIME_SHARE = 0.5
 """Maximum share of the remaining time for those that are tried first."""
 
@@ -52,18 +61,21 @@ class MilpSolver:
         starts: Sequence[IntArray] = (),
         *,
         eligible: BoolArray | None = None,
+        is_large: bool = False,
     ) -> Solution:
         """Return the best choice within the time limit; see `Solver`. A greedy choice is its warm start and fallback.
 
         If only some candidates are `eligible` (P,), the bounds hold for choices among these alone, and the cost has
-        none: there is no search to prove it.
+        none: there is no search to prove it. If the program is large, the starts are the warm starts as they are.
         """
         deadline_s = self._clock() + time_limit_s
-        starting_points = [local_search(problem, start, cuts) for start in starts]
-        if cuts or not starts:  # without new cuts, the starts are greedy choices already
+        starting_points = [start if is_large else local_search(problem, start, cuts) for start in starts]
+        if not is_large and (cuts or not starts):  # without new cuts, the starts are greedy choices already
             starting_points.append(greedy(problem, cuts))
         best = max(starting_points, key=lambda chosen: objective_key(problem, chosen))
-        programme = build_milp(problem, cuts, eligible=eligible)
+        programme = build_milp(problem, cuts, eligible=eligible, is_large=is_large)
+        packed = {patterns.pool for patterns in programme.patterns}
+        cuts = [cut for cut in cuts if not (isinstance(cut, PoolCut) and cut.pool in packed)]
         levels = problem.priority_levels
         servable = np.where(np.isin(np.arange(len(problem.queries)), programme.queries), 0, -1)
         bounds = list(levels.multiples_of(servable))
@@ -78,6 +90,9 @@ class MilpSolver:
                 best, bounds[level] = search.maximize_weight(level, best, bound)
         satisfied = levels.multiples_of(best)
         best, cost_bound, cost_proved = search.minimize_cost(best, proves=eligible is None)
+        if is_large and not is_feasible(problem, best, cuts):
+            repaired = packed_part(problem, local_search(problem, best, cuts), cuts)
+            feasible_best = max(feasible_best, repaired, key=lambda chosen: objective_key(problem, chosen))
         return Solution(
             chosen=best,
             feasible_incumbent=best if is_feasible(problem, best, cuts) else feasible_best,
@@ -120,9 +135,18 @@ class _Search:
         if relaxed is not None:
             weight_bound = min(weight_bound, math.floor(-relaxed.bound + INTEGRALITY_TOLERANCE))
             best = self._better(best, programme.rounded_choice(relaxed.values))
+        if programme.is_large and relaxed is not None and multiples_of(best)[level] < weight_bound:
+            distant = (relaxed.reduced_costs > _NEAR_WEIGHT) & (relaxed.values < INTEGRALITY_TOLERANCE)
+            distant &= programme.values_of(best, self._problem.usage_of(best)) == 0
+            if distant.mean() > _MIN_DISTANT:
+                with programme.forbidden(distant):
+                    values, _ = self._minimise(objective, best, 1 - INTEGRALITY_TOLERANCE, _LARGE_TIME_SHARES[0])
+                if values is not None:
+                    best = self._better(best, programme.choice_of(values))
         if multiples_of(best)[level] < weight_bound:
             # Sums of integer weights differ by at least one, so a smaller gap proves optimality.
-            values, bound = self._minimise(objective, best, gap=1 - INTEGRALITY_TOLERANCE)
+            time_share = _LARGE_TIME_SHARES[1] if programme.is_large else 1.0
+            values, bound = self._minimise(objective, best, 1 - INTEGRALITY_TOLERANCE, time_share)
             if values is not None:
                 best = max(best, programme.choice_of(values), key=multiples_of)
             if math.isfinite(bound):
@@ -210,7 +234,11 @@ class _Search:
             if solution is None:
                 break
             relaxed = solution
-            cuts = [cut for load in self._programme.loads if (cut := mir_cut(load, relaxed.values)) is not None]
+            loads, cuts = self._programme.loads, list[CutRow]()
+            if self._programme.is_large:
+                cuts += (link for load in loads for link in violated_links(load, solution.values))
+            if len(cuts) < _FEW_LINKS:
+                cuts += (cut for load in loads if (cut := mir_cut(load, solution.values)) is not None)
             if not cuts:
                 break
             for cut in cuts:
@@ -226,9 +254,15 @@ class _Search:
         return self._solve(self._programme, objective, start, time_limit_s=limit_s, gap=gap, seed=self._seed)
 
     def _better(self, best: IntArray, other: IntArray, *, polish: bool = True) -> IntArray:
-        if polish:
-            other = local_search(self._problem, other, self._cuts)
-        return max(best, other, key=lambda chosen: objective_key(self._problem, chosen))
+        others = [local_search(self._problem, other, self._cuts) if polish else other]
+        if self._programme.patterns:  # moves ignore how replicas pack
+            others = [choice for choice in (other, *others) if self._packs(choice, polish)]
+        return max(best, *others, key=lambda chosen: objective_key(self._problem, chosen)) if others else best
+
+    def _packs(self, chosen: IntArray, polish: bool) -> bool:
+        """Return whether a choice packs on nodes; unless it is as the program gives it, it must satisfy the cuts."""
+        is_valid = not polish or is_feasible(self._problem, chosen, self._cuts)
+        return is_valid and not pack_pools(self._problem, self._problem.usage_of(chosen), widely=True)[1]
 
     def _remaining_s(self) -> float:
         return max(self._deadline_s - self._clock(), MATCHING.min_step_s)

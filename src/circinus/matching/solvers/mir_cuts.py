@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
+from circinus.matching.problem import round_up_replicas
 from circinus.matching.tolerances import REPLICA_TOLERANCE
 
 _MAX_ENUMERATED_QUERIES = 10
@@ -18,7 +19,7 @@ _MAX_ENUMERATED_QUERIES = 10
 _MIN_LAST_PART = 0.01
 """Minimum load of a cut's last replica; below it, coefficients are too large."""
 
-_MIN_VIOLATION = 1e-4
+_MIN_VIOLATION, _MIN_LINK_VIOLATION = 1e-4, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +107,31 @@ def mir_cut(load: DeploymentColumns, values: FloatArray) -> CutRow | None:
                 load, position, used[inside], level[inside], float(rounded[worst_set]), float(last_part[worst_set])
             )
     return best
+
+
+def links(load: DeploymentColumns, dedicated: IntArray) -> Iterator[CutRow]:
+    """Yield rows that require at least the replicas of each query in isolation.
+
+    Of queries that are alike, each counts in part, as together they may need no more than one does.
+    """
+    for query in np.unique(load.query_of):
+        of_query = load.query_of == query
+        columns = np.append(load.candidates[of_query], load.replicas)
+        yield CutRow(columns, np.append(-dedicated[of_query] / load.times[of_query], 1.0), 0.0)
+
+
+def violated_links(load: DeploymentColumns, values: FloatArray) -> Iterator[CutRow]:
+    """Yield the rows of `links` that fractional values violate."""
+    dedicated = round_up_replicas(load.fractional, np.ones(len(load.fractional), dtype=bool))
+    _, position = np.unique(load.query_of, return_inverse=True)
+    needed = np.bincount(position, weights=values[load.candidates] * dedicated / load.times)
+    is_violated = (needed > values[load.replicas] + _MIN_LINK_VIOLATION)[position]
+    if is_violated.any():
+        part = DeploymentColumns(
+            load.replicas, load.candidates[is_violated], load.fractional[is_violated], load.query_of[is_violated],
+            load.times[is_violated],
+        )  # fmt: skip
+        yield from links(part, dedicated[is_violated])
 
 
 def _row(
