@@ -30,6 +30,7 @@ from circinus.specification import (
     QueryPlan,
     knob_values,
 )
+from circinus.specification.infrastructure import Spot
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 
@@ -102,6 +103,17 @@ def measured_there(instance: Instance, *, factor: float | None = None) -> Instan
         ),
     )
     return replace(instance, profile=profile)
+
+
+def interrupted(instance: Instance) -> Instance:
+    """Return `instance` with larger pools, of which the nodes of every second one are spot nodes."""
+    infrastructure = instance.network.infrastructure
+    pools = []
+    for number, pool in enumerate(infrastructure.pools):
+        spot = Spot(price_usd_per_h=pool.price_usd_per_h / 3, interruptions_per_h=0.2 + number)
+        changes = {"spot": spot, "node_startup_s": 60.0, "nodes": pool.nodes + 2}
+        pools.append(pool if number % 2 else pool.model_copy(update=changes))
+    return replace(instance, network=Network(infrastructure.model_copy(update={"pools": tuple(pools)})))
 
 
 def restricted(instance: Instance) -> Instance:

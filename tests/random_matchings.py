@@ -43,7 +43,7 @@ from circinus.specification import (
 from circinus.statistics.interval import Interval
 
 GIB = 2.0**30
-_AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes", "cost_usd_per_h")
+_AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes", "cost_usd_per_h", "spare_replicas")
 
 Answer = tuple[float, float, tuple[PlanCandidate, ...]]
 """(weight, cost, plans)"""
@@ -107,7 +107,14 @@ def deployment(operator: str, knob: int, pool: str, cpus: float = 1.0, target: f
     return Deployment(pipeline, operator, KnobValues.of({"k": knob}), pool, Allocation(cpus, 1, target))
 
 
-def use(deployed: Deployment, fluid: float, infra: Infrastructure, memory_gib: float = 0.5, rate_per_s: float = 1.0):
+def use(
+    deployed: Deployment,
+    fluid: float,
+    infra: Infrastructure,
+    memory_gib: float = 0.5,
+    rate_per_s: float = 1.0,
+    spare: int = 0,
+):
     pool = infra.pool(deployed.pool)
     cpus = deployed.allocation.cpus
     share = pool.reserved_share((cpus, memory_gib * GIB, 0.0, 0.0))
@@ -115,7 +122,7 @@ def use(deployed: Deployment, fluid: float, infra: Infrastructure, memory_gib: f
     mean_s = busy / rate_per_s
     return DeploymentUse(
         deployed,
-        ReplicaDemand(cpus, memory_gib * GIB, 0.0, 0.0, pool.price_usd_per_h * share),
+        ReplicaDemand(cpus, memory_gib * GIB, 0.0, 0.0, pool.price_usd_per_h * share, spare),
         busy,
         RequestStream(rate_per_s, mean_s, 2 * mean_s**2),
     )
@@ -155,9 +162,19 @@ def candidate(
 
 
 def random_instance(
-    seed: int, *, queries: int = 3, candidates: int = 4, cost_slos: float = 0.3, elastic: bool = False
+    seed: int,
+    *,
+    queries: int = 3,
+    candidates: int = 4,
+    cost_slos: float = 0.3,
+    elastic: bool = False,
+    spot: bool = False,
 ) -> Instance:
-    """Return a random instance; with `elastic`, the nodes of some pools are chosen, or paid whole."""
+    """Return a random instance.
+
+    With `elastic`, the nodes of some pools are chosen, or paid whole; with `spot`, plans in a larger pool have spare
+    replicas.
+    """
     rng = np.random.default_rng(seed)
     pools = [
         (name, int(rng.integers(1, 3)), float(rng.choice([2.0, 3.0, 4.0])), float(rng.choice([1.0, 2.0, 4.0])), price)
@@ -166,6 +183,10 @@ def random_instance(
     infra = infrastructure(pools, bandwidth_bytes_per_s=float(rng.choice([2e5, 1e6])))
     if elastic:
         infra = infra.model_copy(update={"pools": tuple(_elastic(rng, pool) for pool in infra.pools)})
+    if spot:
+        more = {"far": 2}
+        wider = (p.model_copy(update={"nodes": p.nodes + more.get(p.name, 0)}) for p in infra.pools)
+        infra = infra.model_copy(update={"pools": tuple(wider)})
     links = {link.target: link for link in Network(infra).links if link.source == "home"}
     weights = (1.0, 1.0, 2.0, 0.5, 1 / 3)
     feasible: dict[str, tuple[PlanCandidate, ...]] = {}
@@ -180,7 +201,8 @@ def random_instance(
                 cpus = float(rng.choice([1.0, 1.5, 2.0]))
                 deployed = deployment(operator, int(rng.integers(2)), pool, cpus, float(rng.choice([0.4, 0.7])))
                 memory = float(rng.choice([0.4, 1.0])) if deployed.knobs.as_dict()["k"] else 0.3
-                uses.append(use(deployed, float(rng.choice([0.2, 0.5, 0.8, 1.3])), infra, memory))
+                spare = int(deployed.allocation.utilization_target / 0.35) if spot and pool == "far" else 0
+                uses.append(use(deployed, float(rng.choice([0.2, 0.5, 0.8, 1.3])), infra, memory, spare=spare))
                 if rng.random() < 0.5:
                     crossed.append(crossing(links[pool], float(rng.choice([2e4, 6e4, 1.5e5]))))
             made = candidate(name, uses, list({c.link: c for c in crossed}.values()), float(rng.choice([0.0, 0.01])))
@@ -282,8 +304,13 @@ def nodes_of(instance: Instance, conditions: MergedLoad) -> dict[str, int] | Non
     """Return the fewest nodes of each pool on which its replicas pack, or None if there are too few."""
     nodes = {}
     for pool in instance.infrastructure.pools:
+        spread = [d for d in conditions.deployments if instance.demands[d].spare_replicas]
         items = [
-            (instance.demands[d].cpus / pool.cpus, instance.demands[d].memory_bytes / pool.memory_bytes)
+            (
+                instance.demands[d].cpus / pool.cpus,
+                instance.demands[d].memory_bytes / pool.memory_bytes,
+                *(float(d == other) for other in spread),
+            )
             for d, load in conditions.deployments.items()
             if d.pool == pool.name
             for _ in range(load.replicas)
@@ -327,7 +354,7 @@ def packs(items: list[tuple[float, ...]], nodes: int) -> bool:
                 return True
         return False
 
-    return place(0, [(0.0,) * 2] * nodes)
+    return place(0, [(0.0,) * len(items[0] if items else ())] * nodes)
 
 
 def frontiers_of(instance: Instance) -> dict[str, Frontier]:

@@ -50,7 +50,7 @@ def test_no_cut_cuts_off_whole_replicas(
     for choice in product(*counts):
         point = np.array([0.0, *(count for query in choice for count in query)])
         total = np.array([load.fractional @ point[1:]])
-        point[0] = round_up_replicas(total, total > 0)[0]
+        point[0] = round_up_replicas(total, total > 0, np.zeros(1, dtype=np.int64))[0]
         assert cut.values @ point[cut.columns] >= cut.lower - 1e-9
 
 

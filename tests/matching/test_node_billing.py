@@ -42,9 +42,9 @@ def checked(instance: Instance, found: Matching) -> float:
 
 @pytest.mark.parametrize("exact", [True, False])
 @settings(max_examples=examples(12))
-@given(seed=st.integers(0, 2**31))
-def test_as_few_nodes_run_as_enumeration_finds(exact: bool, seed: int) -> None:
-    instance = random_instance(seed, elastic=True)
+@given(seed=st.integers(0, 2**31), spot=st.booleans())
+def test_as_few_nodes_run_as_enumeration_finds(exact: bool, seed: int, spot: bool) -> None:
+    instance = random_instance(seed, elastic=True, spot=spot)
     limits = MatchSettings(time_limit_s=HANG_LIMIT_S)
     solver = None if exact else LagrangianSolver()
     found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=solver, settings=limits)
@@ -56,9 +56,9 @@ def test_as_few_nodes_run_as_enumeration_finds(exact: bool, seed: int) -> None:
 
 
 @settings(max_examples=examples(12))
-@given(seed=st.integers(0, 2**31))
-def test_an_admission_pays_for_the_nodes_that_it_opens(seed: int) -> None:
-    instance = random_instance(seed, elastic=True, queries=3)
+@given(seed=st.integers(0, 2**31), spot=st.booleans())
+def test_an_admission_pays_for_the_nodes_that_it_opens(seed: int, spot: bool) -> None:
+    instance = random_instance(seed, elastic=True, queries=3, spot=spot)
     (*before, last) = instance.queries
     first = replace(instance, queries=tuple(before), candidates=instance.candidates | {last.name: ()})
     found = match(frontiers_of(first), instance.infrastructure, reestimate)

@@ -84,7 +84,10 @@ def point_of(instance: Instance, candidate: PlanCandidate) -> tuple[float, ...] 
     amounts: dict[tuple[str, str, str], float] = defaultdict(float)
     for use in candidate.deployments:
         pool = infrastructure.pool(use.deployment.pool)
-        replicas = replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target)
+        spare = use.demand.spare_replicas
+        replicas = replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target) + spare
+        if spare and replicas > pool.nodes:
+            return None  # they are on distinct nodes
         for amount in _AMOUNTS:
             needed = getattr(use.demand, amount)
             if needed > 0 and replicas > pool.nodes * int(getattr(pool, amount) / needed + 1e-9):

@@ -25,7 +25,7 @@ from circinus.specification import (
     QueryPlan,
     SloKind,
 )
-from planning_instances import Instance, all_plans, corrected, measured_there, random_instance
+from planning_instances import Instance, all_plans, corrected, interrupted, measured_there, random_instance
 
 NOBODY_BEATS = -1e15
 
@@ -96,7 +96,7 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
     """
     instance = random_instance(seed)
     if known != "declared":
-        instance = corrected(instance) if known == "corrected" else measured_there(instance)
+        instance = corrected(instance) if known == "corrected" else measured_there(interrupted(instance))
     instance = _waiting(instance, 0.1 * (seed % 2))
     instance = replace(instance, query=instance.query.model_copy(update={"arrivals": arrivals}))
     arrays, columns, (table,) = _tables(instance, slack_s=0.0)
@@ -127,7 +127,8 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
 @pytest.mark.parametrize("seed", ONE_OPERATOR_SEEDS[: share_of(len(ONE_OPERATOR_SEEDS))])
 def test_options_at_final_sizes_are_what_the_estimator_computes(seed: int, arrivals: AnyArrivals) -> None:
     """Every second deployment runs for a Poisson query of a third of the rate, with a replica more than it needs."""
-    instance = _waiting(random_instance(seed), 0.1 * (seed % 2))
+    instance = random_instance(seed) if seed % 2 else interrupted(random_instance(seed))
+    instance = _waiting(instance, 0.1 * (seed % 2))
     query = instance.query.model_copy(update={"arrivals": arrivals})
     other = instance.query.model_copy(update={"name": "other", "rate_per_s": instance.query.rate_per_s / 3})
     arrays = compile_profile(instance.pipeline, instance.profile, latency_percentile(query))
@@ -148,10 +149,11 @@ def test_options_at_final_sizes_are_what_the_estimator_computes(seed: int, arriv
         (use,) = its.candidate(plan).deployments
         if number % 2:
             plans.append(its.candidate(plan))
-            count = replicas_for(use.busy_replicas, allocation.utilization_target) + 1
+            spare = use.demand.spare_replicas
+            count = replicas_for(use.busy_replicas, allocation.utilization_target) + spare + 1
             running[use.deployment] = count, use.busy_replicas
             together = sum(candidate.deployments[0].busy_replicas for candidate in plans)
-            replicas[use.deployment] = max(count, replicas_for(together, allocation.utilization_target))
+            replicas[use.deployment] = max(count, replicas_for(together, allocation.utilization_target) + spare)
         expected.append(((row, pool), plan, own, merge_loads(plans, replicas)))
     table = option_table(
         rows, columns, grid, query=query, utilization_targets=targets, running=RunningLoad(running, {}, {})

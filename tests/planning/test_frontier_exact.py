@@ -15,7 +15,16 @@ from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
 from circinus.specification import Slos
 from circinus.specification.formatting import UNBOUNDED_S
-from planning_instances import Instance, corrected, everywhere, measured_there, random_instance, restricted, slower
+from planning_instances import (
+    Instance,
+    corrected,
+    everywhere,
+    interrupted,
+    measured_there,
+    random_instance,
+    restricted,
+    slower,
+)
 
 LARGE_SEEDS = (286, 104, 82, 191, 124, 17, 203, 264, 4, 33, 66, 93, 119, 141, 166)
 """Instances of 432 to 3456 plans: with 104 and 264 no plan meets all SLOs, otherwise several are on the frontier.
@@ -174,12 +183,12 @@ def test_the_cap_keeps_the_fastest_and_the_most_accurate_plan(seed: int) -> None
             assert min(roomy_point(c, (), slos)[place] for c in capped.plans) == best
 
 
-@pytest.mark.parametrize("change", [corrected, restricted, measured_there])
+@pytest.mark.parametrize("change", [corrected, restricted, lambda instance: interrupted(measured_there(instance))])
 @pytest.mark.parametrize("seed", seeds(56))
 def test_the_frontier_is_that_of_all_plans_of_a_changed_instance(
     seed: int, change: Callable[[Instance], Instance]
 ) -> None:
-    """Service times are corrected, speeds were measured, or traffic and utilization are limited otherwise."""
+    """Service times are corrected, speeds were measured and nodes are interrupted, or traffic is limited otherwise."""
     instance = change(small_instance(seed))
     found = [point_of(instance, candidate) for candidate in _plan(instance).candidates]
     promised = [plan for plan in list_plans(instance) if not plan.violations(instance.query.slos)]

@@ -33,6 +33,7 @@ from circinus.specification import (
     Specification,
     Tenant,
 )
+from circinus.specification.infrastructure import Spot
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 TIERS = ("device", "edge", "cloud", "moon")
@@ -141,7 +142,8 @@ def infrastructures(draw: st.DrawFn) -> Infrastructure:
             nodes=(nodes := draw(st.integers(0, 1000))),
             min_nodes=draw(st.none() | st.integers(0, nodes)),
             billing=draw(st.sampled_from(Billing)),
-            node_startup_s=draw(amounts),
+            node_startup_s=draw(positive),
+            spot=draw(st.none() | st.builds(Spot, price_usd_per_h=amounts, interruptions_per_h=positive)),
             cpus=64 if position < len(TIERS) else draw(positive),
             memory_bytes=draw(positive),
             gpus=1 if position < len(TIERS) else draw(amounts),

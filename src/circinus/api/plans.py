@@ -15,7 +15,7 @@ from circinus.api.quantities import AnyPath
 from circinus.api.result import Result
 from circinus.matching import load_plan_set, save_plan_set
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
-from circinus.reporting.plan_table import deployment_table, price_table
+from circinus.reporting.plan_table import deployment_table, price_table, spare_replicas_text
 from circinus.specification.formatting import ACCURACY, format_duration, format_usd_per_h, with_metric
 
 if TYPE_CHECKING:
@@ -329,6 +329,9 @@ class Explanation(Result):
         if self.complete:
             if matching.deployments:
                 console.print(deployment_table(matching.deployments))
+                pools = self.specification.required_infrastructure.pools
+                if spare := spare_replicas_text(matching.deployments, pools):
+                    console.print(Text(spare))
             console.print(price_table(matching))
 
 

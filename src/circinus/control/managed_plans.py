@@ -53,9 +53,9 @@ class ManagedPlans:
         return {pool.name: pool.nodes for pool in self.specification.required_infrastructure.pools}
 
     def available_nodes(self, live: Mapping[str, int]) -> Mapping[str, int]:
-        """Return the nodes per pool that may be used, of those that live: elastic pools start others instead."""
+        """Return the nodes per pool that may be used, of those that live: elastic and spot pools start others."""
         pools = self.specification.required_infrastructure.pools
-        return {**live, **{pool.name: pool.nodes for pool in pools if pool.is_elastic}}
+        return {**live, **{pool.name: pool.nodes for pool in pools if pool.is_elastic or pool.spot}}
 
     def fits_nodes(self, nodes: Mapping[str, int]) -> bool:
         """Return whether the given number of nodes per pool suffices for these plans."""

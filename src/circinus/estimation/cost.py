@@ -38,11 +38,12 @@ def dedicated_usd_per_h(uses: Iterable[DeploymentUse], pools: Mapping[str, Pool]
     total, on_nodes = 0.0, defaultdict[str, list[tuple[DeploymentUse, int]]](list)
     for use in uses:
         replicas = replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target)
+        replicas += use.demand.spare_replicas
         if pools[use.deployment.pool].bills_nodes:
             on_nodes[use.deployment.pool].append((use, replicas))
         else:
             total += use.demand.cost_usd_per_h * replicas
-    return total + sum(pools[name].price_usd_per_h * _nodes(pools[name], counted) for name, counted in on_nodes.items())
+    return total + sum(pools[name].paid_usd_per_h * _nodes(pools[name], counted) for name, counted in on_nodes.items())
 
 
 def _nodes(pool: Pool, counted: Iterable[tuple[DeploymentUse, int]]) -> int:
@@ -50,13 +51,13 @@ def _nodes(pool: Pool, counted: Iterable[tuple[DeploymentUse, int]]) -> int:
     free: list[list[float]] = []
     for use, replicas in sorted(counted, key=lambda entry: -entry[0].demand.cost_usd_per_h):
         shares = [needed / of_node for needed, of_node in zip(use.demand.amounts, pool.amounts, strict=True) if of_node]
+        first = 0
         for _ in range(replicas):
-            fitting = (left for left in free if all(map(ge, left, shares)))
-            node = next(fitting, None)
-            if node is None:
-                node = [1.0 + _ROUNDING] * len(shares)
-                free.append(node)
-            node[:] = map(sub, node, shares)
+            node = next((n for n in range(first, len(free)) if all(map(ge, free[n], shares))), len(free))
+            if node == len(free):
+                free.append([1.0 + _ROUNDING] * len(shares))
+            free[node][:] = map(sub, free[node], shares)
+            first = node + 1 if use.demand.spare_replicas else node
     usable = math.ceil(len(free) / (1.0 - pool.headroom) - _ROUNDING)  # the headroom stays free on average
     return min(max(usable, pool.base_nodes), max(pool.nodes, len(free)))
 

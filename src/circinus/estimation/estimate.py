@@ -117,6 +117,10 @@ class ReplicaDemand:
     gpu_memory_bytes: float
     cost_usd_per_h: float
     """Price of the node times the share of it that a replica reserves (`Pool.reserved_share`)."""
+    spare_replicas: int = 0
+    """Number of replicas beside those for the load, as nodes may be interrupted; then each node holds at most one."""
+    late_share: float = 0.0
+    """Share of requests that count as late since interruptions may delay them (`interruptions`)."""
 
     @property
     def amounts(self) -> tuple[float, float, float, float]:

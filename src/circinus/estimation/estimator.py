@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.arrays import FloatArray
+from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
 from circinus.estimation.estimate import (
@@ -18,8 +18,9 @@ from circinus.estimation.estimate import (
     SloProbabilities,
     StageEstimate,
 )
+from circinus.estimation.interruptions import late_scenarios
 from circinus.estimation.merged_load import MergedLoad
-from circinus.estimation.percentiles import MeasuredSamples, PercentileEstimator
+from circinus.estimation.percentiles import UNBOUNDED, MeasuredSamples, PercentileEstimator
 from circinus.estimation.slo_probability import accuracy_slo_probability, bounded_latency_probability
 from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
@@ -237,6 +238,7 @@ class Estimator:
         caveats: dict[str, None] = {}
         batched: set[str] = set()
         deployments: dict[str, Deployment] = {}
+        late: list[IntArray] = []
         for operator in self._order:
             pool = self._pools[placement[operator.name]]
             sites[operator.name] = pool.site
@@ -249,6 +251,8 @@ class Estimator:
             traffic = self._stages.arrivals.after_queue(stage.use.traffic, ready_s[0])
             uses.append(stage.use.behind(after, traffic))
             deployments[operator.name] = stage.use.deployment
+            if late_share := stage.use.demand.late_share:
+                late.append(late_scenarios(self._percentile.grid, operator.name, late_share))
             if stage.times.mean_batch_size >= _MIN_BATCHED:
                 batched.add(operator.name)
             if conditions is not None:
@@ -265,6 +269,9 @@ class Estimator:
                 )
             )
         latency_s, return_s, _ = self._gather(self._sinks, finish, sites, self._query.source, conditions)
+        if late:
+            latency_s = latency_s.copy()
+            latency_s[:, np.concatenate(late)] = UNBOUNDED
         return _Timeline(
             expected_and_pessimistic_s=latency_s,
             sites=sites,

@@ -113,6 +113,8 @@ class DeploymentLoad:
     """Shares of groups of 1, 2, ... requests that arrive simultaneously."""
     arrival_scv: float = 1.0
     """Squared coefficient of variation of interarrival times, at most 1, the value of a Poisson process."""
+    spare_replicas: int = 0
+    """Number of replicas that are not counted on, as nodes may be interrupted."""
 
     @property
     def batch_size(self) -> int:
@@ -132,8 +134,13 @@ class DeploymentLoad:
     def station(self) -> LoadedStation:
         """Queueing model of the deployment."""
         return station_load(
-            self.replicas, self.traffic, self.fill_ratios, self.batch_wait_s, self.groups, self.arrival_scv
+            self.certain_replicas, self.traffic, self.fill_ratios, self.batch_wait_s, self.groups, self.arrival_scv
         )
+
+    @property
+    def certain_replicas(self) -> int:
+        """Number of replicas without the spare ones."""
+        return self.replicas - self.spare_replicas
 
 
 def station_load(
@@ -200,11 +207,12 @@ def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deploymen
     for deployment, uses in requests.items():
         traffic = RequestStream.merged(use.traffic for use in uses)
         allocation = deployment.allocation
-        count = (replicas or {}).get(deployment)
+        count, spare = (replicas or {}).get(deployment), max(use.demand.spare_replicas for use in uses)
         if count is None:
-            count = replicas_for(traffic.offered_load / allocation.batch_size, allocation.utilization_target)
-        loads[deployment] = DeploymentLoad(count, traffic, uses[0].fill_ratios, uses[0].batch_wait_s)
-        if count < 1 or loads[deployment].utilization >= 1:
+            count = spare + replicas_for(traffic.offered_load / allocation.batch_size, allocation.utilization_target)
+        load = DeploymentLoad(count, traffic, uses[0].fill_ratios, uses[0].batch_wait_s, spare_replicas=spare)
+        loads[deployment] = load
+        if load.certain_replicas < 1 or load.busy_replicas / load.certain_replicas >= 1:
             raise PlanningError(
                 f"the load keeps {loads[deployment].busy_replicas:.3g} replicas busy, but there are only {count}",
                 code="deployment.overloaded",

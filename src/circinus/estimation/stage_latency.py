@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimate import DeploymentUse, ReplicaDemand
+from circinus.estimation.interruptions import spare_replicas
 from circinus.estimation.merged_load import ArrivalModel, MergedLoad, replicas_for, station_load
 from circinus.estimation.percentiles import UNBOUNDED, MeasuredSample, MeasuredSamples
 from circinus.estimation.traffic import RequestStream
@@ -27,7 +28,7 @@ def replica_demand(
 ) -> ReplicaDemand:
     """Return the resources that a replica with some knob values takes from a node."""
     amounts = cpus, memory_bytes, operator.gpus, operator.replica_gpu_memory_bytes(knobs.as_dict())
-    return ReplicaDemand(*amounts, cost_usd_per_h=pool.price_usd_per_h * pool.reserved_share(amounts))
+    return ReplicaDemand(*amounts, cost_usd_per_h=pool.paid_usd_per_h * pool.reserved_share(amounts))
 
 
 def replicas_per_node(demand: ReplicaDemand, pool: Pool) -> int:
@@ -147,6 +148,11 @@ class StageLatencyModel:
             mean_factor=service_time.mean_factor,
         )
         knobs = profile.prefix[operator.name]
+        demand = replica_demand(operator, knobs, pool, allocation.cpus, profile.peak_memory_bytes)
+        if pool.spot is not None:
+            startup_s, target = profile.startup_on(pool.hardware), allocation.utilization_target
+            spare, late_share = spare_replicas(pool, startup_s, traffic.mean_s, target)
+            demand = replace(demand, spare_replicas=spare, late_share=late_share)
         use = DeploymentUse(
             deployment=Deployment(
                 pipeline=self._query.pipeline,
@@ -155,7 +161,7 @@ class StageLatencyModel:
                 pool=pool.name,
                 allocation=allocation,
             ),
-            demand=replica_demand(operator, knobs, pool, allocation.cpus, profile.peak_memory_bytes),
+            demand=demand,
             busy_replicas=traffic.offered_load / allocation.batch_size,
             traffic=traffic,
             fill_ratios=ratios,

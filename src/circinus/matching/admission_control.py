@@ -98,7 +98,7 @@ class AdmissionProblem:
         load[columns] += fractional
         used[columns] = True
         traffic[links] += volume
-        replicas = np.maximum(round_up_replicas(load, used), self.usage.replicas)
+        replicas = np.maximum(round_up_replicas(load, used, self.problem.spare_replicas), self.usage.replicas)
         rows = self.problem.rows.coefficients @ replicas
         nodes = np.maximum(self.usage.nodes, self.problem.needed_nodes(rows))
         added = self.problem.cost_usd_per_h(replicas - self.usage.replicas, nodes - self.usage.nodes)
@@ -360,33 +360,32 @@ class AdmissionControl:
     def _packed(self, problem: Problem, usage: Usage, pool: int) -> dict[Deployment, tuple[int, ...]] | None:
         """Return the nodes of a pool's replicas; running ones stay on their nodes if the new ones fit."""
         members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
-        capacity = problem.node_capacity[pool] * (1 + 1e-9)
+        demand, capacity = problem.packed[0], problem.packed[1][pool] * (1 + 1e-9)
         load, nodes_of = np.zeros((int(problem.nodes[pool]), len(capacity))), {}
         for column in members.tolist():
             sized = self._sized.get(problem.deployments[column])
             nodes_of[column] = list(sized.nodes) if sized else []
-            np.add.at(load, nodes_of[column], problem.demand[column])
+            np.add.at(load, nodes_of[column], demand[column])
         stays = bool(np.all(load <= capacity))
         for column in sorted(
             members.tolist(),
-            key=lambda column: -float((problem.demand[column] / np.maximum(capacity, _MIN_CAPACITY)).max()),
+            key=lambda column: -float((demand[column] / np.maximum(capacity, _MIN_CAPACITY)).max()),
         ):
             while stays and len(nodes_of[column]) < usage.replicas[column]:
-                open_nodes = np.flatnonzero(np.all(load + problem.demand[column] <= capacity, axis=1))
+                open_nodes = np.flatnonzero(np.all(load + demand[column] <= capacity, axis=1))
                 stays = len(open_nodes) > 0
                 if stays:
                     runs = load[open_nodes].any(axis=1) if pool in problem.elastic else np.zeros(1)
                     node = int(open_nodes[runs.argmax()])  # a further node of an elastic pool is opened last
                     nodes_of[column].append(node)
-                    load[node] += problem.demand[column]
+                    load[node] += demand[column]
         if stays:
             return {problem.deployments[column]: tuple(sorted(nodes)) for column, nodes in nodes_of.items()}
         if pool in problem.elastic:
             repacked = problem.fewest_nodes(pool, usage.replicas).packing
         else:
-            repacked = pack(
-                problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
-            )
+            count, nodes = usage.replicas[members], int(problem.nodes[pool])
+            repacked = pack(demand[members], count, problem.packed[1][pool], nodes)
         if repacked.nodes is None:
             return None
         return {
@@ -400,9 +399,11 @@ class AdmissionControl:
         for use in plan.deployments:
             current, deployment = deployments.get(use.deployment), use.deployment
             traffic = use.traffic if current is None else RequestStream.merged((current.traffic, use.traffic))
-            replicas = int(usage.replicas[column_of[deployment]])
+            column = column_of[deployment]
+            replicas, spare = int(usage.replicas[column]), int(problem.spare_replicas[column])
             reference = self._uses[deployment][0] if current is not None else use
-            deployments[deployment] = DeploymentLoad(replicas, traffic, reference.fill_ratios, reference.batch_wait_s)
+            fill = reference.fill_ratios, reference.batch_wait_s
+            deployments[deployment] = DeploymentLoad(replicas, traffic, *fill, spare_replicas=spare)
         requests = self._uses | {use.deployment: [*self._uses.get(use.deployment, ()), use] for use in plan.deployments}
         for crossing in plan.links:
             link = crossing.link

@@ -56,11 +56,12 @@ def pack_pools(
 
 def _packing(problem: Problem, usage: Usage, pool: int, members: IntArray, *, widely: bool) -> Packing:
     """Pack the replicas of some deployments; those that take the same of a node are searched for together."""
-    kinds, kind_of = np.unique(problem.demand[members], axis=0, return_inverse=True)
+    demand, capacity = problem.packed
+    kinds, kind_of = np.unique(demand[members], axis=0, return_inverse=True)
     kind_of, replicas = kind_of.reshape(-1), usage.replicas[members]
     count = np.bincount(kind_of, weights=replicas, minlength=len(kinds)).astype(np.int64)
     steps = _QUICK_SEARCH_STEPS if widely and len(kinds) > _MAX_SEARCHED_KINDS else SEARCH_STEPS
-    packing = pack(kinds, count, problem.node_capacity[pool], int(problem.nodes[pool]), steps)
+    packing = pack(kinds, count, capacity[pool], int(problem.nodes[pool]), steps)
     if packing.nodes is None:
         return packing
     left = [list(nodes) for nodes in packing.nodes]
@@ -100,7 +101,7 @@ def _pool_cut(problem: Problem, usage: Usage, pool: int, members: IntArray) -> P
     rows = np.flatnonzero(problem.rows.plain & (problem.rows.pool == pool))
     filled = float((usage.rows[rows] / problem.rows.limit[rows]).max(initial=0.0))
     packed = packed_share(
-        problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
+        problem.packed[0][members], usage.replicas[members], problem.packed[1][pool], int(problem.nodes[pool])
     )
     return PoolCut(pool, filled * min(packed, _MAX_FILL_RATIO))
 
@@ -108,18 +109,19 @@ def _pool_cut(problem: Problem, usage: Usage, pool: int, members: IntArray) -> P
 def packing_cut(problem: Problem, usage: Usage, pool: int, nodes: int, *, proved: bool) -> PackingCut:
     """Return a cut, as strong as possible, that excludes replicas that do not pack on some nodes of a pool."""
     members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
-    kinds, kind_of = np.unique(problem.demand[members], axis=0, return_inverse=True)
+    demand, capacity = problem.packed
+    kinds, kind_of = np.unique(demand[members], axis=0, return_inverse=True)
     count = np.bincount(kind_of.reshape(-1), weights=usage.replicas[members], minlength=len(kinds)).astype(np.int64)
     if proved:
-        count = _core(kinds, count, problem.node_capacity[pool], nodes)
+        count = _core(kinds, count, capacity[pool], nodes)
     core = np.flatnonzero(count)
     inside = problem.pool_of == pool
     if len(core) > _MAX_LIFTED_KINDS:
-        groups = [(np.all(problem.demand == kinds[kind], axis=1), int(count[kind])) for kind in core]
+        groups = [(np.all(demand == kinds[kind], axis=1), int(count[kind])) for kind in core]
     else:
         # By Hall's theorem the core can be matched to distinct replicas that are at least as large if, for every
         # set of kinds, enough replicas are at least as large as some kind of the set.
-        larger = {int(kind): np.all(problem.demand >= kinds[kind], axis=1) for kind in core}
+        larger = {int(kind): np.all(demand >= kinds[kind], axis=1) for kind in core}
         groups = [
             (np.any([larger[int(kind)] for kind in subset], axis=0), int(count[list(subset)].sum()))
             for size in range(1, len(core) + 1)

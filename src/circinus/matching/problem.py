@@ -15,7 +15,7 @@ from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.solvers.sparse_rows import SparseRows
 from circinus.matching.tolerances import CAPACITY_TOLERANCE, REPLICA_TOLERANCE
-from circinus.planning.bin_packing import FewestNodes, pack_on_fewest
+from circinus.planning.bin_packing import FewestNodes, pack_on_fewest, with_spread
 from circinus.planning.settings import RunningLoad
 from circinus.specification import Deployment, DirectedLink, QueryPlan
 from circinus.specification.slo import COST_ROUNDING, COST_ROUNDING_USD_PER_H
@@ -106,6 +106,10 @@ class Problem:
     """(D,) price of one replica; where nodes are paid whole, the price that it reserves: never more than is paid."""
     max_replicas: IntArray
     """(D,) number of replicas that fit into an otherwise empty pool."""
+    spare_replicas: IntArray
+    """(D,) number of replicas beside those for the load, as nodes may be interrupted; then each is on another node."""
+    late_share: FloatArray
+    """(D,) share of requests that count as late since interruptions may delay them."""
     pools: tuple[str, ...]
     nodes: IntArray
     """(K,) greatest number."""
@@ -210,6 +214,11 @@ class Problem:
         return np.clip(needed, self.base_nodes, self.nodes).astype(np.int64)
 
     @cached_property
+    def packed(self) -> tuple[FloatArray, FloatArray]:
+        """(D, R) resources of one replica, and (K, R) of one node, with those that spread replicas over nodes."""
+        return with_spread(self.demand, self.node_capacity, self.spare_replicas > 0)
+
+    @cached_property
     def _fewest_nodes(self) -> dict[tuple[int, bytes], FewestNodes]:
         return {}
 
@@ -223,7 +232,7 @@ class Problem:
             used = self.rows.coefficients[np.ix_(of_pool, members)] @ replicas[members] / self._rows_per_node[of_pool]
             base, most = int(self.base_nodes[pool]), int(self.nodes[pool])
             fewest_possible = min(max(base, math.ceil(used.max(initial=0.0))), most)
-            demand, capacity = self.demand[members], self.node_capacity[pool]
+            demand, capacity = self.packed[0][members], self.packed[1][pool]
             steps = _NODE_STEPS if replicas[members].sum() <= _MAX_SEARCHED_REPLICAS else 0
             fewest = pack_on_fewest(demand, replicas[members], capacity, fewest_possible, most, steps)
             self._fewest_nodes[key] = fewest
@@ -263,9 +272,11 @@ class Problem:
         return {self.pools[pool]: int(nodes[pool]) for pool in np.flatnonzero(is_chosen)}
 
     def demand_of(self, deployment: int) -> ReplicaDemand:
-        """Return the resources and the price of one replica of a deployment."""
+        """Return the resources and the price of one replica of a deployment, and how many are spare."""
         cpus, memory_bytes, gpus, gpu_memory_bytes = (float(amount) for amount in self.demand[deployment])
-        return ReplicaDemand(cpus, memory_bytes, gpus, gpu_memory_bytes, float(self.price_usd_per_h[deployment]))
+        price_usd_per_h, spare = float(self.price_usd_per_h[deployment]), int(self.spare_replicas[deployment])
+        late_share = float(self.late_share[deployment])
+        return ReplicaDemand(cpus, memory_bytes, gpus, gpu_memory_bytes, price_usd_per_h, spare, late_share)
 
     def usage_of(self, chosen: IntArray) -> Usage:
         """Return the joint usage of the chosen candidates.
@@ -276,7 +287,7 @@ class Problem:
         served = chosen[chosen >= 0]
         fractional, used = self.fractional_load.total(served)
         traffic, _ = self.traffic.total(served)
-        replicas = round_up_replicas(fractional, used)
+        replicas = round_up_replicas(fractional, used, self.spare_replicas)
         rows = self.rows.coefficients @ replicas
         nodes = self.nodes_of(replicas)
         return Usage(
@@ -382,15 +393,18 @@ class Usage:
     """Number of running queries whose plan changes or stops."""
 
 
-def round_up_replicas(fractional: FloatArray, used: BoolArray) -> IntArray:
-    """Return whole replicas for fractional ones: at least one if used, else none; rounding errors are ignored."""
+def round_up_replicas(fractional: FloatArray, used: BoolArray | bool, spare: IntArray) -> IntArray:
+    """Return whole replicas for fractional ones: at least one and the spare ones if used, else none.
+
+    Rounding errors are ignored.
+    """
     rounded = np.ceil(fractional - REPLICA_TOLERANCE).astype(np.int64)
-    return np.asarray(np.where(used, np.maximum(rounded, 1), 0), dtype=np.int64)
+    return np.asarray(np.where(used, np.maximum(rounded, 1) + spare, 0), dtype=np.int64)
 
 
-def whole_replicas(fractional: float) -> int:
+def whole_replicas(fractional: float, spare: int) -> int:
     """Return `round_up_replicas` for one deployment in use."""
-    return max(math.ceil(fractional - REPLICA_TOLERANCE), 1)
+    return max(math.ceil(fractional - REPLICA_TOLERANCE), 1) + spare
 
 
 def meets_cost_slo(share_usd_per_h: FloatArray | float, limit_usd_per_h: FloatArray | float) -> BoolArray:

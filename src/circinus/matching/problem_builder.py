@@ -8,7 +8,7 @@ from dataclasses import astuple
 
 import numpy as np
 
-from circinus.arrays import FloatArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.errors import PlanningError
 from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.matching.priority_levels import PriorityLevels
@@ -64,6 +64,7 @@ def build_problem(
     _check_pools(deployments, pools)
     demand = np.array([demand_of[d].amounts for d in deployments]).reshape(len(deployments), len(RESOURCES))
     pool_of = np.array([pools[d.pool] for d in deployments], dtype=np.int64)
+    spare = np.array([demand_of[d].spare_replicas for d in deployments], dtype=np.int64)
     nodes = np.array([pool.nodes for pool in infrastructure.pools], dtype=np.int64)
     node_capacity = np.array([pool.amounts for pool in infrastructure.pools])
     links, share = Network(infrastructure).links, infrastructure.usable_link_share
@@ -84,13 +85,17 @@ def build_problem(
         pool_of=pool_of,
         demand=demand,
         price_usd_per_h=np.array([demand_of[d].cost_usd_per_h for d in deployments], dtype=np.float64),
-        max_replicas=_max_replicas(demand, nodes[pool_of], node_capacity[pool_of]),
+        max_replicas=_max_replicas(demand, nodes[pool_of], node_capacity[pool_of], spare > 0),
+        spare_replicas=spare,
+        late_share=np.array([demand_of[d].late_share for d in deployments], dtype=np.float64),
         pools=tuple(pools),
         nodes=nodes,
         base_nodes=np.array([pool.base_nodes for pool in infrastructure.pools], dtype=np.int64),
-        node_price_usd_per_h=np.array([p.price_usd_per_h if p.bills_nodes else 0.0 for p in infrastructure.pools]),
+        node_price_usd_per_h=np.array([p.paid_usd_per_h if p.bills_nodes else 0.0 for p in infrastructure.pools]),
         node_capacity=node_capacity,
-        rows=_capacity_rows(demand, pool_of, nodes, node_capacity, [pool.headroom for pool in infrastructure.pools]),
+        rows=_capacity_rows(
+            demand, pool_of, nodes, node_capacity, [pool.headroom for pool in infrastructure.pools], spare > 0
+        ),
         links=tuple(link.name for link in links),
         link_capacity_bytes_per_s=np.array([share * link.bandwidth_bytes_per_s for link in links]),
     )
@@ -149,15 +154,21 @@ def _traffic(candidates: Sequence[PlanCandidate], links: Sequence[str]) -> Spars
     return _incidence(rows, len(links))
 
 
-def _max_replicas(demand: FloatArray, nodes: IntArray, capacity: FloatArray) -> IntArray:
+def _max_replicas(demand: FloatArray, nodes: IntArray, capacity: FloatArray, is_spread: BoolArray) -> IntArray:
     """Return (D,) the number of replicas of each deployment that fit on otherwise empty nodes."""
     with np.errstate(divide="ignore", invalid="ignore"):
         per_node = np.where(demand > 0, np.floor(capacity / demand + 1e-9), np.inf).min(axis=1, initial=np.inf)
+    per_node = np.where(is_spread, np.minimum(per_node, 1), per_node)
     return np.asarray(nodes * np.where(np.isinf(per_node), np.iinfo(np.int32).max, per_node), dtype=np.int64)
 
 
 def _capacity_rows(
-    demand: FloatArray, pool_of: IntArray, nodes: IntArray, capacity: FloatArray, headroom: Sequence[float]
+    demand: FloatArray,
+    pool_of: IntArray,
+    nodes: IntArray,
+    capacity: FloatArray,
+    headroom: Sequence[float],
+    is_spread: BoolArray,
 ) -> CapacityRows:
     coefficients: list[FloatArray] = []
     limit: list[float] = []
@@ -178,6 +189,10 @@ def _capacity_rows(
                     coefficients.append(pieces)
                     limit.append(float(k * nodes[pool]))
                     row_kind.append((pool, resource, False))
+        for deployment in np.flatnonzero(inside & is_spread & (nodes[pool] > 0)):
+            coefficients.append(np.eye(len(pool_of))[deployment])
+            limit.append(float(nodes[pool]))
+            row_kind.append((pool, 0, False))
     return CapacityRows(
         coefficients=np.array(coefficients).reshape(len(limit), len(pool_of)),
         limit=np.array(limit, dtype=np.float64),

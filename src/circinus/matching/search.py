@@ -299,8 +299,9 @@ def cheapest_deployments(candidates: Candidates) -> Sequence[Sequence[Deployment
 
 
 def _isolated_usd_per_h(plan: PlanCandidate) -> float:
-    replica_costs = (max(1, math.ceil(use.fractional_replicas)) * use.demand.cost_usd_per_h for use in plan.deployments)
-    return sum(replica_costs) + plan.transfer_cost_usd_per_h
+    replicas = (max(1, math.ceil(use.fractional_replicas)) + use.demand.spare_replicas for use in plan.deployments)
+    costs = (count * use.demand.cost_usd_per_h for count, use in zip(replicas, plan.deployments, strict=True))
+    return sum(costs) + plan.transfer_cost_usd_per_h
 
 
 def solve_in_rounds(

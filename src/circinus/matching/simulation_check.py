@@ -71,6 +71,8 @@ def simulation_inputs(
     return planned
 
 
+_LAST_PERCENTILE = 100.0 - 1e-7
+"""Percentile of plans of which interruptions delay as many requests as the SLO allows: no simulation confirms them."""
 _NARROW = "the formula's bound misses the limit narrowly"
 _SIMULATED = "in a simulation of all queries together"
 _ALL_TOO_SLOW = "the plans that were tried meet the SLOs by formula but not in a simulation of all queries together"
@@ -153,10 +155,11 @@ def check_by_simulation(
 ) -> SimulationCheck:
     """Simulate all plans together if any estimate has caveats, and replace the latencies of those estimates.
 
-    Hardware has its guaranteed speed. Bounds are those of the simulation's confidence interval; the upper one is scaled
-    by the estimate's allowance for few items. Dropped requests are late. Queries with too few simulated requests keep
-    their estimates and caveats. The latency of a query with a split plan is that of all its requests, those of each
-    part scaled by the allowance of the part's estimate.
+    Spare replicas are left out, and the share of requests that interruptions may delay counts as late. Hardware has its
+    guaranteed speed. Bounds are those of the simulation's confidence interval; the upper one is scaled by the
+    estimate's allowance for few items. Dropped requests are late. Queries with too few simulated requests keep their
+    estimates and caveats. The latency of a query with a split plan is that of all its requests, those of each part
+    scaled by the allowance of the part's estimate.
 
     The simulation ends at the first of some interim analyses, each after twice the time of the one before, at which the
     verdicts on all queries are sure: a whole confidence interval is on one side of the limit. The intervals there are
@@ -178,7 +181,7 @@ def check_by_simulation(
     uncertain = {assignment.query: assignment for assignment in assignments if assignment.chosen.estimate.caveats}
     if not uncertain:
         return SimulationCheck(matching, {})
-    replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
+    replicas = {d.deployment: d.replicas - d.demand.spare_replicas for d in matching.deployments}
     model = build_model(planned, replicas, network, with_margins=True)
     duration_s = simulation_horizon_s(planned, model, executions)
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
@@ -216,6 +219,14 @@ class _CheckedQuery:
     runs: Sequence[QueryRun]
     """Requests of each part of the plan."""
 
+    @property
+    def percentile(self) -> float:
+        """The SLO's percentile among requests that interruptions of nodes do not delay."""
+        chosen = self.assignment.chosen
+        percentile, uses = chosen.estimate.percentile, chosen.deployments
+        in_time = math.prod(1.0 - use.demand.late_share for use in uses)
+        return min(percentile / max(in_time, percentile / 100), _LAST_PERCENTILE)
+
     def is_decided(self, until_s: float, duration_s: float, confidence: float) -> bool:
         """Return whether more requests will surely not change the verdict on the latency.
 
@@ -227,7 +238,7 @@ class _CheckedQuery:
         requests = sum(len(run.arrival_s) - _warm_up(run, duration_s) for run in self.runs)
         if requests < MATCHING.min_simulated_requests:
             return True  # there will be no verdict
-        percentile, latency_s = self.assignment.chosen.estimate.percentile, _latency_s(self.runs, until_s)
+        percentile, latency_s = self.percentile, _latency_s(self.runs, until_s)
         if len(latency_s) < MATCHING.min_simulated_requests or not has_bounds(len(latency_s), percentile):
             return False
         slo = self.planned.query.slos.latency
@@ -242,7 +253,7 @@ class _CheckedQuery:
         if len(latency_s) < MATCHING.min_simulated_requests:
             return None
         previous = self.assignment.chosen.estimate
-        measured = percentile_interval(latency_s, previous.percentile, confidence)
+        measured = percentile_interval(latency_s, self.percentile, confidence)
         allowed = self._allowed(measured, until_s, confidence)
         if not math.isfinite(allowed.upper):  # too few independent requests for such a high percentile
             return self.assignment
@@ -260,8 +271,7 @@ class _CheckedQuery:
             replace(run, done_s=run.arrival_s + factor * run.latency_s)
             for factor, run in zip(factors, self.runs, strict=True)
         ]
-        percentile = self.assignment.chosen.estimate.percentile
-        return percentile_interval(_latency_s(scaled, until_s), percentile, confidence)
+        return percentile_interval(_latency_s(scaled, until_s), self.percentile, confidence)
 
     @property
     def _allowances(self) -> list[float]:

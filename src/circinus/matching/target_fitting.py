@@ -136,7 +136,7 @@ class _Fitting:
         """Yield targets at which the load of a family takes fewer replicas, fewest first."""
         problem, usage, limit = answer.problem, answer.solution.usage, answer.run.infrastructure.utilization_limit
         columns = [problem.deployments.index(deployment) for deployment in family if deployment in problem.deployments]
-        replicas = int(usage.replicas[columns].sum())
+        replicas = int(usage.replicas[columns].sum() - problem.spare_replicas[columns].sum())
         busy = sum(
             float(usage.fractional_load[c]) * problem.deployments[c].allocation.utilization_target for c in columns
         )

@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
+from circinus.estimation.interruptions import late_scenarios, spare_replicas
 from circinus.estimation.merged_load import ArrivalModel, min_replicas_array, station_load
 from circinus.estimation.percentiles import UNBOUNDED, ScenarioGrid
 from circinus.estimation.stage_latency import (
@@ -124,16 +125,18 @@ def option_table(
     offered_load = query.rate_per_s * batch_s / batch_sizes
     mean_factor = rows.mean_factor[:, None, None]
     running_busy: FloatArray | None = None
+    spare, late_share = _spare_replicas(rows, columns, allocations, batch_s)
     if running is None:
-        replicas = added = min_replicas_array(offered_load, targets)
-        fractional, utilization = offered_load / targets, targets
+        replicas = min_replicas_array(offered_load, targets)
+        fractional, added, utilization = offered_load / targets, replicas + spare, targets
     else:
         running_replicas, running_busy = _running_replicas(rows, columns, query.pipeline, allocations, running)
         total_load = offered_load + running_busy
-        replicas = np.maximum(min_replicas_array(total_load, targets), running_replicas)
-        fractional = added = replicas - running_replicas
+        total = np.maximum(min_replicas_array(total_load, targets) + spare, running_replicas)
+        fractional = added = total - running_replicas
+        replicas = total - spare
         utilization = total_load / replicas
-    resources, fitting = _resources(rows, columns, allocations, fractional, added)
+    resources, fitting = _resources(rows, columns, allocations, fractional, added, spare > 0)
     servers = np.where(fitting, replicas, 1.0)  # avoid slow computations for millions of replicas that no pool holds
     overloaded = utilization * mean_factor >= 1
     wait = gi_g_c_wait(
@@ -148,6 +151,7 @@ def option_table(
     node_s = wait.at(exponentials)
     node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
     node_s[np.broadcast_to(overloaded, batch_s.shape)] = UNBOUNDED
+    _add_interruptions(node_s, late_share, grid, rows.spec.name)
     eligible = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
     available = fitting & eligible[None, :, None]
     is_missing = np.ones(len(available), dtype=np.bool_)
@@ -156,10 +160,34 @@ def option_table(
         missing = available & (selected & is_missing)[:, None, None]
         sizes = _Sizes(replicas, np.broadcast_to(utilization, batch_s.shape), running_busy)
         _apply_queueing_models(node_s, missing, rows, columns, grid, query, allocations, batch_s, sizes, check_time)
+        _add_interruptions(node_s, late_share, grid, rows.spec.name)
         is_missing[selected] = False
 
     ineligible = int((~fitting & eligible[None, :, None]).sum())
     return OptionTable(allocations, available, node_s, resources, ineligible, compute)
+
+
+def _spare_replicas(
+    rows: OperatorRows, columns: ResourceColumns, allocations: Sequence[Allocation], batch_s: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return (rows, pools, options) spare replicas, and shares of requests that count as late; see `spare_replicas`."""
+    spare, late_share = np.zeros(batch_s.shape), np.zeros(batch_s.shape)
+    for index, pool in enumerate(columns.pools):
+        for row, profile in enumerate(rows.profiles) if pool.spot is not None else ():
+            startup_s = profile.startup_on(pool.hardware)
+            for option, allocation in enumerate(allocations):
+                at = row, index, option
+                spare[at], late_share[at] = spare_replicas(
+                    pool, startup_s, float(batch_s[at]), allocation.utilization_target
+                )
+    return spare, late_share
+
+
+def _add_interruptions(node_s: FloatArray, late_share: FloatArray, grid: ScenarioGrid, operator: str) -> None:
+    """Make the share of the scenarios late that interruptions of nodes delay."""
+    for row, column, option in np.argwhere(late_share > 0).tolist():
+        late = late_scenarios(grid, operator, float(late_share[row, column, option]))
+        node_s[row, column, option, late] = UNBOUNDED
 
 
 def _running_replicas(
@@ -296,6 +324,7 @@ def _resources(
     allocations: Sequence[Allocation],
     fractional: FloatArray,
     replicas: FloatArray,
+    is_spread: BoolArray,
 ) -> tuple[FloatArray, BoolArray]:
     """Return the usage of every option, and whether the pool can hold its replicas (each on one node)."""
     resources = np.zeros((*replicas.shape, columns.count))
@@ -308,9 +337,10 @@ def _resources(
         replica[..., 2] = rows.spec.gpus
         replica[..., 3] = rows.gpu_memory_bytes[:, None]
         share = np.divide(replica, node, out=np.zeros_like(replica), where=node > 0)
-        price = pool.price_usd_per_h * (share[..., node > 0].mean(axis=2) if pool.bills_nodes else share.max(axis=2))
+        price = pool.paid_usd_per_h * (share[..., node > 0].mean(axis=2) if pool.bills_nodes else share.max(axis=2))
         replicas_per_node = np.divide(node, replica, out=np.full_like(replica, np.inf), where=replica > 0)
         per_node = np.floor(replicas_per_node.min(axis=2) + DOMINANCE_TOLERANCE)
+        per_node = np.where(is_spread[:, index], np.minimum(per_node, 1), per_node)
         fitting[:, index] = replicas[:, index] <= per_node * pool.nodes
         resources[:, index, :, columns.shared(index)] = replica * fractional[:, index, :, None]
         resources[:, index, :, columns.dedicated(index)] = replica * replicas[:, index, :, None]

@@ -9,7 +9,7 @@ from operator import ge, sub
 
 import numpy as np
 
-from circinus.arrays import FloatArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation import DeploymentUse, PlanCandidate, replicas_for
 from circinus.specification import Pool
 
@@ -242,13 +242,28 @@ def packs_in_isolation(candidate: PlanCandidate, pools: Mapping[str, Pool]) -> b
     by_pool = defaultdict[str, list[DeploymentUse]](list)
     for use in candidate.deployments:
         by_pool[use.deployment.pool].append(use)
-    return all(
-        pack(
-            np.array([use.demand.amounts for use in uses]),
-            np.array([replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target) for use in uses]),
-            np.array(pools[name].amounts),
-            pools[name].nodes,
-        ).nodes
-        is not None
-        for name, uses in by_pool.items()
-    )
+    for name, uses in by_pool.items():
+        spare = np.array([use.demand.spare_replicas for use in uses])
+        busy = ((use.busy_replicas, use.deployment.allocation.utilization_target) for use in uses)
+        count = np.array([replicas_for(*target) for target in busy]) + spare
+        demand, capacity = np.array([use.demand.amounts for use in uses]), np.array([pools[name].amounts])
+        demand, capacity = with_spread(demand, capacity, spare > 0)
+        if pack(demand, count, capacity[0], pools[name].nodes).nodes is None:
+            return False
+    return True
+
+
+def with_spread(demand: FloatArray, capacity: FloatArray, is_spread: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """Return demands (m, R') and capacities (K, R') with a resource more for each kind that is spread over nodes.
+
+    A node has one of it, and each replica of the kind takes it.
+
+    Args:
+        demand: (m, R) resources of one replica of each kind.
+        capacity: (K, R) of one node of each pool.
+        is_spread: (m,) kinds of which a node holds at most one replica.
+    """
+    if not is_spread.any():
+        return demand, capacity
+    own = np.eye(len(demand))[:, is_spread]
+    return np.hstack([demand, own]), np.hstack([capacity, np.ones((len(capacity), own.shape[1]))])

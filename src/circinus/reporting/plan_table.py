@@ -17,7 +17,7 @@ from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.violations import describe_violation
 from circinus.reporting.plan_text import operator_text, placement_text, plan_text, replica_text, split_text
 from circinus.reporting.tables import FirstFitting, MetricNames, OneLine, WrappedTitle, make_table
-from circinus.specification import Query, SloKind, Slos
+from circinus.specification import Pool, Query, SloKind, Slos
 from circinus.specification.formatting import (
     ACCURACY,
     ceil_significant,
@@ -377,3 +377,20 @@ def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType
             format_usd_per_h(sized.cost_usd_per_h),
         )
     return table
+
+
+def spare_replicas_text(deployments: tuple[SizedDeployment, ...], pools: Sequence[Pool]) -> str:
+    """Return how many replicas are spare on spot nodes, and why; empty if no deployment is on such nodes."""
+    lines = []
+    for pool in pools:
+        spot, own = pool.spot, [sized for sized in deployments if sized.deployment.pool == pool.name]
+        if spot is None or not own:
+            continue
+        counts = " or ".join(map(str, sorted({sized.demand.spare_replicas for sized in own})))
+        late = max(sized.demand.late_share for sized in own)
+        lines.append(
+            f"{pool.name}: {counts} of each operator's replicas spare, as each node is interrupted "
+            f"{spot.interruptions_per_h:g} times an hour and takes {format_duration(pool.node_startup_s)} to replace; "
+            f"the requests that are delayed all the same, at most {ceil_significant(100 * late, 2):g}%, count as late"
+        )
+    return "\n".join(lines)

@@ -41,7 +41,7 @@ def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableT
         amounts = prices.get(f"pool {pool.name}", [])
         deployments = list(_deployments(matching, pool.name))
         if amounts or deployments or matching.nodes.get(pool.name):
-            price = f"{nodes_text(pool, matching)}{format_usd_per_h(pool.price_usd_per_h)}"
+            price = f"{nodes_text(pool, matching)}{format_usd_per_h(pool.paid_usd_per_h)}"
             table.add_row(OneLine(pool.name), _used(amounts), price)
         for row in deployments:
             table.add_row(*row)

@@ -40,7 +40,8 @@ def build_applications(desired: DesiredState, *, emulate_speeds: bool = True) ->
         in_use = replace(target, relative_speed=speed, batch_ratio=ratio)
         normalized = replace(in_use, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
         paths = [str(path) for path in (*desired.module_paths, desired.recordings)]
-        identity = json.dumps([desired.mode, paths, _DEPLOYMENT.dump_python(normalized, mode="json")], sort_keys=True)
+        fields = _DEPLOYMENT.dump_python(normalized, mode="json", exclude={"is_spread"})
+        identity = json.dumps([desired.mode, paths, fields], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
         label = re.sub(r"[^A-Za-z0-9]+", "-", f"{deployment.operator}-{deployment.pool}").strip("-")
         spec = ReplicaSpec(

@@ -163,4 +163,5 @@ def _desired_deployment(
         operator_version=versions.get(operator.uses, ""),
         batch_wait_s=operator.batch_wait_s,
         batch_ratio=sized.batch_ratio,
+        is_spread=sized.demand.spare_replicas > 0,
     )

@@ -44,6 +44,8 @@ class DesiredDeployment:
     """
     batch_ratio: tuple[tuple[int, float], ...] = ()
     """Batch sizes with the time of a full batch relative to one item, for replays; empty to use recorded ratios."""
+    is_spread: bool = False
+    """Whether a node runs at most one replica, as nodes may be interrupted."""
 
 
 @dataclass(frozen=True)

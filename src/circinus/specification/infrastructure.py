@@ -109,6 +109,17 @@ class NodeRange(SpecModel):
     max: Count = Field(ge=0)
 
 
+class Spot(SpecModel):
+    """Price of nodes that the provider may take back, and how often it does."""
+
+    price_usd_per_h: UsdPerH = Field(alias="price")
+    """Price of one node per hour, instead of the pool's."""
+    interruptions_per_h: Number = Field(gt=0)
+    """Mean number of interruptions of one node per hour."""
+    allowed_shortage: Score = Field(default=0.001, gt=0, lt=1)
+    """Share of time in which interruptions may delay an operator's requests. It gets spare replicas to stay below."""
+
+
 _MIN_NODES = "nodes.min"
 """Alias of the field that YAML writes within `nodes`."""
 _NODES_SCHEMA = {
@@ -164,6 +175,8 @@ class Pool(SpecModel):
     """`share`: a replica costs its largest share of a node's resources; `node`: every node that runs is paid whole."""
     node_startup_s: DurationS = Field(default=0.0, alias="node_startup")
     """Time from requesting a further node until it accepts replicas."""
+    spot: Spot | None = None
+    """Spot price and interruptions of the nodes; None if they stay."""
     headroom: Score = Field(default=0.0, ge=0, lt=1)
     """Share of CPUs, memory and GPUs of the pool that plans leave unused."""
     private: Flag | None = None
@@ -183,6 +196,11 @@ class Pool(SpecModel):
     def is_elastic(self) -> bool:
         """True if plans choose how many nodes run."""
         return self.base_nodes < self.nodes
+
+    @property
+    def paid_usd_per_h(self) -> float:
+        """Price of one node per hour: the spot price, if there is one."""
+        return self.price_usd_per_h if self.spot is None else self.spot.price_usd_per_h
 
     @property
     def bills_nodes(self) -> bool:
@@ -212,7 +230,12 @@ class Pool(SpecModel):
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
-        if isinstance(content, Pool) and (content.min_nodes or 0) > content.nodes:
+        if not isinstance(content, Pool):
+            return
+        if content.spot is not None and not content.node_startup_s:
+            expected = "the time until another node replaces an interrupted one, such as 90s"
+            yield Issue(("node_startup",), "no time", expected, "spare replicas are counted by it")
+        if (content.min_nodes or 0) > content.nodes:
             expected = f"at most {content.nodes}, the greatest number of nodes"
             yield Issue(("nodes", "min"), str(content.min_nodes), expected)
 

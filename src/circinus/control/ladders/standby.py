@@ -117,14 +117,17 @@ def _with_bottom(
         busy[deployment] = busy.get(deployment, 0.0) + peak * use.busy_replicas
         present = sized[deployment].replicas if deployment in sized else 0
         present += len(extra.get(deployment, ()))
-        required = replicas_for(busy[deployment], deployment.allocation.utilization_target)
+        required = replicas_for(busy[deployment], deployment.allocation.utilization_target) + use.demand.spare_replicas
         if max_replicas is not None:
             required = min(required, max_replicas.get(deployment, 0))
             if max(present, required) == 0:
                 return None
         missing = required - present
         for _ in range(missing):
-            node = _first_fitting_node(free[deployment.pool], use.demand)
+            taken: tuple[int, ...] = ()
+            if use.demand.spare_replicas:
+                taken = (*(sized[deployment].nodes if deployment in sized else ()), *extra.get(deployment, ()))
+            node = _first_fitting_node(free[deployment.pool], use.demand, taken)
             if node is None:
                 return None
             free[deployment.pool][node] -= use.demand.amounts
@@ -166,6 +169,7 @@ def _free_resources(matching: Matching, infrastructure: Infrastructure) -> dict[
     return free
 
 
-def _first_fitting_node(free: FloatArray, demand: ReplicaDemand) -> int | None:
+def _first_fitting_node(free: FloatArray, demand: ReplicaDemand, taken: tuple[int, ...]) -> int | None:
     fitting = np.flatnonzero((free + _TOLERANCE * (1 + np.abs(free)) >= demand.amounts).all(axis=1))
+    fitting = np.setdiff1d(fitting, taken)
     return int(fitting[0]) if len(fitting) else None

@@ -98,7 +98,8 @@ class IncrementalSolution:
             self._users[column] += sign
             used = self._users.item(column) > 0
             total = usage.fractional_load.item(column) + sign * load if used else 0.0
-            replicas, previous = whole_replicas(total) if used else 0, usage.replicas.item(column)
+            spare, previous = problem.spare_replicas.item(column), usage.replicas.item(column)
+            replicas = whole_replicas(total, spare) if used else 0
             usage.fractional_load[column], usage.used[column] = total, used
             if replicas != previous:
                 usage.replicas[column] = replicas
@@ -180,7 +181,8 @@ def marginal_costs(problem: Problem, query: int, usage: Usage, *, packed: bool =
     Unless `packed`, nodes that are paid whole count as if replicas could be divided between them.
     """
     candidates, block = problem.candidates_of(query), problem.blocks[query]
-    replicas = round_up_replicas(usage.fractional_load[block.deployments] + block.fractional_load, block.uses)
+    load, spare = usage.fractional_load[block.deployments] + block.fractional_load, problem.spare_replicas
+    replicas = round_up_replicas(load, block.uses, spare[block.deployments])
     added = np.where(block.uses, replicas - usage.replicas[block.deployments], 0.0)
     rows = usage.rows + added @ block.coefficients
     traffic = usage.traffic_bytes_per_s + block.traffic_bytes_per_s

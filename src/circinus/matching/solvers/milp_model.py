@@ -153,11 +153,13 @@ def build_milp(
     row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
     is_usable = usable[row]
     row, column, fractional = row[is_usable], column[is_usable], fractional[is_usable]
-    dedicated = round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
+    spare = problem.spare_replicas
+    dedicated = round_up_replicas(fractional, True, spare[column])
 
     users = max_load > 0
     shared = np.flatnonzero(users.sum(axis=1) > 1).astype(np.int64)
-    bound = np.minimum(round_up_replicas(max_load.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
+    most = round_up_replicas(max_load.sum(axis=1), np.asarray(users.any(axis=1)), spare)
+    bound = np.minimum(most, problem.max_replicas)
 
     x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
     x_of[candidates] = np.arange(len(candidates))
@@ -191,7 +193,7 @@ def build_milp(
             times[candidates[x]].astype(np.int64),
         )
         programme.loads.append(load)
-        _add_load(programme, load)
+        _add_load(programme, load, int(spare[deployment]))
         if is_large:
             _add_load_column(programme, int(deployment), load)
         else:
@@ -211,9 +213,11 @@ def build_milp(
 def _query_classes(problem: Problem, usable: BoolArray, cuts: Sequence[Cut]) -> tuple[IntArray, ...]:
     """Return the queries with usable candidates, grouped by those whose exchange changes nothing.
 
-    Cost SLOs and some cuts are about single candidates, and so is the price of changes.
+    Cost SLOs and some cuts are about single candidates, and so are the price of changes and spare replicas.
     """
-    are_distinct = problem.incumbent is not None or any(not isinstance(cut, PackingCut | PoolCut) for cut in cuts)
+    are_distinct = problem.incumbent is not None or bool(problem.spare_replicas.any())
+    are_distinct = are_distinct or any(not isinstance(cut, PackingCut | PoolCut) for cut in cuts)
+    are_distinct |= bool(problem.spare_replicas.any())
     weight, rank = problem.priority_levels.weight, problem.priority_levels.rank
     groups: dict[object, list[int]] = {}
     for query in range(len(problem.queries)):
@@ -225,11 +229,13 @@ def _query_classes(problem: Problem, usable: BoolArray, cuts: Sequence[Cut]) -> 
     return tuple(np.array(queries, dtype=np.int64) for queries in groups.values())
 
 
-def _add_load(programme: MatchingMilp, load: DeploymentColumns) -> None:
-    """Require replicas for the total load of a shared deployment."""
-    programme.add_row(
-        np.append(load.candidates, load.replicas), np.append(-load.fractional, 1.0), -_LOAD_TOLERANCE, np.inf
-    )
+def _add_load(programme: MatchingMilp, load: DeploymentColumns, spare: int) -> None:
+    """Require replicas for the total load of a shared deployment, and the spare ones beside if any query is on it."""
+    columns = np.append(load.candidates, load.replicas)
+    programme.add_row(columns, np.append(-load.fractional, 1.0), -_LOAD_TOLERANCE, np.inf)
+    for query in np.unique(load.query_of) if spare else ():
+        of_query = load.query_of == query
+        programme.add_row(columns, np.append(-load.fractional - spare * of_query, 1.0), -_LOAD_TOLERANCE, np.inf)
 
 
 def _add_load_column(programme: MatchingMilp, deployment: int, load: DeploymentColumns) -> None:
@@ -257,9 +263,10 @@ def _add_cost_limits(programme: MatchingMilp) -> None:
         columns, fractional = problem.fractional_load.row(int(candidate))
         price = problem.price_usd_per_h[columns]
         shared = is_shared[columns]
-        dedicated = price * round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
+        spare = problem.spare_replicas[columns]
+        dedicated = price * round_up_replicas(fractional, True, spare)
         min_cost = np.where(shared, price * fractional, dedicated)
-        max_cost = np.where(shared, price * (fractional + 1), dedicated)
+        max_cost = np.where(shared, price * (fractional + 1 + spare), dedicated)
         slack = limit - problem.transfer_cost_usd_per_h[candidate] - min_cost.sum()
         for position in np.flatnonzero(shared & (price > 0) & (max_cost - min_cost > slack)):
             # Replicas for each unit of load; 0 excludes the candidate.

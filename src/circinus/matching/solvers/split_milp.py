@@ -126,7 +126,7 @@ class SplitMilp(ReplicaMilp):
         np.add.at(load, column, weight[row] * fractional)
         row, link, volume = problem.traffic.entries(0, len(weight))
         np.add.at(traffic_bytes_per_s, link, weight[row] * volume)
-        replicas = round_up_replicas(load, load > 0)
+        replicas = round_up_replicas(load, load > 0, problem.spare_replicas)
         nodes = problem.nodes_of(replicas)
         transfer_usd_per_h = float(problem.transfer_cost_usd_per_h @ weight)
         stays = float(values[self.replicas - len(self.running) : self.replicas].sum())
@@ -228,7 +228,8 @@ def build_split_milp(
     All candidates count that fit in an empty pool; those of queries that are not divided must meet their SLOs.
     """
     row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
-    dedicated = round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
+    spare = problem.spare_replicas
+    dedicated = round_up_replicas(fractional, True, spare[column])
     divided = divisibility.queries[problem.query_of] & divisibility.may_be_part
     usable = divisibility.usable & (divided | (divisibility.margin >= 0))
     usable[row[(dedicated > problem.max_replicas[column]) & ~divided[row]]] = False
@@ -251,7 +252,7 @@ def build_split_milp(
     replicas = first_set + len(kept) + len(running)
     most = np.zeros((len(problem.deployments), len(problem.queries)))
     np.maximum.at(most, (column, problem.query_of[row]), fractional)
-    bound = np.minimum(np.ceil(most @ times) + 1, problem.max_replicas).astype(np.int64)
+    bound = np.minimum(np.ceil(most @ times) + 1 + spare, problem.max_replicas).astype(np.int64)
     expression = np.zeros((len(problem.deployments), replicas + len(deployments)))
     expression[deployments, replicas + np.arange(len(deployments))] = 1.0
     fluid_usd_per_h = problem.transfer_cost_usd_per_h.copy()
@@ -290,6 +291,9 @@ def build_split_milp(
             own = owners == query
             columns = np.append(shares[own], n)
             programme.add_row(columns, np.append(-whole[own] / times[query], 1.0), 0.0, np.inf)
+            if spare[deployment]:
+                needed = fractional[entries] + spare[deployment] * own / times[query]
+                programme.add_row(np.append(shares, n), np.append(-needed, 1.0), 0.0, np.inf)
     _add_cost_limits(programme, x_of[divisibility.priced[usable[divisibility.priced]]])
     programme.add_capacities()
     for cut in cuts:

@@ -45,7 +45,7 @@ def _rows(content: ReportContent) -> Iterator[tuple[str, str, ShadowPrice, str]]
     names = {
         f"pool {pool.name}": (
             pool.name,
-            f"{nodes_text(pool, content.matching, '×')}{format_usd_per_h(pool.price_usd_per_h)}",
+            f"{nodes_text(pool, content.matching, '×')}{format_usd_per_h(pool.paid_usd_per_h)}",
         )
         for pool in infrastructure.pools
     }

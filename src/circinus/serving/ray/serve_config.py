@@ -144,6 +144,8 @@ def _operator(application: Application, recordings: Path | None, labelled: Colle
         "ray_actor_options": options,
         "request_router_config": ROUTING,
     }
+    if target.is_spread and not replays:  # a replay may run on one machine
+        deployment["max_replicas_per_node"] = 1
     return {
         "name": application.name,
         "route_prefix": None,
