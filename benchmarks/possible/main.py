@@ -10,6 +10,7 @@ from benchmarks.possible.fitted_plans import lone_queries
 from benchmarks.possible.split_routes import split_routes
 from benchmarks.possible.three_tiers import three_tiers
 from benchmarks.possible.whole_problem import with_latency_slos, without_latency_slos
+from benchmarks.possible.sizes import random_sizes
 
 BENCHMARK = Benchmark(
     options=(
@@ -19,6 +20,7 @@ BENCHMARK = Benchmark(
         Option("lone", 200, "number of applications with a lone query", quick=20),
         Option("split_seconds", 20.0, "measured seconds of each split plan under load"),
         Option("deployed", 1, "number of populations of each trace workload, as deployed", quick=1),
+        Option("sizes", 200, "number of random instances of machines that are sized", quick=20),
         Option("applications", 80, "number of random applications of the ablation", quick=10),
         Option("draws", 8, "number of draws of five queries over three tiers", quick=2),
     ),
@@ -36,6 +38,7 @@ BENCHMARK = Benchmark(
             quick=False,
         ),
         Part("as deployed", lambda o, console: as_deployed(range(o.deployed), console), ("deployed",)),
+        Part("sizes", lambda o, console: random_sizes(o.sizes, console), ("sizes",)),
         Part("ablation", lambda o, console: ablation(o.applications, console), ("applications",)),
         Part("traces", lambda _, console: ablation_on_traces(console), quick=False),
     ),

@@ -87,10 +87,7 @@ def make_plan(
         ProfileError: a pipeline was never profiled.
         PlanningError: the problem is malformed.
     """
-    with phase("read the profiles"):
-        profiles = load_profiles(specification, pipelines_in_use(specification), store, seed=seed, sources=sources)
-    corrections = _corrections(specification, profiles, store) if corrected else NO_CORRECTIONS
-    profiles = apply_corrections(corrections, profiles, specification)
+    profiles, corrections = corrected_profiles(specification, store, seed=seed, sources=sources, corrected=corrected)
     started = perf_counter()
     matching, _ = plan_all_queries(
         specification,
@@ -114,6 +111,25 @@ def make_plan(
     served, queries = len(matching.assignments), len(specification.queries)
     _log.info("planned %d of %d queries in %.2f s", served, queries, plan_set.planning_s)
     return PlanningResult(plan_set, profiles)
+
+
+def corrected_profiles(
+    specification: Specification,
+    store: Path,
+    *,
+    seed: int,
+    sources: Mapping[str, MeasurementBackend] | None = None,
+    corrected: bool = True,
+) -> tuple[Mapping[str, PipelineProfile], Corrections]:
+    """Return the profiles of the pipelines in use with their corrections, and these; see `make_plan`.
+
+    Raises:
+        ProfileError: a pipeline was never profiled.
+    """
+    with phase("read the profiles"):
+        profiles = load_profiles(specification, pipelines_in_use(specification), store, seed=seed, sources=sources)
+    corrections = _corrections(specification, profiles, store) if corrected else NO_CORRECTIONS
+    return apply_corrections(corrections, profiles, specification), corrections
 
 
 def plan_and_save(

@@ -11,7 +11,8 @@ from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DeploymentMode
 from circinus.api.profiling_workspace import Sources
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, choice, count, factor, price, seconds
-from circinus.api.reporting_workspace import ReportingWorkspace, file_of
+from circinus.api.reporting_workspace import file_of
+from circinus.api.sizing_workspace import SizingWorkspace
 
 if TYPE_CHECKING:
     from circinus.api.control import ControlOptions, PlanController
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from circinus.specification import Query
 
 
-class Workspace(ReportingWorkspace):
+class Workspace(SizingWorkspace):
     """A specification with its profile store, engine and plans; one method for each verb of the command line.
 
     Args:

@@ -23,6 +23,7 @@ VERBS = {
     "Plan": {
         "profile": "Measure the pipelines' configurations; an interrupted run is resumed by the same command.",
         "plan": "Choose configuration, placement and allocation for all queries together, and write a plan file.",
+        "size": "Find the cheapest machines on which all SLOs hold, and what queries and SLOs add to their price.",
         "admit": "Admit one more query to a running plan, or reject it (exit code 1).",
         "explain": "Explain each query's plan or rejection, its alternatives, and the change that would admit it.",
         "simulate": "Simulate a plan request by request, through queues, batches and links, and check every SLO.",

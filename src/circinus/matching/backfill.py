@@ -48,7 +48,7 @@ def backfill(answer: Answer) -> Answer:
     If time or whole replicas prevented a good choice, queries were dropped from it until the rest was feasible, which
     may leave capacity.
     """
-    if answer.optimal:
+    if answer.optimal or answer.problem.priority_levels.is_sufficient(answer.chosen):
         return answer
     problem, run = answer.problem, answer.run
     deadline_s = run.clock() + MATCHING.backfill_time_share * run.limit_s

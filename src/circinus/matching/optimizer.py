@@ -48,6 +48,7 @@ from circinus.matching.splitting import divide_requests
 from circinus.matching.startup_times import add_startup_times
 from circinus.matching.target_fitting import fit_plans, fit_targets
 from circinus.matching.tie_breaking import break_ties
+from circinus.matching.tolerances import WEIGHT_TOLERANCE
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -159,7 +160,7 @@ def plan_all_queries(
         frontiers,
         plans,
     )
-    if matching.rejections:
+    if matching.rejections and matching.satisfied_weight < settings.required_weight * (1.0 - WEIGHT_TOLERANCE):
         if settings.time_limit_s is not None:
             load_kernels()
         plan_on = partial(plan_all_queries, profiles=profiles, search=search, settings=settings, explain_rejections=())

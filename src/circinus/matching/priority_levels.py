@@ -11,6 +11,7 @@ from functools import cached_property, reduce
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.matching.tolerances import WEIGHT_TOLERANCE
 from circinus.specification import Query
 
 _WEIGHT_STEPS = 1_000_000
@@ -65,6 +66,8 @@ class PriorityLevels:
     """(Q,) level, 0 is the lowest; higher levels are served first."""
     weight: FloatArray
     """(Q,) weight in the specification."""
+    required_weight: float = math.inf
+    """Weight of all levels that suffices: what the lowest level has beyond it counts as nothing."""
 
     @classmethod
     def of(
@@ -113,11 +116,21 @@ class PriorityLevels:
         higher = self.rank > self.count - 1 - level
         return np.where(higher, above * self.weight, self.weight)
 
+    @cached_property
+    def _sufficient_weight(self) -> float:
+        """Weight of the lowest level that suffices if all queries of higher levels are served."""
+        return max(self.required_weight - float(self.weight[self.rank > 0].sum()), 0.0)
+
     def weights_of(self, chosen: IntArray) -> tuple[float, ...]:
         """Return the satisfied weight by level, highest first; `chosen` (Q,) is -1 for queries that are not served."""
         served = chosen >= 0
         sums = np.bincount(self.rank[served], weights=self.weight[served], minlength=self.count)
+        sums[:1] = np.minimum(sums[:1], self._sufficient_weight)
         return tuple(round(float(weight), 9) for weight in sums[::-1])
+
+    def is_sufficient(self, chosen: IntArray) -> bool:
+        """Return whether no further query counts."""
+        return self.weights_of(chosen) == self.total_weights
 
     @property
     def total_weights(self) -> tuple[float, ...]:
@@ -126,7 +139,11 @@ class PriorityLevels:
 
     def multiples_of(self, chosen: IntArray) -> tuple[int, ...]:
         """Return the satisfied weight by level, highest first, in multiples of the level's unit."""
-        return tuple(w.total(chosen[queries]) for queries, w in zip(self.descending, self.integer_weights, strict=True))
+        totals = [w.total(chosen[queries]) for queries, w in zip(self.descending, self.integer_weights, strict=True)]
+        if totals and math.isfinite(self.required_weight):
+            sufficient = math.ceil(self._sufficient_weight / self.integer_weights[-1].unit - WEIGHT_TOLERANCE)
+            totals[-1] = min(totals[-1], sufficient)
+        return tuple(totals)
 
     def weight_of(self, chosen: IntArray) -> float:
         """Return the satisfied weight of all levels."""

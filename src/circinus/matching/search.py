@@ -121,6 +121,8 @@ class _Search:
             guaranteed=self._guaranteed,
             preferred=self._preferred,
         )
+        levels = replace(problem.priority_levels, required_weight=self._run.settings.required_weight)
+        problem = replace(problem, priority_levels=levels)
         return problem if incumbent is None else incumbent.mark(problem)
 
     def _solve(self, problem: Problem, start: IntArray | None, share: float, incumbent: Incumbent | None) -> Answer:

@@ -143,6 +143,8 @@ class MatchSettings:
     """Whether utilization targets are raised to fit the load, and up to 40 queries plans replaced by ones that do."""
     considers_all_plans: bool = True
     """Whether up to 40 queries are matched with all their plans at last, and more if these are few."""
+    required_weight: float = math.inf
+    """Weight that suffices, of up to 40 queries: beyond it, the cost counts alone. Pinned queries come first."""
 
     @property
     def second_look_limit_s(self) -> float:

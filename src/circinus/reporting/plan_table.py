@@ -37,6 +37,7 @@ _FULL = 0.95
 _TIGHT = 0.05
 """Share of a limit below which the margin to it is highlighted."""
 _MIN_LIMIT = 1e-9
+_HINT = "`circinus explain QUERY` looks for changes that serve the query beside the others"
 _SIMULATED, _ROUGH = "*", "~"
 """Marks of latencies for which formulas may be inaccurate."""
 _DIVIDED = "÷"
@@ -122,7 +123,8 @@ def plan_table(
         _summary(matching),
         Text(),
         *plans,
-        *_rejections(matching.rejections, names),
+        *rejection_lines(matching.rejections, names),
+        *[Text(_HINT, style="dim")] * bool(matching.rejections),
         *_promising(matching.rejections, queries, coverage or {}),
         Text(_optimality(matching, coverage or {}), style="dim"),
         *_change_limit_line(matching),
@@ -241,7 +243,7 @@ def division_line(title: str, candidate: PlanCandidate) -> RenderableType:
     return FirstFitting(OneLine(full, whole=True), OneLine(short))
 
 
-def _rejections(rejections: Sequence[Rejection], metrics: MetricNames) -> list[RenderableType]:
+def rejection_lines(rejections: Sequence[Rejection], metrics: MetricNames) -> list[RenderableType]:
     """Return a sentence for each group of rejected queries that share it."""
     if not rejections:
         return []
@@ -252,8 +254,7 @@ def _rejections(rejections: Sequence[Rejection], metrics: MetricNames) -> list[R
     table = Table.grid(padding=(0, 2, 0, 0))
     for text, rejected in names.items():
         table.add_row("[red]✗[/red]", Text.assemble((", ".join(rejected), "bold"), f": {text}"))
-    hint = "`circinus explain QUERY` looks for changes that serve the query beside the others"
-    return [table, Text(hint, style="dim")]
+    return [table]
 
 
 def _promising(

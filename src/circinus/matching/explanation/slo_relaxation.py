@@ -78,6 +78,12 @@ def smallest_relaxation(query: Query, admit: Admit, nearest: Sequence[Estimate] 
     return None if best is None else _relaxation(query, best)
 
 
+def smallest_change(query: Query, kind: SloKind, admit: Admit) -> Relaxation | None:
+    """Return the smallest change of one SLO that was found to admit the query, or None if not even its removal does."""
+    fit = _smallest(query, (kind,), admit, (None,), ())
+    return None if fit is None else _relaxation(query, fit)
+
+
 def wide_relaxation(query: Query, admit: Admit) -> Relaxation | None:
     """Return a wide relaxation of one SLO that admits the query, or None without any.
 

@@ -217,7 +217,6 @@ def _query_classes(problem: Problem, usable: BoolArray, cuts: Sequence[Cut]) -> 
     """
     are_distinct = problem.incumbent is not None or bool(problem.spare_replicas.any())
     are_distinct = are_distinct or any(not isinstance(cut, PackingCut | PoolCut) for cut in cuts)
-    are_distinct |= bool(problem.spare_replicas.any())
     weight, rank = problem.priority_levels.weight, problem.priority_levels.rank
     groups: dict[object, list[int]] = {}
     for query in range(len(problem.queries)):

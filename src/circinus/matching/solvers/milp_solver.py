@@ -212,7 +212,7 @@ class _Search:
     def fix_weight(self, level: int, best: IntArray) -> None:
         """Require at least the weight of a level in `best` from now on."""
         programme = self._programme
-        if (best[programme.queries] >= 0).all():
+        if math.isinf(self._levels.required_weight) and (best[programme.queries] >= 0).all():
             programme.serve_all()
             return
         multiples = self._multiples(level)

@@ -112,12 +112,12 @@ class _SplitSearch:
         bounds, reached = list(levels.multiples_of(servable)), list[int]()
         for level, most in enumerate(bounds):
             weight = programme.weight(level)
-            reached.append(round(float(weight @ values)))  # a higher level may have changed it
+            reached.append(min(round(float(weight @ values)), most))  # a higher level may have changed it
             if reached[level] < most:
                 found, bound = self._minimised(programme, -weight, values, 1 - INTEGRALITY_TOLERANCE)
                 if found is not None and found @ weight > values @ weight:
                     values = found
-                reached[level] = max(reached[level], round(float(weight @ values)))
+                reached[level] = max(reached[level], min(round(float(weight @ values)), most))
                 if math.isfinite(bound):
                     bounds[level] = max(min(most, math.floor(-bound + INTEGRALITY_TOLERANCE)), reached[level])
             columns = np.flatnonzero(weight)

@@ -1,0 +1,148 @@
+"""Result of a sizing: the cheapest machines on which all SLOs hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+
+from circinus.api.quantities import AnyPath
+from circinus.api.result import Result
+from circinus.errors import PlanningError
+from circinus.matching.candidate_machines import chosen_machines
+from circinus.specification.infrastructure_file import infrastructure_text
+
+if TYPE_CHECKING:
+    from circinus.matching import Rejection
+    from circinus.matching.machine_sizing import CurvePoint, MachineSizing, SloSaving
+    from circinus.specification import Infrastructure, Specification
+
+
+@dataclass(frozen=True, repr=False)
+class Sizing(Result):
+    """The cheapest machines on which all SLOs hold: nodes of each pool, their cost, and what it depends on.
+
+    Example:
+        >>> sizing = workspace.size()
+        >>> sizing.nodes == {row["pool"]: row["nodes"] for row in sizing.rows()}
+        True
+        >>> sizing.cost_bound_usd_per_h <= sizing.cost_usd_per_h, dict(sizing.rejected)
+        (True, {})
+        >>> sizing.save("sized/infrastructure.yaml").name
+        'infrastructure.yaml'
+        >>> again = c.Workspace(["pipeline.yaml", "queries.yaml", "sized/infrastructure.yaml"], store=workspace.store)
+        >>> again.plan().cost_usd_per_h <= sizing.cost_usd_per_h + 1e-9
+        True
+    """
+
+    specification: Specification
+    """Specification that was sized, with its own infrastructure."""
+    found: MachineSizing
+    path: Path | None = None
+    """File that the infrastructure was written to."""
+
+    @property
+    def infrastructure(self) -> Infrastructure:
+        """Infrastructure with the chosen numbers of nodes, which are paid whole."""
+        return chosen_machines(self.found.specification.required_infrastructure, self.found.matching.nodes)
+
+    @property
+    def nodes(self) -> Mapping[str, int]:
+        """Pool -> number of nodes."""
+        return {pool.name: pool.nodes for pool in self.infrastructure.pools}
+
+    @property
+    def cost_usd_per_h(self) -> float:
+        """Cost of the nodes and of all transfers, in US dollars per hour."""
+        return self.found.cost_usd_per_h
+
+    @property
+    def cost_bound_usd_per_h(self) -> float:
+        """Lower bound on the cost of any machines that serve as much, in US dollars per hour."""
+        return self.found.cost_bound_usd_per_h
+
+    @property
+    def optimality_gap(self) -> float:
+        """Share of the cost that cheaper machines may save at most, by the lower bound."""
+        return 1.0 - self.cost_bound_usd_per_h / self.cost_usd_per_h if self.cost_usd_per_h > 0 else 0.0
+
+    @property
+    def rejected(self) -> Mapping[str, Rejection]:
+        """Query -> reason, for each query that no allowed machines serve beside the others."""
+        return {rejection.query: rejection for rejection in self.found.matching.rejections}
+
+    @property
+    def added_usd_per_h(self) -> Mapping[str, float]:
+        """Served query -> cost of all machines minus that of the cheapest ones without it, in US dollars per hour."""
+        return self.found.added_usd_per_h
+
+    @property
+    def savings(self) -> tuple[SloSaving, ...]:
+        """The next looser SLOs with which cheaper machines do, the largest saving first."""
+        return self.found.savings
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """Cost of the cheapest machines that hold at least 50, 60, ... % of the weight, where it changes."""
+        return self.found.curve
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each pool: its nodes, how many there may be, their price and their cost."""
+        candidates = self.found.specification.required_infrastructure
+        return [
+            {
+                "pool": pool.name,
+                "nodes": pool.nodes,
+                "max_nodes": candidates.pool(pool.name).nodes,
+                "chosen": candidates.pool(pool.name).is_elastic,
+                "price_usd_per_h": pool.price_usd_per_h,
+                "cost_usd_per_h": pool.nodes * pool.price_usd_per_h if pool.bills_nodes else None,
+            }
+            for pool in self.infrastructure.pools
+        ]
+
+    def _document(self) -> Any:
+        matching = self.found.matching
+        return {
+            "pools": self.rows(),
+            "cost_usd_per_h": self.cost_usd_per_h,
+            "cost_bound_usd_per_h": self.cost_bound_usd_per_h,
+            "optimality_gap": self.optimality_gap,
+            "optimal": self.found.is_optimal,
+            "satisfied_weight": matching.satisfied_weight,
+            "total_weight": matching.total_weight,
+            "rejected": {name: rejection.reason for name, rejection in self.rejected.items()},
+            "added_usd_per_h": self.added_usd_per_h,
+            "added_is_lower_bound": not self.found.are_added_exact,
+            "savings": self.savings,
+            "curve": self.curve,
+            "written": self.path,
+        }
+
+    def save(self, path: AnyPath) -> Path:
+        """Write the infrastructure with the chosen numbers of nodes, with the comments of its file; return the path.
+
+        Raises:
+            PlanningError: the file cannot be written.
+        """
+        path = Path(path)
+        text = infrastructure_text(self.specification, self.infrastructure, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise PlanningError(
+                f"cannot write the infrastructure: {error.strerror or error}",
+                code="size.unwritable",
+                location=str(path),
+                hint="Name a file in a folder that exists and is writable.",
+            ) from error
+        return path
+
+    def _table(self) -> RenderableType:
+        from circinus.reporting.sizing_table import sizing_table
+
+        return sizing_table(self.found, self.infrastructure)
