@@ -39,7 +39,7 @@ def candidate_machines(
                 f"there is no pool {name}, expected one of {', '.join(names)}",
                 code="size.unknown_pool",
                 location=f"infrastructure {infrastructure.name}",
-                hint=did_you_mean(name, names),
+                hint=did_you_mean(name, names).replace("did", "Did", 1),
             )
         if name in limits and name in kept:
             raise PlanningError(
