@@ -12,7 +12,7 @@ from .api.reports import LoadReport as LoadReport
 from .api.reports import ProfileReport as ProfileReport
 from .api.reports import SimulationReport as SimulationReport
 from .api.reports import ValidationReport as ValidationReport
-from .api.sizing import Sizing as Sizing
+from .api.sizing import SizingReport as SizingReport
 from .api.workspace import Workspace as Workspace
 from .errors import CircinusError as CircinusError
 from .errors import Diagnostic as Diagnostic

@@ -53,7 +53,7 @@ def company(tmp_path: Path) -> Infrastructure:
     return load_specification([tmp_path]).required_infrastructure
 
 
-@pytest.mark.parametrize("number", range(seeds(30)))
+@pytest.mark.parametrize("number", seeds(30))
 def test_sizes_without_latency_slos_are_the_enumerated_ones(number: int) -> None:
     specification, profiles, sizing = _sized(2 * number, explains=True)
     row = compared(sizing, Enumeration(specification, profiles))
@@ -65,7 +65,7 @@ def test_sizes_without_latency_slos_are_the_enumerated_ones(number: int) -> None
     assert all(a.cost_usd_per_h > b.cost_usd_per_h for a, b in pairwise(points))
 
 
-@pytest.mark.parametrize("number", range(seeds(8)))
+@pytest.mark.parametrize("number", seeds(8))
 def test_a_plan_on_the_chosen_machines_confirms_them(number: int) -> None:
     specification, profiles, sizing = _sized(2 * number + 1)
     machines = chosen_machines(specification.required_infrastructure, sizing.matching.nodes)

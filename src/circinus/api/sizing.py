@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Sizing(Result):
+class SizingReport(Result):
     """The cheapest machines on which all SLOs hold: nodes of each pool, their cost, and what it depends on.
 
     Example:

@@ -12,7 +12,7 @@ from circinus.api.quantities import AnyPath, Duration, count, seconds
 from circinus.api.reporting_workspace import ReportingWorkspace
 
 if TYPE_CHECKING:
-    from circinus.api.sizing import Sizing
+    from circinus.api.sizing import SizingReport
 
 
 class SizingWorkspace(ReportingWorkspace):
@@ -29,7 +29,7 @@ class SizingWorkspace(ReportingWorkspace):
         sources: Sources | None = None,
         corrections: bool = True,
         on_progress: Callable[[str], None] = lambda step: None,
-    ) -> Sizing:
+    ) -> SizingReport:
         """Find the cheapest machines on which all SLOs hold, or as much weight of them as possible.
 
         Pools have 0 nodes up to those of the infrastructure, or from `min` to `max`, which are paid whole. Pools of the
@@ -55,7 +55,7 @@ class SizingWorkspace(ReportingWorkspace):
             True
         """
         from circinus.api.planning_service import corrected_profiles
-        from circinus.api.sizing import Sizing
+        from circinus.api.sizing import SizingReport
         from circinus.matching import MatchSettings
         from circinus.matching.candidate_machines import candidate_machines
         from circinus.matching.machine_sizing import size_machines
@@ -71,5 +71,5 @@ class SizingWorkspace(ReportingWorkspace):
             explains=not quick,
             progress=on_progress,
         )
-        sizing = Sizing(self.specification, found)
+        sizing = SizingReport(self.specification, found)
         return sizing if output is None else replace(sizing, path=sizing.save(Path(output)))
