@@ -21,8 +21,8 @@ AccuracySlo AdmissionResult Assignment BurstyArrivals CircinusError ControlOptio
 Diagnostic EngineHandle Estimate Explanation FrontierReport GpuMemoryCase HardwareClass Infrastructure Item Knob
 LatencySlo LearntServiceTimes Link LoadReport MetricSpec Operator OperatorError OperatorSpec PeriodicArrivals Pipeline
 Plan PlanController PlanningError PoissonArrivals Pool ProfileError ProfileReport Query RecordedArrivals Rejection
-Relaxation ServingError SimulationReport Site SizingReport Slos SpecError Specification StalePlanError Tenant ValidationReport
-Workspace load_specification operator parse_specification progress_bar
+Relaxation ServingError SimulationReport Site SizingReport Slos SpecError Specification StalePlanError Tenant
+ValidationReport Workspace load_specification operator parse_specification progress_bar
 """.split()  # noqa: SIM905  (fifty quoted names are harder to read)
 """Every name that `import circinus` offers; all other modules are private."""
 
