@@ -55,7 +55,7 @@ def company(tmp_path: Path) -> Infrastructure:
 
 @pytest.mark.parametrize("number", seeds(30))
 def test_sizes_without_latency_slos_are_the_enumerated_ones(number: int) -> None:
-    specification, profiles, sizing = _sized(2 * number, explains=True)
+    specification, profiles, sizing = _sized(2 * number, explains=number % 4 == 0)
     row = compared(sizing, Enumeration(specification, profiles))
     assert {key: row[key] for key in ("equal", "bounded", "added", "curve")} == dict.fromkeys(
         ("equal", "bounded", "added", "curve"), True
