@@ -1,4 +1,4 @@
-"""The search by prices, refined while time remains: perturbed prices, and an exact model.
+"""The search by prices, refined while time remains: annealing, and an exact model.
 
 The product refines an answer on whole replicas instead (`LagrangianSolver`).
 """
@@ -6,13 +6,16 @@ The product refines an answer on whole replicas instead (`LagrangianSolver`).
 from __future__ import annotations
 
 import math
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from benchmarks.matching.restricted_milp import choose_best_plans, solve_restricted, value_of
+from benchmarks.matching.restricted_milp import solve_restricted, value_of
 from circinus.arrays import IntArray
 from circinus.matching.lagrangian import DualObjective, Prices, RelaxedProblem, RelaxedSolution, dual_bound
+from circinus.matching.lagrangian.annealing import anneal_sites
 from circinus.matching.lagrangian.primal_rounding import ReducedProfits
 from circinus.matching.lagrangian.sifting import LpPrices
 from circinus.matching.lagrangian.solve import (
@@ -31,10 +34,12 @@ _MAX_ALL_UNDECIDED = 160
 _WINDOWS = 0.5, 1.0
 """Maximum regrets, as shares of the optimality gap, of successive exact models over all queries. Small models find good
 choices soon, which shrink the large one."""
-_MIN_PERTURBED, _MAX_PERTURBED = 24, 2_000
-"""Range of the number of queries for which perturbed prices are tried, as single queries matter there."""
-_RESTARTS, _PERTURBATION = 100, 0.02
-"""Maximum number of perturbations, and standard deviation of the logarithm of prices."""
+_MIN_ANNEALED, _MAX_ANNEALED = 24, 2_000
+"""Range of the number of queries at a site that are annealed, as single queries matter there."""
+_ANNEALINGS, _MOVES = 256, 10_000
+"""Maximum number of annealings, and moves for each query of one."""
+_ANNEALED_SHARE = 0.7
+"""Share of the remaining time for annealings."""
 _EXACT_SHARE = 0.5
 """Share of the remaining time for one exact model."""
 _ROUNDINGS = 32
@@ -59,13 +64,14 @@ class _RefinedSearch(RelaxedSearch):
     def __init__(self, problem: RelaxedProblem, seed: int, minimise: SolveMilp | None, deadline_s: float) -> None:
         super().__init__(problem, seed)
         self._minimise, self._deadline_s = minimise, deadline_s
+        self._few = problem.sites == 1 and _MIN_ANNEALED <= problem.queries <= _MAX_ANNEALED
 
     def maximize_weight(self, objective: DualObjective, optimum: LpPrices) -> tuple[IntArray, float]:
         """Return (a choice, a bound on the weight)."""
         problem, prices = self.problem, optimum.prices
         chosen, weight_bound = super().maximize_weight(objective, optimum)
-        if _MIN_PERTURBED <= len(chosen) <= _MAX_PERTURBED:
-            chosen = self._perturbed(objective, prices, chosen, weight_bound)
+        if self._few:
+            chosen = self._anneal_often(objective, prices, chosen, weight_bound)
         if problem.weight_of(chosen) < weight_bound - WEIGHT_TOLERANCE * weight_bound:
             unit = 0.0 if self.weights.rounding else self.weights.unit
             # The prices include a small weight of costs; a better choice is better by at least a unit.
@@ -76,20 +82,23 @@ class _RefinedSearch(RelaxedSearch):
             weight_bound = min(weight_bound, tighten_weight_bound(problem, bound, self.weights))
         return chosen, max(weight_bound, problem.weight_of(chosen))
 
-    def _perturbed(self, objective: DualObjective, prices: Prices, chosen: IntArray, weight_bound: float) -> IntArray:
-        """Return the best choice over randomly perturbed prices, as rounding ends elsewhere at each."""
-        problem, rng, best = self.problem, np.random.default_rng(self.seed), chosen
-        deadline_s, enough = self._exact_deadline_s(), weight_bound * (1 - WEIGHT_TOLERANCE)
-        for _ in range(_RESTARTS):
-            if time.monotonic() >= deadline_s or problem.weight_of(best) >= enough:
-                break
-            perturbed = Prices(
-                prices.local * np.exp(rng.normal(0, _PERTURBATION, prices.local.shape)),
-                prices.shared * np.exp(rng.normal(0, _PERTURBATION, prices.shared.shape)),
-            )
-            reduced_profits = ReducedProfits.at(self.problem, objective, perturbed)
-            start = choose_best_plans(problem, reduced_profits)
-            best = max(best, self.completed(reduced_profits, start, objective), key=self.key)
+    def _anneal_often(
+        self, objective: DualObjective, prices: Prices, chosen: IntArray, weight_bound: float
+    ) -> IntArray:
+        """Return the best choice over annealings from several seeds."""
+        problem, best, cpus = self.problem, chosen, os.cpu_count() or 1
+        deadline_s, enough = self._deadline_after(_ANNEALED_SHARE), weight_bound * (1 - WEIGHT_TOLERANCE)
+        reduced_profits = ReducedProfits.at(problem, objective, prices)
+
+        def annealed(seed: int) -> IntArray:
+            start = anneal_sites(problem, objective, prices, moves=_MOVES, seed=seed)
+            return self.completed(reduced_profits, start, objective)
+
+        with ThreadPoolExecutor(cpus) as pool:
+            for seed in range(0, _ANNEALINGS, cpus):
+                if time.monotonic() >= deadline_s or problem.weight_of(best) >= enough:
+                    break
+                best = max(best, *pool.map(annealed, range(seed, seed + cpus)), key=self.key)
         return best
 
     def minimize_cost(
@@ -98,6 +107,11 @@ class _RefinedSearch(RelaxedSearch):
         """Return (a choice of no less weight, prices of cost, a bound on the cost of the weight)."""
         weight = self.problem.weight_of(chosen)
         chosen, prices, cost_bound = super().minimize_cost(objective, chosen, max_weight)
+        if self._few and weight > 0:
+            least = np.array([self.problem.weight_of(chosen)])
+            cheap = DualObjective(0.0, 1.0)
+            annealed = anneal_sites(self.problem, cheap, prices, moves=_MOVES, seed=self.seed, min_weight=least)
+            chosen = max(chosen, annealed, key=self.key)
         cost, satisfied = self.problem.cost_usd_per_h_of(chosen), self.problem.weight_of(chosen)
         if cost > cost_bound + WEIGHT_TOLERANCE * cost:
             min_weight = satisfied if satisfied > weight * (1 + WEIGHT_TOLERANCE) else weight
@@ -121,7 +135,7 @@ class _RefinedSearch(RelaxedSearch):
         best, bound = chosen, math.inf
         initial_value = value_of(self.problem, chosen, objective)
         small = len(chosen) <= _MAX_ALL_UNDECIDED
-        deadline_s = self._exact_deadline_s()
+        deadline_s = self._deadline_after(_EXACT_SHARE)
         windows = _WINDOWS if small else (1.0,)
         for index, window in enumerate(windows):
             window_s = (deadline_s - time.monotonic()) / (len(windows) - index)
@@ -140,9 +154,9 @@ class _RefinedSearch(RelaxedSearch):
                 bound = solution.bound
         return best, bound
 
-    def _exact_deadline_s(self) -> float:
+    def _deadline_after(self, share: float) -> float:
         now_s = time.monotonic()
-        return now_s + (self._deadline_s - now_s) * _EXACT_SHARE
+        return now_s + (self._deadline_s - now_s) * share
 
 
 def _rounding(reduced_profits: ReducedProfits) -> float:

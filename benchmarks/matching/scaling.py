@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from math import inf, log, nan
 from multiprocessing import get_context
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 from rich.console import Console
@@ -31,7 +31,7 @@ from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 OURS, MIP = "Circinus", "HiGHS alone"
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
 SITES = 1_000
-_ON_SITES, _A_SITE = 100_000, 100
+ON_SITES, _A_SITE = 100_000, 100
 """Number of queries on many sites, and per site."""
 AIMS_S = {100: 1.0, 10_000: 0.5, 100_000: 4.0, 1_000_000: 45.0}
 AIM_MIB = 6 * 1024.0
@@ -40,6 +40,8 @@ _LIMIT_S = {100: 0.9, 1_000: 1.0}
 """Time limit of exact models over undecided queries; larger matchings have a negligible gap without them."""
 _MIP_S, _MIP_UP_TO = 60.0, 1_000
 _BASELINES_UP_TO = 100_000
+_WARM_UP = 24
+"""Number of queries of a matching that is solved before time is measured."""
 _GROWTH = 1.15
 """Exponent of time over size that counts as close to linear."""
 
@@ -53,6 +55,8 @@ class SizeRun:
     seed: int
     method: str
     wall_s: float
+    cpu_s: float
+    """Processor time without that of the subprocess that solves exact models."""
     peak_mib: float
     """Peak memory of the process that draws and solves the matching; NaN for baselines, which share it."""
     weight: float
@@ -65,26 +69,29 @@ class SizeRun:
 
 def sizes(seeds: Sequence[int], largest: int, console: Console) -> PartResult:
     """Solve matchings of all sizes and print a table; return figures and rows."""
-    jobs = [(queries, 1, seed) for queries in SIZES if queries <= largest for seed in seeds]
-    crowd = min(_ON_SITES, largest)
-    jobs += [(crowd, min(SITES, crowd // _A_SITE), seed) for seed in seeds[:1]]
+    methods = (*BASELINES, MIP)
+    jobs = [(queries, 1, seed, methods) for queries in SIZES if queries <= largest for seed in seeds]
+    crowd = min(ON_SITES, largest)
+    jobs += [(crowd, min(SITES, crowd // _A_SITE), seed, methods) for seed in seeds[:1]]
     results: list[SizeRun] = []
     with (
         Progress(console=console) as progress,
         ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
     ):
         task = progress.add_task("matchings", total=len(jobs))
-        for runs in pool.map(_runs, jobs):
+        for runs in pool.map(solve_size, jobs):
             results += runs
             progress.advance(task)
     console.print(_table(results))
     return _figures(results), [asdict(run) for run in results]
 
 
-def _runs(job: tuple[int, int, int]) -> list[SizeRun]:
-    queries, sites, seed = job
+def solve_size(job: tuple[int, int, int, tuple[str, ...]]) -> list[SizeRun]:
+    """Solve one matching (queries, sites, seed), also by the other methods named."""
+    queries, sites, seed, methods = job
     problem = on_shared_pools(queries, seed) if sites == 1 else on_many_sites(queries, sites, seed)
-    start_s = perf_counter()
+    solve_refined(on_shared_pools(_WARM_UP, seed), time_limit_s=0.1)  # imports and compiles
+    start_s, start_cpu_s = perf_counter(), process_time()
     limit_s = _LIMIT_S.get(queries)
     if limit_s is None:
         answer = solve_refined(problem)
@@ -93,25 +100,28 @@ def _runs(job: tuple[int, int, int]) -> list[SizeRun]:
         solver.start()
         answer = solve_refined(problem, minimise=solver.minimise, time_limit_s=limit_s)
         solver.close()
-    wall_s = perf_counter() - start_s
+    wall_s, cpu_s = perf_counter() - start_s, process_time() - start_cpu_s
     ours = SizeRun(
-        queries, sites, seed, OURS, wall_s, peak_mib(), answer.weight, answer.weight_bound, answer.weight_gap,
+        queries, sites, seed, OURS, wall_s, cpu_s, peak_mib(), answer.weight, answer.weight_bound, answer.weight_gap,
         answer.cost_usd_per_h, answer.cost_gap,
     )  # fmt: skip
     results, problem = [ours], answer.problem
-    baselines = {name: baseline for name, baseline in BASELINES.items() if queries <= _BASELINES_UP_TO}
-    if queries <= _MIP_UP_TO:
+    baselines = {
+        name: baseline for name, baseline in BASELINES.items() if name in methods and queries <= _BASELINES_UP_TO
+    }
+    if MIP in methods and queries <= _MIP_UP_TO:
         baselines[MIP] = _highs_alone
     for name, choose in baselines.items():
-        start_s = perf_counter()
+        start_s, start_cpu_s = perf_counter(), process_time()
         chosen = choose(problem)
-        wall_s, weight = perf_counter() - start_s, problem.weight_of(chosen)
+        wall_s, cpu_s, weight = perf_counter() - start_s, process_time() - start_cpu_s, problem.weight_of(chosen)
         assert problem.usage_of(chosen).max() <= 1.0 + 1e-6, f"the choice of {name} exceeds a capacity"
         results.append(
             replace(
                 ours,
                 method=name,
                 wall_s=wall_s,
+                cpu_s=cpu_s,
                 peak_mib=nan,
                 weight=weight,
                 weight_gap=1.0 - weight / answer.weight_bound,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from benchmarks.harness.benchmark import Benchmark, Option, Part
 from benchmarks.possible.ablation import ablation, ablation_on_traces
 from benchmarks.possible.as_deployed import as_deployed
+from benchmarks.possible.at_scale import MANY, at_scale
 from benchmarks.possible.divided_requests import published_settings, random_instances
 from benchmarks.possible.fitted_plans import lone_queries
+from benchmarks.possible.sizes import random_sizes
 from benchmarks.possible.split_routes import split_routes
 from benchmarks.possible.three_tiers import three_tiers
 from benchmarks.possible.whole_problem import with_latency_slos, without_latency_slos
-from benchmarks.possible.sizes import random_sizes
 
 BENCHMARK = Benchmark(
     options=(
@@ -23,6 +24,7 @@ BENCHMARK = Benchmark(
         Option("sizes", 200, "number of random instances of machines that are sized", quick=20),
         Option("applications", 80, "number of random applications of the ablation", quick=10),
         Option("draws", 8, "number of draws of five queries over three tiers", quick=2),
+        Option("largest", MANY, "number of queries of the largest matching", quick=100),
     ),
     parts=(
         Part("random", lambda o, console: random_instances(o.random, console), ("random",)),
@@ -32,13 +34,11 @@ BENCHMARK = Benchmark(
         Part("lone", lambda o, console: lone_queries(o.lone, console), ("lone",)),
         Part("tiers", lambda o, console: three_tiers(o.draws, console), ("draws",)),
         Part(
-            "split_routes",
-            lambda o, console: split_routes(o.split_seconds, True, console),
-            ("split_seconds",),
-            quick=False,
+            "routes", lambda o, console: split_routes(o.split_seconds, True, console), ("split_seconds",), quick=False
         ),
         Part("as deployed", lambda o, console: as_deployed(range(o.deployed), console), ("deployed",)),
         Part("sizes", lambda o, console: random_sizes(o.sizes, console), ("sizes",)),
+        Part("scale", lambda o, console: at_scale(o.largest, console), ("largest",)),
         Part("ablation", lambda o, console: ablation(o.applications, console), ("applications",)),
         Part("traces", lambda _, console: ablation_on_traces(console), quick=False),
     ),

@@ -124,7 +124,8 @@ def test_parts_of_a_large_problem_lead_near_its_optimum(
     most = dual_bound(problem, weight, whole.prices)
     cost = DualObjective(0.0, 1.0, 0.999 * most)
     least = -dual_bound(problem, cost, solve_lp_prices(problem, cost).prices)
-    for name, value in (("_MAX_CLASSES", 600), ("_LARGE_SAMPLE", 600), ("_CORE", 300), ("_SITES", 100)):
+    for name, value in (("_MAX_CLASSES", 600), ("_LARGE_SAMPLE", 600), ("_CORE", 300), ("_SITES", 100),
+                        ("_SAMPLED_SITES", 300)):  # fmt: skip
         monkeypatch.setattr(lp_prices, name, value)
     found = solve_lp_prices(problem, weight)
     assert dual_bound(problem, weight, found.prices) == pytest.approx(most, rel=tolerance)

@@ -18,8 +18,8 @@ from circinus.arrays import FloatArray
 from circinus.matching.lagrangian.relaxed_problem import Amounts, RelaxedProblem
 from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
-_BATCH = 4096
-"""Number of classes per batch, to limit memory."""
+_BATCH = 512
+"""Number of classes per batch, so that its amounts stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,13 @@ def dual_bound(problem: RelaxedProblem, objective: DualObjective, prices: Prices
     total = 0.0
     for rows, values in reduced_profits(problem, objective, prices, np.float64):
         total += float(np.maximum(values.max(axis=1), 0.0) @ problem.multiplicity[rows])
+    return total + value_of_capacities(objective, prices)
+
+
+def value_of_capacities(objective: DualObjective, prices: Prices) -> float:
+    """Return the part of the dual bound that no query has: all capacities at their prices, less a minimum weight."""
     floor = 0.0 if objective.min_weight is None else prices.weight * objective.min_weight
-    return float(total + (prices.local.sum() + prices.shared.sum()) * (1.0 + CAPACITY_TOLERANCE) - floor)
+    return float((prices.local.sum() + prices.shared.sum()) * (1.0 + CAPACITY_TOLERANCE) - floor)
 
 
 def reduced_profits(
@@ -89,5 +94,10 @@ def reduced_profits(
         value = ((objective.weight + prices.weight) * problem.weight[rows]).astype(dtype)
         # The minimum factor keeps the infinite cost of a missing plan infinite.
         cost = problem.cost_usd_per_h[rows].astype(dtype) * dtype(max(objective.cost, 1e-30))
-        slot_prices = prices.by_resource[problem.resources[rows]].astype(dtype)
-        yield rows, value[:, None] - cost - np.matmul(amounts, slot_prices[:, :, None])[:, :, 0]
+        if problem.local:
+            slot_prices = prices.by_resource[problem.resources[rows]].astype(dtype)
+            payments = np.matmul(amounts, slot_prices[:, :, None])[:, :, 0]
+        else:
+            flat = amounts.reshape(-1, amounts.shape[2])
+            payments = (flat @ prices.shared.astype(dtype)).reshape(amounts.shape[:2])
+        yield rows, value[:, None] - cost - payments

@@ -40,9 +40,10 @@ class ReducedProfits:
     @cached_property
     def second(self) -> FloatArray:
         """(C,) gap between the best and the second best option."""
-        count = self.reduced.shape[1]
-        top = np.partition(self.reduced, count - 2, axis=1)[:, count - 2 :]
-        return (top[:, 1] - top[:, 0]).astype(np.float64)
+        return np.concatenate(
+            [gaps_of_best(self.reduced[start : start + _BATCH])[1] for start in range(0, len(self.reduced), _BATCH)]
+            or [np.zeros(0)]
+        )
 
     def nearest(self, problem: RelaxedProblem, queries: IntArray, limit: int) -> IntArray:
         """Return at most `limit` of the queries, those with the smallest gap to their second option, ascending."""
@@ -57,15 +58,26 @@ def round_fractional(problem: RelaxedProblem, fractional: FloatArray) -> IntArra
     With many identical queries, prices at which some of them take a plan are prices at which all might: the fractional
     solution decides, by rounding its cumulative sums over the plans of a class.
     """
-    rounded = np.floor(np.cumsum(fractional, axis=1) + 0.5).astype(np.int64)
-    rounded = np.minimum(rounded, np.rint(problem.multiplicity).astype(np.int64)[:, None])
-    index = np.arange(len(problem.class_of)) - np.searchsorted(problem.class_of, problem.class_of)
     chosen = np.full(len(problem.class_of), NOT_SERVED, dtype=np.int64)
+    most = np.rint(problem.multiplicity)
     for start in range(0, len(chosen), _BATCH):
         part = slice(start, start + _BATCH)
-        plan = (rounded[problem.class_of[part]] <= index[part, None]).sum(axis=1)
+        classes = problem.class_of[part]
+        rows = slice(classes[0], classes[-1] + 1)
+        rounded = np.minimum(np.floor(np.cumsum(fractional[rows], axis=1) + 0.5), most[rows, None])
+        index = np.arange(start, start + len(classes)) - np.searchsorted(problem.class_of, classes)
+        plan = (rounded[classes - classes[0]] <= index[:, None]).sum(axis=1)
         chosen[part] = np.where(plan < fractional.shape[1], plan, NOT_SERVED)
     return chosen
+
+
+def gaps_of_best(values: Amounts) -> tuple[IntArray, FloatArray, IntArray]:
+    """Return, of each row, the first greatest value's position, its gap to the second, and the second's position."""
+    rest, rows = values.copy(), np.arange(len(values))
+    best = rest.argmax(axis=1)
+    rest[rows, best] = -np.inf
+    second = rest.argmax(axis=1)
+    return best, (values[rows, best] - values[rows, second]).astype(np.float64), second
 
 
 def repair_overload(problem: RelaxedProblem, reduced_profits: ReducedProfits, chosen: IntArray) -> IntArray:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.matching.tolerances import CAPACITY_TOLERANCE
 
 Amounts = NDArray[np.floating[Any]]
 
@@ -66,9 +67,18 @@ class RelaxedProblem:
     @cached_property
     def resources(self) -> IntArray:
         """(C, S) index of the resources of each class's slots: those of all sites, then shared ones."""
-        own = self.site[:, None] * self.local + np.arange(self.local)
         shared = np.broadcast_to(self.sites * self.local + np.arange(self.shared), (self.classes, self.shared))
+        if not self.local:
+            return shared
+        own = self.site[:, None] * self.local + np.arange(self.local)
         return np.concatenate([own, shared], axis=1).astype(np.int64)
+
+    @cached_property
+    def servable_weight(self) -> float:
+        """Weight of all queries with a plan that fits by itself."""
+        fits = np.isfinite(self.cost_usd_per_h)
+        fits &= self.amounts.max(axis=2, initial=0.0) <= 1.0 + 2 * CAPACITY_TOLERANCE
+        return float((self.multiplicity * self.weight)[fits.any(axis=1)].sum())
 
     @property
     def capacities(self) -> int:
@@ -83,8 +93,11 @@ class RelaxedProblem:
     def usage_of(self, chosen: IntArray) -> FloatArray:
         """Return (capacities,) the usage of each resource by a choice (N,)."""
         served = np.flatnonzero(chosen >= 0)
-        classes = self.class_of[served]
-        amounts = self.amounts[classes, chosen[served]].astype(np.float64)
+        return self.usage_of_plans(self.class_of[served], chosen[served], np.ones(len(served)))
+
+    def usage_of_plans(self, classes: IntArray, plans: IntArray, queries: FloatArray) -> FloatArray:
+        """Return (capacities,) the usage of each resource by numbers of queries of classes on plans."""
+        amounts = self.amounts[classes, plans] * queries[:, None]
         usage = np.zeros(self.capacities)
         usage[self.sites * self.local :] = amounts[:, self.local :].sum(axis=0)
         if self.local:

@@ -69,7 +69,7 @@ def solve_by_sifting(
     listed: BoolArray = np.isfinite(problem.cost_usd_per_h)
     selected = np.where(best_plans(profits, 1) & (profits > 0), problem.multiplicity[:, None], 0.0)
     if not listed.any():
-        return LpPrices(best, selected)
+        return LpPrices(Prices.zero(problem), selected)
     used = np.zeros(problem.capacities) if within is None else within.used
     lower, upper = _row_bounds(problem, objective, used)
     program = ColumnLp(lower, upper, seed)
@@ -111,8 +111,10 @@ def plan_profits(problem: RelaxedProblem, objective: DualObjective, prices: Pric
 
 def best_plans(profits: FloatArray, count: int) -> BoolArray:
     """Return (C, P) the plans of each class with the highest profits."""
-    mask = np.zeros(profits.shape, dtype=bool)
-    np.put_along_axis(mask, np.argsort(-profits, axis=1, kind="stable")[:, :count], True, axis=1)
+    mask, rows, rest = np.zeros(profits.shape, dtype=bool), np.arange(len(profits)), profits.copy()
+    for _ in range(min(count, profits.shape[1])):
+        best = rest.argmax(axis=1)
+        mask[rows, best], rest[rows, best] = True, -np.inf
     return mask
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.matching.lagrangian.annealing import anneal_sites
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.local_search import swap_search
 from circinus.matching.lagrangian.lp_prices import solve_lp_prices
@@ -17,15 +18,19 @@ from circinus.matching.lagrangian.primal_rounding import (
     repair_overload,
     round_fractional,
 )
-from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
+from circinus.matching.lagrangian.relaxed_problem import NOT_SERVED, RelaxedProblem
 from circinus.matching.lagrangian.sifting import LpPrices
 from circinus.matching.priority_levels import IntegerWeights
-from circinus.matching.tolerances import CAPACITY_TOLERANCE, WEIGHT_TOLERANCE
+from circinus.matching.tolerances import WEIGHT_TOLERANCE
 
 _MAX_SHARE_OF_LIGHTEST = 0.1
 """Maximum objective value of the most expensive plan's cost, as a share of the lightest query's weight."""
 _COST_SHARE = 1e-5
 """Objective value of all plans' costs, as a share of the satisfied weight: enough to break ties."""
+_ANNEALED_FROM, _MOVES = 10_000, 2_000
+"""Number of classes on sites from which annealing pays, and moves for each query: it replaces rounding."""
+_BLOCKS, _ELASTICITY = 20, 4.0
+"""Number of parts into which sites are divided, and relative change of a price by a unit of relative usage."""
 _UNIT_TOLERANCE = 1e-6
 """Relative rounding tolerance of a unit of weight."""
 
@@ -81,6 +86,7 @@ class RelaxedSearch:
     def __init__(self, problem: RelaxedProblem, seed: int = 0) -> None:
         self.problem, self.seed = problem, seed
         self.weights = IntegerWeights.of(problem.weight)
+        self._many_sites = problem.sites > 1 and problem.classes > _ANNEALED_FROM
 
     def answer(self, start: Prices | None = None, *, weight_only: bool = False) -> RelaxedSolution:
         """Return the choice with its bounds; see `solve_relaxed`."""
@@ -109,11 +115,33 @@ class RelaxedSearch:
     def maximize_weight(self, objective: DualObjective, optimum: LpPrices) -> tuple[IntArray, float]:
         """Return (a choice near the fractional optimum, a bound on the weight)."""
         reduced_profits = ReducedProfits.at(self.problem, objective, optimum.prices)
-        chosen = self.completed(reduced_profits, round_fractional(self.problem, optimum.selected), objective)
+        if self._many_sites:
+            start = self._annealed(objective, optimum.prices)
+        else:
+            start = round_fractional(self.problem, optimum.selected)
+        chosen = self.completed(reduced_profits, start, objective)
         weight_bound = tighten_weight_bound(
             self.problem, dual_bound(self.problem, DualObjective(1.0, 0.0), optimum.prices), self.weights
         )
         return chosen, max(weight_bound, self.problem.weight_of(chosen))
+
+    def _annealed(self, objective: DualObjective, prices: Prices) -> IntArray:
+        """Return a choice that annealing finds for some sites at a time, which nearly fits what all sites share.
+
+        What was used beyond the share of the sites so far changes the prices for those to come.
+        """
+        problem, chosen = self.problem, np.full(len(self.problem.class_of), NOT_SERVED, dtype=np.int64)
+        used, factor = np.zeros(problem.shared), np.ones(problem.shared)
+        for sites in np.array_split(np.arange(problem.sites), _BLOCKS):
+            classes = np.arange(*np.searchsorted(problem.site, [sites[0], sites[-1] + 1]))
+            queries = slice(problem.site_starts[sites[0]], problem.site_starts[sites[-1] + 1])
+            part, current = problem.part(classes), replace(prices, shared=prices.shared * factor)
+            chosen[queries] = anneal_sites(part, objective, current, moves=_MOVES, seed=self.seed)
+            used += part.usage_of(chosen[queries])[problem.sites * problem.local :]
+            rest = 1.0 - (sites[-1] + 1) / problem.sites
+            if rest > 0:
+                factor = np.clip(1.0 + _ELASTICITY * (used + rest - 1.0) / rest, 0.5, 2.0)
+        return chosen
 
     def completed(self, reduced_profits: ReducedProfits, start: IntArray, objective: DualObjective) -> IntArray:
         """Return a choice without overload, filled and improved by single moves."""
@@ -128,8 +156,10 @@ class RelaxedSearch:
         weight = problem.weight_of(chosen)
         optimum = solve_lp_prices(problem, DualObjective(0.0, 1.0, weight), max_weight=max_weight, seed=self.seed)
         reduced_profits = cost_profits(problem, optimum.prices)
-        starts = chosen, round_fractional(problem, optimum.selected)
-        chosen = max(chosen, *(self.completed(reduced_profits, start, objective) for start in starts), key=self.key)
+        chosen = max(chosen, self.completed(reduced_profits, chosen, objective), key=self.key)
+        if not self._many_sites:  # rounding loses more weight on many sites than it can make up for
+            rounded = self.completed(reduced_profits, round_fractional(problem, optimum.selected), objective)
+            chosen = max(chosen, rounded, key=self.key)
         cost_bound = -dual_bound(problem, DualObjective(0.0, 1.0, weight), optimum.prices)
         gained = problem.weight_of(chosen)
         if gained > weight * (1 + WEIGHT_TOLERANCE):  # the bound for less weight holds, but is loose
@@ -165,10 +195,7 @@ def max_cost_usd_per_h(problem: RelaxedProblem) -> float:
 
 def tighten_weight_bound(problem: RelaxedProblem, bound: float, weights: IntegerWeights | None = None) -> float:
     """Tighten a weight bound: count only queries with a fitting plan, and round down to the weight unit."""
-    fits = (
-        np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0 + 2 * CAPACITY_TOLERANCE)
-    ).any(axis=1)
-    bound = min(bound, float((problem.multiplicity * problem.weight)[fits].sum()))
+    bound = min(bound, problem.servable_weight)
     weights = IntegerWeights.of(problem.weight) if weights is None else weights
     if weights.rounding or not math.isfinite(bound):
         return bound
