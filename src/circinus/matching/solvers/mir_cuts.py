@@ -122,7 +122,7 @@ def links(load: DeploymentColumns, dedicated: IntArray) -> Iterator[CutRow]:
 
 def violated_links(load: DeploymentColumns, values: FloatArray) -> Iterator[CutRow]:
     """Yield the rows of `links` that fractional values violate."""
-    dedicated = round_up_replicas(load.fractional, np.ones(len(load.fractional), dtype=bool))
+    dedicated = round_up_replicas(load.fractional, True, np.zeros(1, dtype=np.int64))
     _, position = np.unique(load.query_of, return_inverse=True)
     needed = np.bincount(position, weights=values[load.candidates] * dedicated / load.times)
     is_violated = (needed > values[load.replicas] + _MIN_LINK_VIOLATION)[position]

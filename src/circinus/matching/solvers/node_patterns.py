@@ -37,7 +37,7 @@ class PatternColumns:
     kinds: tuple[IntArray, ...]
     """Deployments of which a replica takes the same of a node, by kind."""
     demand: FloatArray
-    """(kinds, 4) resources of one replica."""
+    """(kinds, R) resources of one replica."""
     replicas: IntArray
     """(patterns, kinds) replicas on one node."""
 
@@ -45,7 +45,7 @@ class PatternColumns:
         """Return (patterns,) numbers of nodes on which a usage packs, 0 if it does not."""
         counts, nodes = np.zeros(len(self.columns)), int(problem.nodes[self.pool])
         replicas = np.array([usage.replicas[members].sum() for members in self.kinds], dtype=np.int64)
-        packing = pack(self.demand, replicas, problem.node_capacity[self.pool], nodes)
+        packing = pack(self.demand, replicas, problem.packed[1][self.pool], nodes)
         on_node = np.zeros((nodes, len(self.kinds)), dtype=np.int64)
         for kind, of_kind in enumerate(packing.nodes or ()):
             np.add.at(on_node[:, kind], list(of_kind), 1)
@@ -65,8 +65,8 @@ def add_patterns(programme: LpModel, problem: Problem, expression: FloatArray) -
     added, is_used = list[PatternColumns](), expression.any(axis=1)
     for pool in np.setdiff1d(np.arange(len(problem.pools)), problem.elastic).tolist():
         members = np.flatnonzero((problem.pool_of == pool) & is_used)
-        demand, kind_of = np.unique(problem.demand[members], axis=0, return_inverse=True)
-        patterns = node_patterns(demand, problem.node_capacity[pool])
+        demand, kind_of = np.unique(problem.packed[0][members], axis=0, return_inverse=True)
+        patterns = node_patterns(demand, problem.packed[1][pool])
         if patterns is None or len(demand) < 2:
             continue
         nodes, first = float(problem.nodes[pool]), len(programme.upper)

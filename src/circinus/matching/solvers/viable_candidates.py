@@ -14,7 +14,7 @@ from circinus.matching.problem import Problem, meets_cost_slo, round_up_replicas
 def viable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
     """Return (P,) candidates that fit, and whose cost SLO holds with the most favourable sharing."""
     row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
-    dedicated = round_up_replicas(fractional, np.ones(len(fractional), dtype=bool))
+    dedicated = round_up_replicas(fractional, True, problem.spare_replicas[column])
     usable = np.ones(len(problem.candidates), dtype=bool)
     usable[row[dedicated > problem.max_replicas[column]]] = False
     for cut in cuts:
