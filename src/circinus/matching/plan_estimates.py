@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
@@ -15,6 +14,7 @@ from circinus.estimation.latest_start import latest_starts_s
 from circinus.matching.candidate_source import CandidateSource
 from circinus.matching.explanation.rejections import query_kind
 from circinus.matching.plan_set import Assignment, Matching
+from circinus.matching.plan_space import PlanSpace, pools_of
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, plan_query
 from circinus.planning.planner import CompiledProfiles, sized_plans
@@ -23,7 +23,6 @@ from circinus.planning.search_space import shared_targets
 from circinus.planning.settings import DEFAULT_SETTINGS, RunningLoad, SearchSettings
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.specification import (
-    Allocation,
     Configuration,
     Deployment,
     Network,
@@ -33,20 +32,6 @@ from circinus.specification import (
     SloKind,
     Specification,
 )
-
-_Choices = Sequence[tuple[str, str, Allocation]]
-"""Operator, pool and allocation of each choice for an operator."""
-
-
-def _plans(pipeline: str, configurations: Sequence[Configuration], choices: Sequence[_Choices]) -> Iterator[QueryPlan]:
-    """Yield the plans of all combinations of configurations and choices."""
-    for configuration, choice in product(configurations, product(*choices)):
-        yield QueryPlan(
-            pipeline=pipeline,
-            configuration=configuration,
-            placement=tuple(sorted((operator, pool) for operator, pool, _ in choice)),
-            allocations=tuple(sorted((operator, allocation) for operator, _, allocation in choice)),
-        )
 
 
 class PlanEstimates(CandidateSource):
@@ -266,7 +251,7 @@ class PlanEstimates(CandidateSource):
         pipeline = self._pipelines[query.pipeline]
         max_target = self._network.infrastructure.utilization_limit
         choices = []
-        for operator, pools in zip(pipeline.operators, self._pools(query), strict=True):
+        for operator, pools in zip(pipeline.operators, pools_of(query, pipeline, self._network), strict=True):
             choices.append(
                 [
                     deployment
@@ -315,16 +300,24 @@ class PlanEstimates(CandidateSource):
             as_parts: see `on_deployments`.
         """
         targets = shared_targets(queries, self._network.infrastructure)
-        spaces = {q.name: self._space(q, targets[q.name], as_parts=as_parts) for q in queries}
-        sizes = (len(configurations) * math.prod(map(len, choices)) for configurations, choices in spaces.values())
-        if max(sizes, default=0) > max_plans:
+        spaces = dict[str, PlanSpace]()
+        for query in queries:
+            accurate = [
+                c
+                for name, c in self._profiles
+                if name == query.pipeline and self._is_accurate(query, c, as_part=as_parts)
+            ]
+            spaces[query.name] = PlanSpace.of(
+                query, self._pipelines[query.pipeline], self._network, accurate, targets[query.name]
+            )
+        if max((space.size for space in spaces.values()), default=0) > max_plans:
             return None
         plans = {}
         for query in queries:
             key = query_kind(query), targets[query.name], as_parts
             if key not in self._all_plans:
                 estimates = list[PlanCandidate | None]()
-                for plan in _plans(query.pipeline, *spaces[query.name]):
+                for plan in spaces[query.name].plans():
                     if should_stop():
                         return None
                     estimates.append(self._part(query, plan) if as_parts else self._isolated(query, plan))
@@ -350,36 +343,6 @@ class PlanEstimates(CandidateSource):
                 break
             composed[query.name] = self.on_deployments(query, deployments, as_parts=True, max_plans=max_plans)
         return composed, False
-
-    def _space(
-        self, query: Query, targets: Sequence[float], *, as_parts: bool
-    ) -> tuple[Sequence[Configuration], Sequence[_Choices]]:
-        """Return the configurations that are accurate enough for a query, and the choices for each operator."""
-        configurations = [
-            c for name, c in self._profiles if name == query.pipeline and self._is_accurate(query, c, as_part=as_parts)
-        ]
-        operators = zip(self._pipelines[query.pipeline].operators, self._pools(query), strict=True)
-        return configurations, [
-            [
-                (operator.name, pool, Allocation(*allocation))
-                for pool in pools
-                for allocation in product(operator.cpus, operator.batch_sizes, targets)
-            ]
-            for operator, pools in operators
-        ]
-
-    def _pools(self, query: Query) -> Sequence[Sequence[str]]:
-        """Return the pools in which each operator may run for a query."""
-        pools, operators = self._network.pools_for(query.source), self._pipelines[query.pipeline].operators
-        return [
-            [
-                pool.name
-                for pool in pools
-                if (operator.allowed_tiers is None or pool.tier in operator.allowed_tiers)
-                and query.pinned_pool(operator.name) in (None, pool.name)
-            ]
-            for operator in operators
-        ]
 
     def has_accurate(self, query: Query) -> bool:
         """Return whether any configuration within a query's pins is guaranteed to meet its accuracy SLO."""
