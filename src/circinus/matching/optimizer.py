@@ -109,6 +109,7 @@ def plan_all_queries(
     incumbent: Incumbent | None = None,
     explain_rejections: Collection[str] | None = None,
     frontiers: Mapping[str, Frontier] | None = None,
+    estimates: PlanEstimates | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Plan every query alone, then match all queries.
 
@@ -125,6 +126,7 @@ def plan_all_queries(
         explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. A relaxation takes
             some tens of admissions.
         frontiers: query name -> its plans; by default they are searched for.
+        estimates: cached ones of the same queries and profiles.
 
     Raises:
         PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
@@ -132,7 +134,7 @@ def plan_all_queries(
     """
     infrastructure = specification.required_infrastructure
     network = Network(infrastructure)
-    plans = PlanEstimates(specification, profiles, search=search)
+    plans = estimates or PlanEstimates(specification, profiles, search=search)
     if frontiers is None:
         with phase("planned each query alone"):
             frontiers = plan_queries(specification, profiles, search, plans.compiled)
@@ -184,7 +186,13 @@ def plan_all_queries(
             # Which plans are chosen at utilization targets decides whom a second look can add.
             few = replace(settings, considers_all_plans=False, divides_requests=False)
             with suppress(PlanningError):  # pinned queries may need all plans
-                of_candidates, _ = plan_on(specification, settings=few, incumbent=incumbent, frontiers=frontiers)
+                of_candidates, _ = plan_on(
+                    specification,
+                    settings=few,
+                    incumbent=incumbent,
+                    frontiers=frontiers,
+                    estimates=plans.without_exclusions(),
+                )
                 planner = _heavier(planner, of_candidates)
         if incumbent is not None and incumbent.plans and not infrastructure.tenants and _may_serve_more(planner):
             planner = _or_running_plans(planner, frontiers, incumbent, limit_s)
