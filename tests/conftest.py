@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
 
 from budget import LEVEL, examples
+from circinus.matching.settings import MATCHING
+from circinus.specification import Infrastructure, Query
 
 # Engines that a developer's shell names must not be touched by tests.
 for variable in ("CIRCINUS_RUN_DIR", "CIRCINUS_ENGINE", "RAY_ADDRESS"):
@@ -25,3 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def few_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Match at listed targets only: at the final sizes, formulas would admit q5 of seed 101."""
+
+    def listed(query: Query, infrastructure: Infrastructure, running: object = None) -> tuple[float, ...]:
+        return infrastructure.utilization_targets
+
+    monkeypatch.setattr("circinus.planning.search_space.utilization_targets", listed)
+    monkeypatch.setattr("circinus.matching.rebuilding.MATCHING", replace(MATCHING, max_rebuilt_queries=0))

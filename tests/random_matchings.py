@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 
+from budget import HANG_LIMIT_S
 from circinus.estimation import (
     DeploymentUse,
     Estimate,
@@ -20,6 +21,11 @@ from circinus.estimation import (
     StageEstimate,
     merge_loads,
 )
+from circinus.matching.cuts import Cut
+from circinus.matching.pool_packing import pack_pools
+from circinus.matching.problem import Problem
+from circinus.matching.solvers.milp_solver import MilpSolver
+from circinus.matching.solvers.solver import Solution
 from circinus.planning import Frontier
 from circinus.specification import (
     Allocation,
@@ -403,3 +409,14 @@ def repeated(instance: Instance, times: list[int]) -> Instance:
         for query in queries
     }
     return Instance(instance.infrastructure, queries, candidates)
+
+
+def packed_optimum(problem: Problem) -> Solution:
+    """Return the exact solver's choice on nodes: what does not pack is cut off until it does."""
+    cuts = list[Cut]()
+    while True:
+        found = MilpSolver().solve(problem, cuts, HANG_LIMIT_S)
+        _, further = pack_pools(problem, problem.usage_of(found.chosen))
+        if not further:
+            return found
+        cuts += further

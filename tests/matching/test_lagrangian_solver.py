@@ -10,19 +10,15 @@ from prices_alone import prices_alone
 
 from budget import HANG_LIMIT_S, seeds
 from circinus.matching import MatchSettings, match
-from circinus.matching.cuts import Cut
 from circinus.matching.lagrangian.relaxation import RelaxedView, replica_scaling
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_space_bounds import plan_space_bounds
-from circinus.matching.pool_packing import pack_pools
 from circinus.matching.problem import Problem
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.solvers.greedy import IncrementalSolution, greedy, is_feasible
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
-from circinus.matching.solvers.milp_solver import MilpSolver
-from circinus.matching.solvers.solver import Solution
 from circinus.matching.solvers.viable_candidates import viable_candidates
-from random_matchings import Instance, best_answer, frontiers_of, larger, random_instance, reestimate
+from random_matchings import Instance, best_answer, frontiers_of, larger, packed_optimum, random_instance, reestimate
 
 
 def _problem(instance: Instance) -> Problem:
@@ -51,21 +47,10 @@ def test_small_matchings_are_as_good_as_the_best_of_all(seed: int) -> None:
     assert found.weight_bound >= weight - 1e-9
 
 
-def _packed_optimum(problem: Problem) -> Solution:
-    """Return the exact solver's choice on nodes: what does not pack is cut off until it does."""
-    cuts = list[Cut]()
-    while True:
-        found = MilpSolver().solve(problem, cuts, HANG_LIMIT_S)
-        _, further = pack_pools(problem, problem.usage_of(found.chosen))
-        if not further:
-            return found
-        cuts += further
-
-
 @pytest.mark.parametrize("seed", seeds(12))
 def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) -> None:
     problem = _problem(larger(random_instance(seed, queries=24, candidates=6), 2))
-    found, exact = LagrangianSolver().solve(problem, (), HANG_LIMIT_S), _packed_optimum(problem)
+    found, exact = LagrangianSolver().solve(problem, (), HANG_LIMIT_S), packed_optimum(problem)
     assert is_feasible(problem, found.feasible_incumbent, ())
     assert IncrementalSolution(problem, found.chosen).key >= IncrementalSolution(problem, greedy(problem)).key
     if exact.optimal:

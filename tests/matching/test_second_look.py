@@ -26,7 +26,7 @@ from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, plan_queries, search_space
 from circinus.planning.settings import RunningLoad
 from circinus.profiling import PipelineProfile
-from circinus.specification import Infrastructure, LatencySlo, Query, QueryPlan, SloKind, Slos, Specification
+from circinus.specification import LatencySlo, Query, QueryPlan, SloKind, Slos, Specification
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -151,17 +151,6 @@ def test_what_plan_rejects_is_rejected_by_admit() -> None:
             assert relaxes_several or admission.rejection.binding == rejection.binding
             rejected += 1
     assert rejected
-
-
-@pytest.fixture
-def few_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Match at listed targets only: at the final sizes, formulas would admit q5 of seed 101."""
-
-    def listed(query: Query, infrastructure: Infrastructure, running: object = None) -> tuple[float, ...]:
-        return infrastructure.utilization_targets
-
-    monkeypatch.setattr("circinus.planning.search_space.utilization_targets", listed)
-    monkeypatch.setattr("circinus.matching.rebuilding.MATCHING", replace(MATCHING, max_rebuilt_queries=0))
 
 
 @pytest.mark.usefixtures("few_targets")

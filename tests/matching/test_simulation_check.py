@@ -408,6 +408,7 @@ def test_bursts_that_nothing_comes_in_are_not_drawn_without_end() -> None:
     assert simulation_horizon_s(rare, model, 1e6) / 0.1 <= 1e6
 
 
+@pytest.mark.usefixtures("few_targets")
 def test_a_doubtful_plan_that_is_refuted_excludes_no_other_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     specification, profiles = random_specification(101, queries=6)
     running, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())

@@ -254,6 +254,7 @@ def _infrastructure() -> Infrastructure:
             Link(source="site", target="edge", bandwidth_bytes_per_s=20e6, round_trip_s=0.004),
             Link(source="edge", target="cloud", bandwidth_bytes_per_s=40e6, round_trip_s=0.03, price_usd_per_gb=0.02),
         ),
+        max_utilization=0.7,  # the higher target: one optimum with and without a latency SLO
     )  # fmt: skip
 
 
