@@ -36,7 +36,7 @@ BENCHMARK = Benchmark(
         Part(
             "routes", lambda o, console: split_routes(o.split_seconds, True, console), ("split_seconds",), quick=False
         ),
-        Part("as deployed", lambda o, console: as_deployed(range(o.deployed), console), ("deployed",)),
+        Part("deployed", lambda o, console: as_deployed(range(o.deployed), console), ("deployed",)),
         Part("sizes", lambda o, console: random_sizes(o.sizes, console), ("sizes",)),
         Part("scale", lambda o, console: at_scale(o.largest, console), ("largest",)),
         Part("ablation", lambda o, console: ablation(o.applications, console), ("applications",)),
