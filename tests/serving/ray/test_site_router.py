@@ -75,6 +75,43 @@ async def test_the_router_at_the_source_picks_the_part_of_a_request_and_moves_th
 
 
 @driven
+async def test_requests_of_a_lost_part_are_divided_by_the_shares_of_the_others_and_take_no_part_twice() -> None:
+    specs = [replace(START, batch_size=size) for size in (1, 2, 3)]
+    scene = Scene(state([split_route("q", *zip((0.5, 0.25, 0.25), ([spec] for spec in specs), strict=True))], specs))
+    home, (first, second, _) = scene.boards["home"], [app.name for app in scene.applications]
+    scene.hold.clear()
+    waiting = [asyncio.create_task(scene.ask(1)) for _ in range(80)]
+    await asyncio.sleep(1)
+    home.set_presence(first, False)
+    await asyncio.sleep(1)
+    assert [part.requests for part in home.splits()[0].parts] == [0, pytest.approx(40, abs=2), pytest.approx(40, abs=2)]
+    home.set_presence(first, True)
+    home.set_presence(second, False)
+    await asyncio.sleep(1)
+    requests = [part.requests for part in home.splits()[0].parts]
+    assert requests == [pytest.approx(13, abs=2), 0, pytest.approx(67, abs=2)]
+    scene.hold.set()
+    assert await asyncio.gather(*waiting) == [2] * 80
+
+
+@driven
+async def test_a_request_that_moves_after_a_change_of_routes_counts_where_it_entered() -> None:
+    specs = [replace(START, batch_size=size) for size in (1, 2, 3)]
+    before, after = (state([split_route("q", (0.5, specs[:1]), (0.5, [other]))], specs) for other in specs[1:])
+    scene = Scene(before)
+    home, first = scene.boards["home"], scene.applications[0].name
+    scene.hold.clear()
+    waiting = [asyncio.create_task(scene.ask(1)) for _ in range(10)]
+    await asyncio.sleep(1)
+    home.configure(build_router_configs(after, scene.applications)["home"])
+    home.set_presence(first, False)
+    await asyncio.sleep(1)
+    assert [part.requests for part in home.splits()[0].parts] == [0, pytest.approx(5, abs=1)]
+    scene.hold.set()
+    assert await asyncio.gather(*waiting) == [2] * 10
+
+
+@driven
 async def test_a_value_that_goes_to_two_sites_over_one_link_counts_there_twice() -> None:
     """Plans and the local engine count transfers alike."""
     left, right = StageSpec("left", "add"), StageSpec("right", "add", pool="far")

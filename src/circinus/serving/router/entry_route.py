@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 
 from circinus.queueing.split_sequence import split_part
@@ -16,34 +17,43 @@ class EntryRoute:
         self.parts = tuple(parts)
         self._query = query
         self._requests = [0] * len(self.parts)
+        self._moves = itertools.count()
 
-    def choose(self, number: int, missing: Collection[str] = (), without: CompiledRoute | None = None) -> CompiledRoute:
+    def choose(
+        self, number: int, missing: Collection[str] = (), tried: Collection[CompiledRoute] = ()
+    ) -> CompiledRoute:
         """Return the part that a request takes.
 
         Parts without a replica of some application have no share: the other parts divide it by their own shares. If no
         part is left, its request waits on the part that it would take.
 
         Args:
-            number: number of earlier requests of the query.
+            number: number of earlier requests of the query, or of earlier moves.
             missing: applications without a replica.
-            without: part that could not answer the request.
+            tried: parts that could not answer the request.
         """
         if len(self.parts) == 1:
             return self.parts[0]
-        parts = self.available(missing, without) or self.available(missing, None) or self.parts
+        parts = self.available(missing, tried) or self.available((), tried) or self.parts
         total = sum(part.share for part in parts)
         return parts[split_part(self._query, [part.share / total for part in parts], number)]
 
-    def available(self, missing: Collection[str], without: CompiledRoute | None) -> Sequence[CompiledRoute]:
-        """Return the parts with replicas of all applications, except one."""
-        if not missing and without is None:
+    def choose_again(self, missing: Collection[str], tried: Collection[CompiledRoute]) -> CompiledRoute:
+        """Return the part that a request takes after the parts that could not answer it.
+
+        Moves are numbered by themselves: the numbers of a lost part's requests all lie in its own interval.
+        """
+        return self.choose(next(self._moves), missing, tried)
+
+    def available(self, missing: Collection[str], tried: Collection[CompiledRoute]) -> Sequence[CompiledRoute]:
+        """Return the parts with replicas of all applications that a request has not tried."""
+        if not missing and not tried:
             return self.parts
-        return [part for part in self.parts if part != without and part.applications.isdisjoint(missing)]
+        return [part for part in self.parts if part not in tried and part.applications.isdisjoint(missing)]
 
     def count(self, part: CompiledRoute, requests: int = 1) -> None:
         """Count a request that takes a part, or with -1 one that leaves it for another."""
-        if part in self.parts:  # else the route changed since
-            self._requests[self.parts.index(part)] += requests
+        self._requests[self.parts.index(part)] += requests
 
     def status(self, missing: Collection[str]) -> SplitStatus:
         """Return the planned and measured shares."""

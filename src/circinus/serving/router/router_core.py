@@ -40,11 +40,13 @@ _MOVED = "query.moved"
 class _Request:
     """Unanswered request that entered here."""
 
+    entry: EntryRoute
+    """Parts in force when it took its part."""
     route: CompiledRoute
     answer: asyncio.Future[PickledResponse]
     start_s: float
-    moves: int
-    """Number of parts that could not answer it."""
+    tried: tuple[CompiledRoute, ...] = ()
+    """Parts that could not answer it."""
     results: dict[str, tuple[Payload, RequestTrace]] = field(default_factory=dict)
 
 
@@ -124,8 +126,8 @@ class RouterCore(ABC):
             ServingError: the query has no route, an operator failed, the request was dropped as late (`DROPPED_LATE`),
                 or the deadline passed (`DEADLINE_PASSED`).
         """
-        request = _Request(self.route(query), self._loop.create_future(), self._loop.time(), 0)
-        self._entry(query).count(request.route)
+        request = _Request(self._entry(query), self.route(query), self._loop.create_future(), self._loop.time())
+        request.entry.count(request.route)
         self.counters.entered(query)
         try:
             while True:
@@ -218,7 +220,7 @@ class RouterCore(ABC):
             timer = self._loop.call_at(end_s, self._expire, request_id, left_s, context=Context())
         try:
             context = RequestContext(request_id, item_key, request.route, request.start_s, left_s)
-            ready_s = request.start_s if not request.moves else self._loop.time()
+            ready_s = request.start_s if not request.tried else self._loop.time()
             self._send(context, INPUT, value, input_bytes, RequestTrace(), ready_s)
             return await request.answer
         finally:
@@ -231,18 +233,17 @@ class RouterCore(ABC):
         entry = self._entries.get(request.route.query)
         return (
             entry is not None
-            and request.moves < len(entry.parts) - 1
-            and bool(entry.available(missing, without=request.route))
+            and len(request.tried) < len(entry.parts) - 1
+            and bool(entry.available(missing, (*request.tried, request.route)))
         )
 
     def _moved(self, request: _Request) -> _Request:
         """Return a request on another part."""
-        query = request.route.query
-        entry = self._entry(query)
-        route = entry.choose(self.counters.received(query), self._missing, without=request.route)
-        entry.count(request.route, -1)
+        entry, tried = self._entry(request.route.query), (*request.tried, request.route)
+        route = entry.choose_again(self._missing, tried)
+        request.entry.count(request.route, -1)
         entry.count(route)
-        return _Request(route, self._loop.create_future(), request.start_s, request.moves + 1)
+        return _Request(entry, route, self._loop.create_future(), request.start_s, tried)
 
     def _expire(self, request_id: str, left_s: float) -> None:
         self.fail(request_id, f"the deadline of {left_s:.3g} s passed", DEADLINE_PASSED)
