@@ -489,3 +489,18 @@ async def test_a_late_configuration_does_not_prevent_a_switch_that_waits_for_war
         warm.set()
         await switching
     assert (await router.observe()).config == third
+
+
+@driven
+async def test_a_part_that_comes_back_after_a_change_of_routes_is_available() -> None:
+    far = replace(START, pool="far")
+    desired = state([split_route("q", (0.5, [START]), (0.5, [far]))], [START, far])
+    scene = Scene(desired)
+    home, (near, _) = scene.boards["home"], [app.name for app in scene.applications]
+    config = build_router_configs(desired, scene.applications)["home"]
+    home.set_presence(near, False)
+    home.configure(config)
+    assert [part.available for part in home.splits()[0].parts] == [False, True]
+    home.configure(replace(config, deployments={}, routes=()))
+    home.configure(config)
+    assert [part.available for part in home.splits()[0].parts] == [True, True]

@@ -124,6 +124,7 @@ class SiteRouterCore(RouterCore):
         for route in config.routes:
             routes.setdefault(route.query, []).append(route)
         self.routes = routes
+        self._missing &= config.observed_applications
         for name, target in config.deployments.items():
             if name in self._replicas:
                 self._replicas[name].configure(target)
