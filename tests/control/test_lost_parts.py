@@ -7,8 +7,8 @@ from circinus.serving import EngineStatus, Mode
 from circinus.serving.engine import PartStatus, SplitStatus
 
 
-def _status(*available: bool) -> EngineStatus:
-    parts = tuple(PartStatus(0.5, 0.5, 10, available=part) for part in available)
+def _status(*available: bool, share: float = 0.5) -> EngineStatus:
+    parts = tuple(PartStatus(share, 0.5, 10, available=part) for part in available)
     return EngineStatus(Mode.REAL, (), ("q",), splits=(SplitStatus("q", parts),) if parts else ())
 
 
@@ -25,5 +25,12 @@ def test_a_part_that_is_lost_and_comes_back_is_told_once_each() -> None:
         [],
         [("q", 1, False), ("q", 2, True)],
         [],
-        [],
+        [("q", 1, True)],
     ]
+
+
+def test_a_part_of_other_routes_is_no_lost_part_that_has_replicas_again() -> None:
+    lost = LostParts()
+    assert len(lost.poll(_status(True, False), 1.0)) == 1
+    assert lost.poll(_status(True, True, share=0.4), 2.0) == []
+    assert lost.poll(_status(True, True), 3.0) == []

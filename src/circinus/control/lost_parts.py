@@ -8,20 +8,24 @@ from circinus.specification.formatting import format_share
 
 
 class LostParts:
-    """Parts that had no replica at the last poll."""
+    """Parts that had no replica when their query was last reported."""
 
     def __init__(self) -> None:
-        self._lost = frozenset[tuple[str, int]]()
+        self._lost = frozenset[tuple[str, int, float]]()
 
     def poll(self, status: EngineStatus, time_s: float) -> list[Event]:
         """Return an event for each part that lost its last replica, or has one again."""
         parts = {
-            (split.query, number): part for split in status.splits for number, part in enumerate(split.parts, start=1)
+            (split.query, number, part.share): part
+            for split in status.splits
+            for number, part in enumerate(split.parts, start=1)
         }
-        before, self._lost = self._lost, frozenset(key for key, part in parts.items() if not part.available)
+        reported = {split.query for split in status.splits}  # others may be of a router that does not respond
+        before, now = self._lost, {key for key, part in parts.items() if not part.available}
+        self._lost = frozenset(now.union(key for key in before if key[0] not in reported))
         events = []
-        for query, number in sorted(self._lost ^ (before & parts.keys())):
-            part = parts[query, number]
+        for key in sorted(now ^ (before & parts.keys())):
+            (query, number, _), part = key, parts[key]
             reason = (
                 "has replicas again, and its requests"
                 if part.available
