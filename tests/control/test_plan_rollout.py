@@ -179,6 +179,15 @@ def test_where_nothing_fits_beside_the_least_important_is_stopped_for_a_moment()
         state = next_intermediate_state(state, after, room, ("b", "a"))
 
 
+def test_spread_replicas_fit_on_as_many_nodes_as_there_are_only() -> None:
+    infrastructure = _infrastructure(2)
+    room = ClusterCapacity(infrastructure, {"x": 2, "y": 2})
+    packed = _state(infrastructure, {"a": [0]}, {0: 3}).deployments
+    assert room.fits(packed)
+    assert not room.fits([replace(entry, is_spread=True) for entry in packed])
+    assert room.fits([replace(entry, is_spread=True, replicas=2) for entry in packed])
+
+
 def test_what_is_on_a_pool_without_nodes_takes_no_room() -> None:
     infrastructure = _infrastructure(1)
     before = _state(infrastructure, {"a": [0], "b": [1]}, dict.fromkeys(range(8), 4))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.planning.bin_packing import pack
+from circinus.planning.bin_packing import pack, with_spread
 from circinus.serving import DesiredState
 from circinus.serving.engine import DesiredDeployment, Route
 from circinus.specification import Deployment, Infrastructure, Pool
@@ -38,8 +38,10 @@ class ClusterCapacity:
     def _fits(self, pool: Pool, deployments: Sequence[DesiredDeployment]) -> bool:
         demand = np.array([(d.cpus, d.memory_bytes, d.gpus) for d in deployments]).reshape(-1, 3)
         count = np.array([d.replicas for d in deployments], dtype=np.int64)
-        node = np.array([pool.cpus, pool.memory_bytes, pool.gpus])
-        return pack(demand, count, node, self.nodes[pool.name], _PACKING_STEPS).nodes is not None
+        node = np.array([[pool.cpus, pool.memory_bytes, pool.gpus]])
+        is_spread = np.array([d.is_spread for d in deployments], dtype=np.bool_)
+        demand, node = with_spread(demand, node, is_spread)
+        return pack(demand, count, node[0], self.nodes[pool.name], _PACKING_STEPS).nodes is not None
 
 
 def next_intermediate_state(
