@@ -149,7 +149,7 @@ def test_a_plan_whose_bound_rested_on_the_replicas_of_a_lost_neighbour_changes_a
     assert {used.deployment.pool for used in before["q2"].deployments} > {"pool1"}
     assert "pool1" not in {used.deployment.pool for used in before["q1"].deployments}
     found = replan_for_nodes(controlled, {**controlled.nodes, "pool1": 0}, profiles)
-    (reason,) = found.displaced
+    (reason,) = found.explain_displaced()
     limit = controlled.queries["q1"].slos.latency
     assert limit is not None
     assert before["q1"].estimate.latency_s.upper < limit.limit_s

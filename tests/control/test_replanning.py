@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from circinus.control.ladders.policy import LadderState
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning import replanner as replanner_module
 from circinus.control.replanning.plan_rollout import ClusterCapacity
-from circinus.control.replanning.replan import ReplanDependencies
+from circinus.control.replanning.replan import ReplanDependencies, ReplanResult
 from circinus.control.replanning.replanner import Replanner, ReplanReady
 from circinus.control.settings import ControlSettings, NodeSettings
 from circinus.control.state_store import ControlStateStore, Event
@@ -162,6 +163,30 @@ def test_a_pool_is_lost_and_comes_back(lossy: tuple[World, str]) -> None:
     assert f"{pool} has {world.controlled.nodes[pool]} nodes again" in back.reason
     assert _routes(world.engine.state) == {a.query for a in world.controlled.matching.assignments}
     assert world.of_kind("failed") == []
+
+
+def test_displaced_queries_are_explained_after_the_plans_are_adopted_and_may_stay_unexplained(
+    lossy: tuple[World, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, pool = lossy
+    adopted: list[int] = []
+
+    def explain() -> tuple[str, ...]:
+        adopted.append(len(world.of_kind("replan")))
+        if len(adopted) == 1:
+            raise PlanningError("it cannot be explained")
+        return ("q1 (late)",)
+
+    def replan(*args: Any, **options: Any) -> ReplanResult:
+        return replace(replanned_once(*args, **options), explain_displaced=explain)
+
+    monkeypatch.setattr(replanner_module, "replan_for_nodes", replan)
+    controller = world.controller()
+    for nodes in (0, world.controlled.nodes[pool]):
+        world.engine.nodes[pool] = nodes
+        asyncio.run(world.goes_on(controller, 15.0))
+    assert adopted == [1, 2]
+    assert [event.details["why"] for event in world.of_kind("replan")] == ["nodes", "nodes", "displaced"]
 
 
 def test_a_pool_that_goes_whenever_it_came_back_is_planned_for_ever_later(lossy: tuple[World, str]) -> None:

@@ -188,6 +188,9 @@ class Controller:
         if isinstance(replanned, TaskFailed):
             self._record([self._event(EventKind.FAILED, "plan", replanned.reason)])
             replanned = None
+        if displaced := self._replanner.poll_displaced():
+            reason = f"plans that cannot stay without their neighbours: {', '.join(displaced)}"
+            self._record([Event(self._wall_clock(), EventKind.REPLAN, "plans", reason, {"why": "displaced"})])
         seen = LoopObservation(
             now_s, self._wall_clock(), status, rates, self._replanner.nodes, replanned, retries_apply
         )

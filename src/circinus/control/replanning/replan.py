@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from circinus.control.ladders.standby import plan_standby
 from circinus.control.managed_plans import ManagedPlans
@@ -36,9 +37,9 @@ class ReplanResult:
     """Pinned queries that cannot run on the remaining nodes."""
     relaxed: tuple[str, ...] = ()
     """Queries with relaxed SLOs, such as `lots (accuracy >= 0.9 -> 0.82)`."""
-    displaced: tuple[str, ...] = ()
-    """Queries whose plan changes although it uses no pool that lost nodes, with the reason: a promise may rest on
-    replicas that other queries share."""
+    explain_displaced: Callable[[], tuple[str, ...]] = lambda: ()
+    """Function that returns some queries whose plan changes although it uses no pool that lost nodes, with the reason:
+    a promise may rest on replicas that other queries share. Recovery plans need not wait for it."""
 
 
 def replan_for_nodes(
@@ -84,7 +85,7 @@ def replan_for_nodes(
         replace(controlled, matching=matching, deployments=ready, node_overrides=overrides),
         unpinned,
         lowered,
-        _displaced(controlled, matching, specification, profiles),
+        partial(_displaced, controlled, matching, specification, profiles),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -41,6 +41,8 @@ class ReplanReady:
     """Re-profiled data that the plans were made from."""
     warnings: tuple[str, ...] = ()
     """Warnings of the plans' preparation."""
+    explain_displaced: Callable[[], tuple[str, ...]] = lambda: ()
+    """As of `ReplanResult`."""
 
 
 class Replanner:
@@ -56,6 +58,7 @@ class Replanner:
         self._planner, self._settings, self._planned_overrides = planner, settings, overrides
         self._node_tracker = NodeTracker(now.specified_nodes, settings.nodes, now.nodes)
         self._planning_task: BackgroundTask[ReplanReady | None] = BackgroundTask()
+        self._explanation_task: BackgroundTask[tuple[str, ...]] = BackgroundTask()
         self._ready: ReplanReady | None = None
         """New plans that were not adopted yet."""
         self._trigger = ReplanTrigger.NODES
@@ -117,11 +120,18 @@ class Replanner:
         return self._ready
 
     def commit(self, ready: ReplanReady) -> None:
-        """Record that plans were adopted."""
+        """Record that plans were adopted, and start explaining which of them changed beside the lost pools."""
         if ready.base is not None:
             self._planner.acknowledge()
         self._planned_overrides, self._ready = ready.overrides, None
         self.track(ready.controlled)
+        if not self._explanation_task.busy:
+            self._explanation_task.start(ready.explain_displaced)
+
+    def poll_displaced(self) -> tuple[str, ...]:
+        """Return the displaced queries of adopted plans once, with the reason; none if there is no explanation."""
+        result = self._explanation_task.poll()
+        return result.value if isinstance(result, TaskSucceeded) else ()
 
     def track(self, controlled: ManagedPlans) -> None:
         """Follow the node counts of adopted plans."""
@@ -142,8 +152,9 @@ class Replanner:
             self._refused_nodes = dict(self.nodes)
 
     async def wait(self) -> None:
-        """Wait until planning has finished."""
+        """Wait until planning and explanations have finished."""
         await self._planning_task.wait()
+        await self._explanation_task.wait()
 
     async def close(self, timeout_s: float) -> None:
         """Cancel planning and wait for it for at most `timeout_s`."""
@@ -170,9 +181,8 @@ class Replanner:
             profiles, reprofiled = self._current_profiles(now, overrides)
             result = replan_for_nodes(now, nodes, profiles, relax=reprofiled)
             warnings = tuple(self._planner.prepare(result.controlled))
-            return ReplanReady(
-                result.controlled, trigger, _with_caveats(description, result), None, overrides, warnings
-            )
+            reason = _with_caveats(description, result)
+            return ReplanReady(result.controlled, trigger, reason, None, overrides, warnings, result.explain_displaced)
 
         self._trigger = trigger
         self._planning_task.start(work)
@@ -208,7 +218,8 @@ class Replanner:
             result = replan_for_nodes(base, nodes, profiles, relax=reprofiled)
         warnings = tuple(self._planner.prepare(result.controlled))
         description = _with_caveats(_edit_description(now.specification, base.specification), result)
-        return ReplanReady(result.controlled, ReplanTrigger.FILES, description, base, overrides, warnings)
+        explain = result.explain_displaced
+        return ReplanReady(result.controlled, ReplanTrigger.FILES, description, base, overrides, warnings, explain)
 
 
 def _node_changes(before: Mapping[str, int], nodes: Mapping[str, int]) -> str:
@@ -232,6 +243,4 @@ def _edit_description(before: Specification, after: Specification) -> str:
 def _with_caveats(description: str, result: ReplanResult) -> str:
     if result.unpinned:
         description = f"{description}; pinned but infeasible on the remaining nodes: {', '.join(result.unpinned)}"
-    if result.displaced:
-        description = f"{description}; plans that cannot stay without their neighbours: {', '.join(result.displaced)}"
     return f"{description}; SLOs relaxed: {', '.join(result.relaxed)}" if result.relaxed else description
