@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import circinus as c
 from circinus.api.quantities import Duration, seconds
-from circinus.api.result import Result
+from circinus.api.result import Result, _RowTable
 from circinus.estimation import Corrections
 from circinus.matching import PlanDiff, PlanFile
 from circinus.serving import EngineStatus, Mode
@@ -238,6 +239,13 @@ def test_sources_are_not_measured_on_ray(workspace: c.Workspace) -> None:
 def test_a_built_in_function_is_no_operator() -> None:
     with raises_code(c.OperatorError, "operator.built_in"):
         reference_to(len)
+
+
+def test_a_row_without_a_text_has_no_line_for_it() -> None:
+    console = Console(width=20)
+    with console.capture() as capture:
+        console.print(_RowTable([{"query": "a", "slos": "latency p95 <= 300ms"}, {"query": "b", "slos": ""}]))
+    assert capture.get().splitlines()[1:] == ["a", "  latency p95 <=", "  300ms", "b"]
 
 
 def test_the_status_is_short_as_text() -> None:

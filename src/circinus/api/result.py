@@ -128,7 +128,7 @@ class _RowTable:
             yield Text(line(words), "bold")
         for row in self._rows:
             yield Text(line(row))
-            for name in texts:
+            for name in filter(row.get, texts):
                 yield Text(indent(wrapped(row[name], options.max_width - 2), "  "))
 
 
