@@ -20,7 +20,7 @@ class EntryRoute:
         self._moves = itertools.count()
 
     def choose(
-        self, number: int, missing: Collection[str] = (), tried: Collection[CompiledRoute] = ()
+        self, number: int, missing: Collection[str] = (), tried_parts: Collection[CompiledRoute] = ()
     ) -> CompiledRoute:
         """Return the part that a request takes.
 
@@ -30,26 +30,26 @@ class EntryRoute:
         Args:
             number: number of earlier requests of the query, or of earlier moves.
             missing: applications without a replica.
-            tried: parts that could not answer the request.
+            tried_parts: parts that could not answer the request.
         """
         if len(self.parts) == 1:
             return self.parts[0]
-        parts = self.available(missing, tried) or self.available((), tried) or self.parts
+        parts = self.available(missing, tried_parts) or self.available((), tried_parts) or self.parts
         total = sum(part.share for part in parts)
         return parts[split_part(self._query, [part.share / total for part in parts], number)]
 
-    def choose_again(self, missing: Collection[str], tried: Collection[CompiledRoute]) -> CompiledRoute:
+    def choose_again(self, missing: Collection[str], tried_parts: Collection[CompiledRoute]) -> CompiledRoute:
         """Return the part that a request takes after the parts that could not answer it.
 
         Moves are numbered by themselves: the numbers of a lost part's requests all lie in its own interval.
         """
-        return self.choose(next(self._moves), missing, tried)
+        return self.choose(next(self._moves), missing, tried_parts)
 
-    def available(self, missing: Collection[str], tried: Collection[CompiledRoute]) -> Sequence[CompiledRoute]:
+    def available(self, missing: Collection[str], tried_parts: Collection[CompiledRoute]) -> Sequence[CompiledRoute]:
         """Return the parts with replicas of all applications that a request has not tried."""
-        if not missing and not tried:
+        if not missing and not tried_parts:
             return self.parts
-        return [part for part in self.parts if part not in tried and part.applications.isdisjoint(missing)]
+        return [part for part in self.parts if part not in tried_parts and part.applications.isdisjoint(missing)]
 
     def count(self, part: CompiledRoute, requests: int = 1) -> None:
         """Count a request that takes a part, or with -1 one that leaves it for another."""

@@ -45,7 +45,7 @@ class _Request:
     route: CompiledRoute
     answer: asyncio.Future[PickledResponse]
     start_s: float
-    tried: tuple[CompiledRoute, ...] = ()
+    tried_parts: tuple[CompiledRoute, ...] = ()
     """Parts that could not answer it."""
     results: dict[str, tuple[Payload, RequestTrace]] = field(default_factory=dict)
 
@@ -220,7 +220,7 @@ class RouterCore(ABC):
             timer = self._loop.call_at(end_s, self._expire, request_id, left_s, context=Context())
         try:
             context = RequestContext(request_id, item_key, request.route, request.start_s, left_s)
-            ready_s = request.start_s if not request.tried else self._loop.time()
+            ready_s = request.start_s if not request.tried_parts else self._loop.time()
             self._send(context, INPUT, value, input_bytes, RequestTrace(), ready_s)
             return await request.answer
         finally:
@@ -233,17 +233,17 @@ class RouterCore(ABC):
         entry = self._entries.get(request.route.query)
         return (
             entry is not None
-            and len(request.tried) < len(entry.parts) - 1
-            and bool(entry.available(missing, (*request.tried, request.route)))
+            and len(request.tried_parts) < len(entry.parts) - 1
+            and bool(entry.available(missing, (*request.tried_parts, request.route)))
         )
 
     def _moved(self, request: _Request) -> _Request:
         """Return a request on another part."""
-        entry, tried = self._entry(request.route.query), (*request.tried, request.route)
-        route = entry.choose_again(self._missing, tried)
+        entry, tried_parts = self._entry(request.route.query), (*request.tried_parts, request.route)
+        route = entry.choose_again(self._missing, tried_parts)
         request.entry.count(request.route, -1)
         entry.count(route)
-        return _Request(entry, route, self._loop.create_future(), request.start_s, tried)
+        return _Request(entry, route, self._loop.create_future(), request.start_s, tried_parts)
 
     def _expire(self, request_id: str, left_s: float) -> None:
         self.fail(request_id, f"the deadline of {left_s:.3g} s passed", DEADLINE_PASSED)
