@@ -149,9 +149,8 @@ def test_a_plan_whose_bound_rested_on_the_replicas_of_a_lost_neighbour_changes_a
     assert {used.deployment.pool for used in before["q2"].deployments} > {"pool1"}
     assert "pool1" not in {used.deployment.pool for used in before["q1"].deployments}
     found = replan_for_nodes(controlled, {**controlled.nodes, "pool1": 0}, profiles)
-    (reason,) = found.explain_displaced()
+    (reason,) = (reason for reason in found.explain_displaced() if reason.startswith("q1 ("))
     limit = controlled.queries["q1"].slos.latency
     assert limit is not None
     assert before["q1"].estimate.latency_s.upper < limit.limit_s
-    assert reason.startswith("q1 (")
     assert f"> {1e3 * limit.limit_s:.3f}ms" in reason
