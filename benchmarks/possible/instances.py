@@ -43,7 +43,7 @@ class Instance:
     def without_latency_slos(cls, seed: int) -> Instance:
         """Return 1 to 8 queries with accuracy SLOs; seven of ten may be divided, and three of four operators.
 
-        Up to four queries have up to three operators, more have up to two.
+        Queries have up to three operators, and up to two if there are more than four queries.
         """
         return cls._drawn(seed, queries=1 + seed % 8, has_latency=False, divisible=0.7, pools=3)
 

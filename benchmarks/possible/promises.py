@@ -27,7 +27,7 @@ _MAX_EXECUTIONS = 1_500_000
 _CONFIRMING = 4
 """Factor of the requests that confirm a missed SLO, with another seed."""
 _CONFIDENCE = 0.98
-"""Of both bounds; the limit is below the lower one with 99 % confidence."""
+"""Confidence of both bounds; the limit is below the lower one with 99 % confidence."""
 _WARM_UP = 0.1
 _TOLERANCE = 1e-6
 

@@ -28,7 +28,7 @@ from circinus.specification import Infrastructure, Pipeline, Query, Specificatio
 
 _QUERIES, _RATE_PER_S = 5, 0.02
 _QUANTILES = 0.5, 0.7, 0.9, 1.0
-"""Of the word error rates of the configurations, from high to low: what SLOs demand."""
+"""Quantiles of the configurations' word error rates, from high to low, that SLOs demand."""
 _LATENCY_FACTORS = 1.02, 1.3
 _PERCENTILE = 95.0
 _CPUS = {"device": 2, "edge": 4, "cloud": 4}

@@ -1,8 +1,8 @@
 """A mixed-integer program of the whole problem without latency limits, built from estimates of single plans.
 
 Shares of plans are continuous where requests may be divided, replicas and nodes are whole. Without latency limits, no
-lower utilization than the highest one is worth a replica. Where the replicas of the optimum do not pack on the nodes
-that are paid, the program is solved again with the replicas of each node as variables.
+lower utilization than the highest one is worth a replica. If the replicas of the optimum do not pack on the paid nodes,
+the program is solved again with the replicas of each node as variables.
 """
 
 from __future__ import annotations

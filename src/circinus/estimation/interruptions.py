@@ -1,7 +1,8 @@
 """Spare replicas on nodes that may be interrupted, and the share of requests that interruptions still delay.
 
-A node goes at a Poisson rate and its replicas are back after a recovery time, so it is gone for a share of the time,
-independently of other nodes, and the number of nodes gone is binomial. Replicas with spare ones are spread over nodes.
+Interruptions of a node are a Poisson process, and its replicas are back after a recovery time. So a node is gone for a
+share of the time, independently of other nodes, and the number of nodes gone is binomial. Replicas with spare ones are
+spread over nodes.
 While no more nodes are gone than replicas are spare, as many replicas run as promises are computed with. Beyond, work
 piles up at most as fast as it arrives, and is done at the speed of replicas less the utilization. So a shortage that
 lasts a time S delays requests for at most S / (1 - utilization); all of them count as late, as do requests that the

@@ -17,8 +17,8 @@ def thinned(query: Query, share: float) -> Query:
 
     Random requests are drawn independently of the others, and so wait longer than those that a split route really
     sends. Bursts stay as long and as frequent, each with fewer requests. Periodic requests stay periodic with the
-    largest jitter: gaps of a split route have a squared coefficient of variation of 0.05 to 0.12 at shares from 2 % to
-    90 %, those with this jitter 0.17.
+    largest jitter: their gaps have a squared coefficient of variation of 0.17, and those of a split route 0.05 to 0.12
+    at shares from 2 % to 90 %.
     """
     rate_per_s = share * query.rate_per_s
     arrivals: BurstyArrivals | PeriodicArrivals | PoissonArrivals = PoissonArrivals()

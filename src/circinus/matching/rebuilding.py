@@ -1,9 +1,9 @@
 """Matchings that are built up from nothing at the final sizes, for few queries.
 
-A deployment that several queries share waits less than one that each has at its utilization target, so that plans may
-be fast enough together only. A matching of plans that are fast enough alone misses those, and so do exchanges of one
-plan at a time. Of 300 random instances with 1 to 3 queries (`python -m benchmarks possible --only enumerated`), 33 were
-worse than the optimum without this pass, 11 are with it, and planning takes 1.5 times the processor time.
+Requests wait less on a deployment that several queries share than on one for each at its utilization target. So plans
+may be fast enough together only. A matching of plans that are fast enough alone misses those, and so do exchanges of
+one plan at a time. With this pass, 11 of 300 random instances of 1 to 3 queries are worse than the optimum, instead of
+33 (`python -m benchmarks possible --only enumerated`). Planning takes 1.5 times the processor time.
 """
 
 from __future__ import annotations

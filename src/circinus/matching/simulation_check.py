@@ -158,10 +158,10 @@ def check_by_simulation(
     Spare replicas are left out, and the share of requests that interruptions may delay counts as late. Hardware has its
     guaranteed speed. Bounds are those of the simulation's confidence interval; the upper one is scaled by the
     estimate's allowance for few items. Dropped requests are late. Queries with too few simulated requests keep their
-    estimates and caveats. The latency of a query with a split plan is that of all its requests, those of each part
+    estimates and caveats. The latency of a query with a split plan is that of all its requests. Those of each part are
     scaled by the allowance of the part's estimate.
 
-    The simulation ends at the first of some interim analyses, each after twice the time of the one before, at which the
+    Each interim analysis comes after twice the time of the one before. The simulation ends at the first at which the
     verdicts on all queries are sure: a whole confidence interval is on one side of the limit. The intervals there are
     as wide as the risk of all interim analyses together requires (Bonferroni).
 

@@ -1,9 +1,10 @@
 """Simulated annealing of the queries near a change at given prices, of each site by itself.
 
-Only options of small regret are proposed. A move pays for overload at the price times a pressure, and for what else it
-takes at nearly the price, so that the queries stay near the capacities. The pressure rises while a site is overloaded
-and falls while it is not: choices that just fit are met again and again (strategic oscillation, Glover and
-Kochenberger, "Critical event tabu search for multidimensional knapsack problems", 1996).
+Many classes on sites are annealed (`solve.py`); benchmarks anneal few queries, too. Only options of small regret are
+proposed. A move pays for overload at the price times a pressure. Other resources cost it nearly the price, so that the
+queries stay near the capacities. The pressure rises while a site is overloaded and falls while it is not: choices that
+just fit are met again and again (strategic oscillation, Glover and Kochenberger, "Critical event tabu search for
+multidimensional knapsack problems", 1996).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def anneal_sites(
         prices: near the optimal ones.
         moves: number of moves proposed for each query.
         seed: of the proposals.
-        min_weight: (sites,) positive weight that each site must serve; None: any.
+        min_weight: (sites,) positive weight that each site must serve, in benchmarks only; None: any.
     """
     reduced = ReducedProfits.at(problem, objective, prices).reduced
     scale = max((objective.weight + prices.weight) * float(problem.weight.mean()), _LITTLE)

@@ -1,13 +1,14 @@
 """Optimal prices by linear programming, of problems of any size.
 
-One program solves up to 10,000 classes, from the prices of a sample. Of more classes
+Up to 10,000 classes are solved by one program, from the prices of a sample. More classes are solved in parts:
 
-- with many sites, a sample of whole sites prices what they share. Some sites at a time are solved by themselves at
-  these prices, and what all of them use of it corrects the sample;
-- with few, only the classes are in the program that small changes of a sample's prices would move (its core, as Balas
-  and Zemel, "An algorithm for large zero-one knapsack problems", Operations Research 28, 1980, call it); the others
+- On many sites, a sample of whole sites prices what they share. Some sites at a time are solved by themselves at these
+  prices, and what all sites use of shared resources corrects the sample.
+- On few sites, the program has only the classes that small changes of a sample's prices would move. They are its core
+  (Balas and Zemel, "An algorithm for large zero-one knapsack problems", Operations Research 28, 1980). Other classes
   keep their best plans. Prices stay within a range of the given ones (Marsten, Hogan and Blankenship, "The boxstep
-  method for large-scale optimization", Operations Research 23, 1975), and the next core is chosen at the prices found.
+  method for large-scale optimization", Operations Research 23, 1975). The next core is chosen
+  at the prices found.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class RelaxedSearch:
     def _annealed(self, objective: DualObjective, prices: Prices) -> IntArray:
         """Return a choice that annealing finds for some sites at a time, which nearly fits what all sites share.
 
-        What was used beyond the share of the sites so far changes the prices for those to come.
+        Shared resources that the sites so far use beyond their share cost more for the next sites.
         """
         problem, chosen = self.problem, np.full(len(self.problem.class_of), NOT_SERVED, dtype=np.int64)
         used, factor = np.zeros(problem.shared), np.ones(problem.shared)
