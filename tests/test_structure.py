@@ -108,3 +108,12 @@ def test_files_of_tests_have_unique_names() -> None:
     names = [path.name for path in (SOURCE.parents[1] / "tests").rglob("test_*.py")]
     assert len(names) > 200
     assert sorted(names) == sorted(set(names))
+
+
+def test_the_index_and_the_list_of_decisions_are_complete() -> None:
+    docs = SOURCE.parents[1] / "docs"
+    pages = {path.relative_to(docs).with_suffix("").as_posix() for path in docs.glob("decisions/0*.md")}
+    assert pages
+    assert pages <= set((docs / "index.md").read_text(encoding="utf-8").splitlines())
+    links = (docs / "decisions" / "README.md").read_text(encoding="utf-8")
+    assert all(f"({Path(page).name}.md)" in links for page in pages)
