@@ -40,14 +40,14 @@ class SizingReport(Result):
 
     specification: Specification
     """Specification that was sized, with its own infrastructure."""
-    found: MachineSizing
+    sizing: MachineSizing
     path: Path | None = None
     """File that the infrastructure was written to."""
 
     @property
     def infrastructure(self) -> Infrastructure:
         """Infrastructure with the chosen numbers of nodes, which are paid whole."""
-        return chosen_machines(self.found.specification.required_infrastructure, self.found.matching.nodes)
+        return chosen_machines(self.sizing.specification.required_infrastructure, self.sizing.matching.nodes)
 
     @property
     def nodes(self) -> Mapping[str, int]:
@@ -57,12 +57,12 @@ class SizingReport(Result):
     @property
     def cost_usd_per_h(self) -> float:
         """Cost of the nodes and of all transfers, in US dollars per hour."""
-        return self.found.cost_usd_per_h
+        return self.sizing.cost_usd_per_h
 
     @property
     def cost_bound_usd_per_h(self) -> float:
         """Lower bound on the cost of any machines that serve as much, in US dollars per hour."""
-        return self.found.cost_bound_usd_per_h
+        return self.sizing.cost_bound_usd_per_h
 
     @property
     def optimality_gap(self) -> float:
@@ -72,26 +72,26 @@ class SizingReport(Result):
     @property
     def rejected(self) -> Mapping[str, Rejection]:
         """Query -> reason, for each query that no allowed machines serve beside the others."""
-        return {rejection.query: rejection for rejection in self.found.matching.rejections}
+        return {rejection.query: rejection for rejection in self.sizing.matching.rejections}
 
     @property
     def added_usd_per_h(self) -> Mapping[str, float]:
         """Served query -> cost of all machines minus that of the cheapest ones without it, in US dollars per hour."""
-        return self.found.added_usd_per_h
+        return self.sizing.added_usd_per_h
 
     @property
     def savings(self) -> tuple[SloSaving, ...]:
         """The next looser SLOs with which cheaper machines do, the largest saving first."""
-        return self.found.savings
+        return self.sizing.savings
 
     @property
     def curve(self) -> tuple[CurvePoint, ...]:
         """Cost of the cheapest machines that hold at least 50, 60, ... % of the weight, where it changes."""
-        return self.found.curve
+        return self.sizing.curve
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each pool: its nodes, how many there may be, their price and their cost."""
-        candidates = self.found.specification.required_infrastructure
+        candidates = self.sizing.specification.required_infrastructure
         return [
             {
                 "pool": pool.name,
@@ -105,18 +105,18 @@ class SizingReport(Result):
         ]
 
     def _document(self) -> Any:
-        matching = self.found.matching
+        matching = self.sizing.matching
         return {
             "pools": self.rows(),
             "cost_usd_per_h": self.cost_usd_per_h,
             "cost_bound_usd_per_h": self.cost_bound_usd_per_h,
             "optimality_gap": self.optimality_gap,
-            "optimal": self.found.is_optimal,
+            "optimal": self.sizing.is_optimal,
             "satisfied_weight": matching.satisfied_weight,
             "total_weight": matching.total_weight,
             "rejected": {name: rejection.reason for name, rejection in self.rejected.items()},
             "added_usd_per_h": self.added_usd_per_h,
-            "added_is_lower_bound": not self.found.are_added_exact,
+            "added_is_lower_bound": not self.sizing.are_added_exact,
             "savings": self.savings,
             "curve": self.curve,
             "written": self.path,
@@ -145,4 +145,4 @@ class SizingReport(Result):
     def _table(self) -> RenderableType:
         from circinus.reporting.sizing_table import sizing_table
 
-        return sizing_table(self.found, self.infrastructure)
+        return sizing_table(self.sizing, self.infrastructure)

@@ -111,7 +111,7 @@ def size(
         sizing.print(console())
         if sizing.path is not None:
             print_wrapped(console(), f"infrastructure written to {sizing.path}")
-    if workspace.specification.queries and not sizing.found.matching.assignments:
+    if workspace.specification.queries and not sizing.sizing.matching.assignments:
         raise typer.Exit(1)
 
 
