@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from circinus.errors import PlanningError
 from circinus.specification.document import read_document
 from circinus.specification.infrastructure import Infrastructure, Pool
 from circinus.specification.specification import Specification
@@ -27,14 +29,24 @@ def infrastructure_text(specification: Specification, infrastructure: Infrastruc
         specification: has an infrastructure of this name.
         infrastructure: to write.
         target: file that the text is for.
+
+    Raises:
+        PlanningError: the file has other documents, and the infrastructure differs in more than that.
     """
     source = specification.locations.get(("Infrastructure", infrastructure.name))
     if source is not None and (file := Path(source.file)).exists():
-        is_target = target.exists() and target.samefile(file)
-        text = _edited(file.read_text(encoding="utf-8"), infrastructure, keeps_others=is_target)
+        is_target, written = target.exists() and target.samefile(file), file.read_text(encoding="utf-8")
+        text = _edited(written, infrastructure, keeps_others=is_target)
         trees, _ = read_yaml(text, str(target))
         if infrastructure in [document.content for tree in trees if (document := read_document(tree, "")[0])]:
             return text
+        if is_target and len(others := read_yaml(written, str(file))[0]) > 1:
+            raise PlanningError(
+                f"found {len(others)} documents, and an infrastructure that differs in more than nodes and billing",
+                code="size.other_documents",
+                location=str(target),
+                hint="Write it to another file.",
+            )
     return to_yaml([infrastructure])
 
 
@@ -42,7 +54,8 @@ def _edited(text: str, infrastructure: Infrastructure, *, keeps_others: bool) ->
     from ruamel.yaml import YAML
     from ruamel.yaml.util import load_yaml_guess_indent
 
-    _, indent, offset = load_yaml_guess_indent(text)
+    guesses = (load_yaml_guess_indent(document)[1:] for document in re.split(r"^---(?=\s)", text, flags=re.MULTILINE))
+    indent, offset = next((guess for guess in guesses if guess[0]), (None, None))
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, _WIDTH
     yaml.indent(mapping=2, sequence=indent or 2, offset=offset or 0)
