@@ -39,7 +39,10 @@ def plan_space_bounds(answer: Answer) -> tuple[float, float]:
     Bounds ignore priorities.
     """
     problem, frontiers = replace(answer.problem, incumbent=None), answer.run.frontiers
-    servable = np.array([_has_plan_at_targets(answer, query) for query in range(len(problem.queries))], dtype=bool)
+    pools = [pool for pool in answer.run.infrastructure.pools if not pool.nodes]
+    without_nodes = DualPrices({pool.name: (1.0, 1.0, 1.0, 1.0) for pool in pools}, {}, 0.0)
+    queries = range(len(problem.queries))
+    servable = np.array([_has_plan_at_targets(answer, query, without_nodes) for query in queries], dtype=bool)
     weight = np.where(servable, problem.priority_levels.weight, 0.0)
     served_as_sized = float(problem.priority_levels.weight[~servable & (answer.chosen >= 0)].sum())
     names = [name for name, may_be in zip(problem.queries, servable, strict=True) if may_be]
@@ -69,13 +72,17 @@ def are_reached(answer: Answer, weight_bound: float, cost_bound_usd_per_h: float
     return is_cheapest and is_heaviest and (levels.count == 1 or bool((answer.chosen >= 0).all()))
 
 
-def _has_plan_at_targets(answer: Answer, query: int) -> bool:
-    """Return whether any plan of a query meets its SLOs at utilization targets; a running plan may not."""
+def _has_plan_at_targets(answer: Answer, query: int, without_nodes: DualPrices) -> bool:
+    """Return whether any plan of a query meets its SLOs at utilization targets, on pools that have nodes.
+
+    A running plan may miss its SLOs there.
+    """
     candidates, slos = answer.problem.candidates_of(query), answer.run.slos[query]
+    frontier = answer.run.frontiers[answer.problem.queries[query]]
+    if frontier.candidates and (not without_nodes.pools or frontier.lowest_price(without_nodes) == 0.0):
+        return True
     plans = (answer.problem.candidates[candidate] for candidate in candidates)
-    return bool(answer.run.frontiers[answer.problem.queries[query]].candidates) or any(
-        not plan.estimate.violations(slos) for plan in plans
-    )
+    return any(without_nodes.of(plan) == 0.0 and not plan.estimate.violations(slos) for plan in plans)
 
 
 def _is_reached(bound: float, weight: float) -> bool:
