@@ -7,18 +7,21 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from benchmarks.possible.sizes import SETTINGS, Enumeration, compared, instance
 
 from budget import seeds
-from circinus import PlanningError, Pool, Specification
+from circinus import Link, PlanningError, Pool, Specification
 from circinus.matching import plan_all_queries
 from circinus.matching.candidate_machines import candidate_machines, cheaper_machines, chosen_machines
 from circinus.matching.machine_sizing import MachineSizing, size_machines
+from circinus.planning import plan_queries
 from circinus.profiling import PipelineProfile
-from circinus.specification import Infrastructure, load_specification
-from circinus.specification.infrastructure import Billing
+from circinus.specification import HardwareClass, Infrastructure, Query, Site, load_specification
+from circinus.specification.infrastructure import Billing, Spot, Tenant
 from circinus.specification.infrastructure_file import infrastructure_text
+from circinus.testing.random_instances import random_pipeline, random_profile
 
 _TEXT = """\
 # Two kinds of machines.
@@ -123,3 +126,96 @@ def test_nodes_that_are_kept_are_paid_whatever_plans_use(company: Infrastructure
     kept: Pool = candidate_machines(company, kept=["servers"]).pool("servers")
     assert kept.billing is Billing.NODE
     assert not kept.is_elastic
+
+
+def test_cheaper_machines_cost_what_is_paid_for_spot_nodes(company: Infrastructure) -> None:
+    spot = Spot.model_validate({"price": "$0.01/h", "interruptions_per_h": 0.1})
+    pools = [pool.model_copy(update={"spot": spot} if pool.name == "workers" else {}) for pool in company.pools]
+    machines = candidate_machines(company.model_copy(update={"pools": tuple(pools)}))
+    cheaper = cheaper_machines(machines, 0.35, 10)
+    assert cheaper is not None
+    assert [(m.pool("servers").nodes, m.pool("workers").nodes) for m in cheaper] == [(1, 2)]
+
+
+def test_nothing_is_proved_where_plans_at_targets_cost_more() -> None:
+    _, _, sizing = _sized(0)
+    assert sizing.is_optimal
+    fitted = replace(sizing.matching, cost_at_targets_usd_per_h=2 * sizing.cost_usd_per_h)
+    assert not replace(sizing, matching=fitted).is_optimal
+
+
+def test_other_documents_are_not_overwritten(company: Infrastructure, tmp_path: Path) -> None:
+    specification, file = load_specification([tmp_path]), tmp_path / "machines.yaml"
+    file.write_text(f"{_TEXT}---\nkind: Query\n", encoding="utf-8")
+    changed = company.model_copy(update={"sites": company.sites[::-1]})
+    with pytest.raises(PlanningError) as error:
+        infrastructure_text(specification, changed, file)
+    assert error.value.code == "size.other_documents"
+
+
+def test_cheaper_machines_keep_what_tenants_are_guaranteed() -> None:
+    rng, gib = np.random.default_rng(1), 2.0**30
+    pipeline = random_pipeline(rng, operators=2, knobs=(1, 1), chain=True)
+    tiers = zip(pipeline.operators, ("edge", "cloud"), strict=True)
+    operators = tuple(operator.model_copy(update={"allowed_tiers": (tier,)}) for operator, tier in tiers)
+    pipeline = pipeline.model_copy(update={"operators": operators})
+    profile = random_profile(rng, pipeline, items=20)
+    local, slow = HardwareClass(name="local"), HardwareClass(name="slow", relative_speed=0.25)
+    pools = tuple(
+        Pool(
+            name=name,
+            site=site,
+            tier=tier,
+            cpus=1.0,
+            memory_bytes=64 * gib,
+            hardware=hardware,
+            price_usd_per_h=price_usd_per_h,
+            private=tier == "edge",
+        )
+        for name, site, tier, hardware, price_usd_per_h in (
+            ("x", "s1", "edge", local, 2.0),
+            ("y", "s2", "edge", local, 1.0),
+            ("z", "c", "cloud", slow, 1.0),
+        )
+    )
+    links = tuple(Link(source=s, target="c", bandwidth_bytes_per_s=1e8, round_trip_s=0.001) for s in ("s1", "s2"))
+    machines = Infrastructure(
+        name="i",
+        sites=tuple(Site(name=name) for name in ("s1", "s2", "c")),
+        pools=pools,
+        links=links,
+        tenants=(Tenant(name="ward", at_least=1.0), Tenant(name="other")),
+    )
+    queries = tuple(
+        Query(name=name, pipeline=pipeline.name, source=source, rate_per_s=5.5, tenant=tenant, split=False)
+        for name, source, tenant in (("a", "s1", "ward"), ("b", "s2", "other"))
+    )
+    specification = Specification({pipeline.name: pipeline}, candidate_machines(machines), queries)
+    sizing = size_machines(specification, {pipeline.name: profile}, settings=SETTINGS, explains=False)
+    assert sizing.matching.served == {"a"}
+
+
+def _with_spot_nodes(seed: int, nodes: int) -> tuple[Specification, Mapping[str, PipelineProfile]]:
+    """Return a random specification with spot nodes in the first pool, and its profiles."""
+    specification, profiles = instance(seed)
+    machines = specification.required_infrastructure
+    spot = Spot.model_construct(price_usd_per_h=0.1, interruptions_per_h=0.5, allowed_shortage=0.001)
+    first = machines.pools[0].model_copy(update={"nodes": nodes, "node_startup_s": 90.0, "spot": spot})
+    update = {"pools": (first, *machines.pools[1:])}
+    return replace(specification, infrastructure=machines.model_copy(update=update)), profiles
+
+
+def test_smaller_spot_pools_need_fewer_spare_replicas() -> None:
+    sizings = [size_machines(*_with_spot_nodes(0, nodes), settings=SETTINGS, explains=False) for nodes in (3, 6)]
+    assert not any(sizing.is_optimal for sizing in sizings)
+    assert sizings[1].cost_usd_per_h <= sizings[0].cost_usd_per_h
+
+
+def test_no_weight_is_possible_without_nodes() -> None:
+    specification, profiles = _with_spot_nodes(8, 2)
+    frontiers, machines = plan_queries(specification, profiles), specification.required_infrastructure
+    pools = tuple(pool.model_copy(update={"nodes": 0}) for pool in machines.pools)
+    empty = replace(specification, infrastructure=machines.model_copy(update={"pools": pools}))
+    matching, _ = plan_all_queries(empty, profiles, settings=SETTINGS, explain_rejections=(), frontiers=frontiers)
+    assert all(frontier.candidates for frontier in frontiers.values())
+    assert matching.weight_bound == 0

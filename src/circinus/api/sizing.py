@@ -61,7 +61,7 @@ class SizingReport(Result):
 
     @property
     def cost_bound_usd_per_h(self) -> float:
-        """Lower bound on the cost of any machines that serve as much, in US dollars per hour."""
+        """Lower bound on the cost of any machines that serve as much, with plans at utilization targets."""
         return self.sizing.cost_bound_usd_per_h
 
     @property
@@ -98,8 +98,8 @@ class SizingReport(Result):
                 "nodes": pool.nodes,
                 "max_nodes": candidates.pool(pool.name).nodes,
                 "chosen": candidates.pool(pool.name).is_elastic,
-                "price_usd_per_h": pool.price_usd_per_h,
-                "cost_usd_per_h": pool.nodes * pool.price_usd_per_h if pool.bills_nodes else None,
+                "price_usd_per_h": pool.paid_usd_per_h,
+                "cost_usd_per_h": pool.nodes * pool.paid_usd_per_h if pool.bills_nodes else None,
             }
             for pool in self.infrastructure.pools
         ]
@@ -110,6 +110,7 @@ class SizingReport(Result):
             "pools": self.rows(),
             "cost_usd_per_h": self.cost_usd_per_h,
             "cost_bound_usd_per_h": self.cost_bound_usd_per_h,
+            "cost_at_targets_usd_per_h": matching.cost_at_targets_usd_per_h,
             "optimality_gap": self.optimality_gap,
             "optimal": self.sizing.is_optimal,
             "satisfied_weight": matching.satisfied_weight,

@@ -78,7 +78,7 @@ def chosen_machines(candidates: Infrastructure, nodes: Mapping[str, int]) -> Inf
 
 def paid_anyway_usd_per_h(candidates: Infrastructure) -> float:
     """Return the price of the nodes that always run, of pools whose nodes are paid whole."""
-    return sum(pool.base_nodes * pool.price_usd_per_h for pool in candidates.pools if pool.bills_nodes)
+    return sum(pool.base_nodes * pool.paid_usd_per_h for pool in candidates.pools if pool.bills_nodes)
 
 
 def cheaper_machines(candidates: Infrastructure, below_usd_per_h: float, most: int) -> list[Infrastructure] | None:
@@ -94,16 +94,16 @@ def cheaper_machines(candidates: Infrastructure, below_usd_per_h: float, most: i
     Returns:
         None if there are more.
     """
-    pools = [pool for pool in candidates.pools if pool.is_elastic and pool.bills_nodes and pool.price_usd_per_h > 0]
+    pools = [pool for pool in candidates.pools if pool.is_elastic and pool.bills_nodes and pool.paid_usd_per_h > 0]
     limit_usd_per_h = below_usd_per_h * (1.0 - COST_GAP_TOLERANCE) - paid_anyway_usd_per_h(candidates)
     counts: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     for pool in pools:
         more = range(pool.nodes - pool.base_nodes + 1)
         counts = [
-            (cost + count * pool.price_usd_per_h, (*nodes, count))
+            (cost + count * pool.paid_usd_per_h, (*nodes, count))
             for cost, nodes in counts
             for count in more
-            if cost + count * pool.price_usd_per_h <= limit_usd_per_h
+            if cost + count * pool.paid_usd_per_h <= limit_usd_per_h
         ]
         if len(counts) > _MAX_COUNTS:
             return None
@@ -111,7 +111,7 @@ def cheaper_machines(candidates: Infrastructure, below_usd_per_h: float, most: i
         (cost, nodes)
         for cost, nodes in counts
         if all(
-            cost + pool.price_usd_per_h > limit_usd_per_h or pool.base_nodes + count >= pool.nodes
+            cost + pool.paid_usd_per_h > limit_usd_per_h or pool.base_nodes + count >= pool.nodes
             for pool, count in zip(pools, nodes, strict=True)
         )
     ]
@@ -121,6 +121,18 @@ def cheaper_machines(candidates: Infrastructure, below_usd_per_h: float, most: i
         _limited(candidates, {pool.name: pool.base_nodes + count for pool, count in zip(pools, nodes, strict=True)})
         for _, nodes in sorted(largest, reverse=True)
     ]
+
+
+def has_open_spares(candidates: Infrastructure) -> bool:
+    """Return whether spare replicas depend on numbers of nodes that are left open: those of spot pools."""
+    return any(pool.spot is not None and pool.is_elastic for pool in candidates.pools)
+
+
+def with_chosen_spot_nodes(candidates: Infrastructure, nodes: Mapping[str, int]) -> Infrastructure:
+    """Return the candidates with no more nodes of spot pools than those that run: fewer nodes need fewer spares."""
+    return _limited(
+        candidates, {pool.name: max(nodes.get(pool.name, 0), pool.base_nodes) for pool in candidates.pools if pool.spot}
+    )
 
 
 def _limited(candidates: Infrastructure, nodes: Mapping[str, int]) -> Infrastructure:

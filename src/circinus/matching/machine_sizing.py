@@ -12,14 +12,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.estimation import PlanCandidate
-from circinus.matching.candidate_machines import cheaper_machines, paid_anyway_usd_per_h
+from circinus.matching.candidate_machines import (
+    cheaper_machines,
+    has_open_spares,
+    paid_anyway_usd_per_h,
+    with_chosen_spot_nodes,
+)
 from circinus.matching.explanation.slo_relaxation import smallest_change
 from circinus.matching.optimizer import plan_all_queries
 from circinus.matching.plan_set import Matching
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
-from circinus.matching.tolerances import COST_GAP_TOLERANCE, WEIGHT_TOLERANCE
+from circinus.matching.tolerances import COST_GAP_TOLERANCE, SHARE_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import Frontier, SearchSettings, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import PipelineProfile
@@ -93,12 +98,21 @@ class MachineSizing:
     def cost_bound_usd_per_h(self) -> float:
         """Lower bound on the cost of any machines that serve as much, with plans at utilization targets."""
         matching = self.matching
+        if self.has_open_spares:
+            return min(self.machines_bound_usd_per_h, self.cost_usd_per_h)
         bound = max(matching.cost_bound_usd_per_h, matching.cost_at_targets_usd_per_h or 0.0)
         return min(max(bound, self.machines_bound_usd_per_h), self.cost_usd_per_h)
 
     @property
+    def has_open_spares(self) -> bool:
+        """True if spare replicas depend on the number of nodes of a spot pool, so that plans prove nothing."""
+        return has_open_spares(self.specification.required_infrastructure)
+
+    @property
     def is_optimal(self) -> bool:
         """True if no machines are cheaper that serve as much, with plans at utilization targets."""
+        if self.matching.cost_at_targets_usd_per_h is not None or self.has_open_spares:
+            return False
         is_cheapest = self.cost_usd_per_h <= self.cost_bound_usd_per_h + COST_GAP_TOLERANCE * self.cost_usd_per_h
         return is_cheapest and self.matching.weight_gap <= WEIGHT_TOLERANCE
 
@@ -150,7 +164,11 @@ class _Sizing:
     ) -> None:
         self._specification, self._profiles, self._search, self._settings = specification, profiles, search, settings
         self._matching, self._progress = matching, progress
-        self._frontiers: dict[Query, Frontier] = {query: frontiers[query.name] for query in specification.queries}
+        self._machines = specification.required_infrastructure
+        """Candidates, of spot pools with the chosen nodes only once these are known."""
+        self._frontiers: dict[tuple[Query, tuple[int, ...]], Frontier] = {
+            (query, _spot_nodes(self._machines)): frontiers[query.name] for query in specification.queries
+        }
         self._queries = self._served(matching)
         self._equal = {*specification.queries, *map(_without_priority, specification.queries)}
         """Queries with their own SLOs."""
@@ -165,16 +183,16 @@ class _Sizing:
         On given nodes weight comes first, so that plans are found that are fast enough as sized only.
         """
         candidates = self._specification.required_infrastructure
-        while self._matching.assignments and not self._is_large:
+        while self._matching.assignments:
             price_usd_per_h = self._nodes_usd_per_h(self._matching)
-            cheaper = cheaper_machines(candidates, price_usd_per_h, _MAX_CHEAPER)
-            if cheaper is None:
-                break
-            is_proved = True
+            smaller = with_chosen_spot_nodes(candidates, self._matching.nodes)
+            largest = None if self._is_large else cheaper_machines(candidates, price_usd_per_h, _MAX_CHEAPER)
+            cheaper = [*([smaller] if smaller not in (candidates, self._machines) else []), *(largest or ())]
+            is_proved, self._machines = largest is not None and not has_open_spares(candidates), smaller
             for number, machines in enumerate(cheaper, 1):
                 self._progress(f"cheaper machines ({number} of {len(cheaper)})")
                 trial = self._planned(self._specification.queries, machines=machines)
-                if self._weights(trial) >= self._weights(self._matching) and self._is_cheaper(trial):
+                if self._serves_as_much(trial) and self._is_cheaper(trial):
                     self._matching = self._improved(trial)
                     self._queries = self._served(trial)
                     break
@@ -187,6 +205,8 @@ class _Sizing:
         """Return cheaper plans of no less weight, with the bounds of all machines."""
         before, cost_usd_per_h = self._matching, cheaper.cost_usd_per_h
         bound_usd_per_h = max(before.cost_bound_usd_per_h, before.cost_at_targets_usd_per_h or 0.0)
+        if has_open_spares(self._specification.required_infrastructure):
+            bound_usd_per_h = 0.0
         is_below = bound_usd_per_h > cost_usd_per_h
         return replace(
             cheaper,
@@ -199,7 +219,7 @@ class _Sizing:
 
     def _nodes_usd_per_h(self, matching: Matching) -> float:
         pools = self._specification.required_infrastructure.pools
-        return sum(matching.nodes.get(pool.name, 0) * pool.price_usd_per_h for pool in pools if pool.bills_nodes)
+        return sum(matching.nodes.get(pool.name, 0) * pool.paid_usd_per_h for pool in pools if pool.bills_nodes)
 
     def explained(self, machines_bound_usd_per_h: float, *, explains: bool) -> MachineSizing:
         """Return the sizing, if it `explains` with what each query adds, what looser SLOs save, and the curve."""
@@ -222,15 +242,15 @@ class _Sizing:
         settings: MatchSettings | None = None,
         machines: Infrastructure | None = None,
     ) -> Matching:
-        """Return the plans of some queries; tenants' shares were those of all queries."""
-        infrastructure = machines or self._specification.required_infrastructure
-        infrastructure = infrastructure.model_copy(update={"tenants": ()})
+        """Return the plans of some queries, without tenants' shares, or of all queries on other machines, with them."""
+        infrastructure = machines or self._machines.model_copy(update={"tenants": ()})
+        spot_nodes = _spot_nodes(infrastructure)
         specification = replace(self._specification, infrastructure=infrastructure, queries=tuple(queries))
         for query in queries:
-            if query not in self._frontiers:
+            if (query, spot_nodes) not in self._frontiers:
                 of_query = replace(specification, queries=(query,))
-                self._frontiers[query] = plan_queries(of_query, self._profiles, self._search)[query.name]
-        frontiers = {query.name: self._frontiers[query] for query in queries}
+                self._frontiers[query, spot_nodes] = plan_queries(of_query, self._profiles, self._search)[query.name]
+        frontiers = {query.name: self._frontiers[query, spot_nodes] for query in queries}
         matching, _ = plan_all_queries(
             specification,
             self._profiles,
@@ -251,6 +271,12 @@ class _Sizing:
         queries = self._specification.queries
         chosen = np.array([0 if query.name in matching.served else -1 for query in queries], dtype=np.int64)
         return PriorityLevels.of(queries).weights_of(chosen)
+
+    def _serves_as_much(self, matching: Matching) -> bool:
+        """Return whether no less weight is satisfied, and no less of what tenants are guaranteed."""
+        pairs = zip(matching.tenants, self._matching.tenants, strict=True)
+        keeps_shares = all(new.share >= min(old.share, old.guaranteed_share) - SHARE_TOLERANCE for new, old in pairs)
+        return keeps_shares and self._weights(matching) >= self._weights(self._matching)
 
     def _is_cheaper(self, matching: Matching) -> bool:
         limit_usd_per_h = self._matching.cost_usd_per_h * (1.0 - COST_GAP_TOLERANCE)
@@ -338,8 +364,11 @@ class _Sizing:
         Beyond the queries of the exact solver, those are left out first that cost the most for their weight.
         """
         if not self._is_large:
-            equal = [_without_priority(query) for query in self._queries]
-            self._frontiers |= dict(zip(equal, map(self._frontiers.__getitem__, self._queries), strict=True))
+            equal, nodes = [_without_priority(query) for query in self._queries], _spot_nodes(self._machines)
+            planned = [
+                (new, old) for new, old in zip(equal, self._queries, strict=True) if (old, nodes) in self._frontiers
+            ]
+            self._frontiers |= {(new, nodes): self._frontiers[old, nodes] for new, old in planned}
             return self._planned(equal, replace(self._settings, required_weight=required_weight))
         costs = {a.query: a.chosen.estimate.cost_usd_per_h.value for a in self._matching.assignments}
         left, weight = list(self._queries), self._matching.satisfied_weight
@@ -357,6 +386,11 @@ class _Sizing:
             matching.nodes,
             tuple(query.name for query in self._specification.queries if query.name not in matching.served),
         )
+
+
+def _spot_nodes(machines: Infrastructure) -> tuple[int, ...]:
+    """Return the nodes of each spot pool, which spare replicas and so plans depend on."""
+    return tuple(pool.nodes for pool in machines.pools if pool.spot is not None)
 
 
 def _without_priority(query: Query) -> Query:
