@@ -249,7 +249,7 @@ def _row(name: str, engine: SimulatedEngine, wall_s: float, events: Sequence[Eve
         "wall_s": wall_s,
         "requests": int(sum(len(sent.arrival_s) for sent in made.requests.values())),
         "steps": kinds.count("step"),
-        "replans": kinds.count("replan"),
+        "replans": sum(event.kind == "replan" and event.details.get("why") != "displaced" for event in events),
         "rollbacks": kinds.count("rollback"),
         "drifts": kinds.count("drift"),
         "noticed_after_s": [e.time_s - _DRIFT_S for e in events if e.kind == "drift"],
