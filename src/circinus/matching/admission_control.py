@@ -35,6 +35,7 @@ _MIN_CAPACITY = 1e-12
 class AdmissionProblem:
     """An additional query, prepared against the running plans."""
 
+    query: Query
     problem: Problem
     """Problem of this query alone, over all deployments."""
     usage: Usage
@@ -84,10 +85,11 @@ class AdmissionProblem:
         return [*sorted(below, key=key), own]
 
     def outcome_key(self, candidate: int) -> object:
-        """Return a key of a plan that is equal beside the same running plans, if replicas take the same."""
+        """Return a key of a query's plan that is equal beside the same running plans, if replicas take the same."""
         taken = self.usage.used.copy()
         taken[self.problem.fractional_load.row(candidate)[0]] = True
-        return self.problem.candidates[candidate].plan, tuple(compress(self.problem.replica_demands, taken.tolist()))
+        demands = tuple(compress(self.problem.replica_demands, taken.tolist()))
+        return self.query, self.problem.candidates[candidate].plan, demands
 
     def with_candidate(self, candidate: int) -> Usage:
         """Return the joint usage of the running plans and a candidate."""
@@ -221,7 +223,7 @@ class AdmissionControl:
             cost_usd_per_h=problem.cost_usd_per_h(replicas, nodes) + self._transfers_usd_per_h,
         )
         costs = marginal_costs(problem, 0, usage)
-        return AdmissionProblem(problem, usage, costs, TieOrder([query], self.infrastructure))
+        return AdmissionProblem(query, problem, usage, costs, TieOrder([query], self.infrastructure))
 
     def with_reestimate(self, reestimate: Reestimate) -> AdmissionControl:
         """Return the running plans with another function that estimates a plan under the merged load."""

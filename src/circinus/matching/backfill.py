@@ -11,6 +11,15 @@ from circinus.matching.feasibility import Infeasibility, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import SizedDeployment
 from circinus.matching.settings import MATCHING
+from circinus.specification import Query
+
+_ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
+"""Fields of a query that do not affect its rejection."""
+
+
+def query_kind(query: Query) -> Query:
+    """Return a query without the fields that do not affect its rejection, as queries of a kind share explanations."""
+    return query.model_copy(update=_ANY_QUERY)
 
 
 def sized_deployments(answer: Answer) -> tuple[SizedDeployment, ...]:
@@ -59,10 +68,10 @@ def backfill(answer: Answer) -> Answer:
         if run.clock() >= deadline_s:
             break
         candidates = problem.candidates_of(query)
-        plans = tuple(problem.candidates[candidate].plan for candidate in candidates)
-        if plans in failed:
+        plans, slos = tuple(problem.candidates[candidate].plan for candidate in candidates), run.slos[query]
+        kind = query_kind(run.queries[query]), plans
+        if kind in failed:
             continue
-        slos = run.slos[query]
         prepared = running.prepare(run.queries[query], [problem.candidates[candidate] for candidate in candidates])
         for position in prepared.cheapest_first[: MATCHING.max_backfill_plans]:
             if not isinstance(running.try_candidate(prepared, position, slos), AdmissionFit):
@@ -75,7 +84,7 @@ def backfill(answer: Answer) -> Answer:
                 running = running_state(answer)
                 break
         else:
-            failed.add(plans)
+            failed.add(kind)
     return answer
 
 

@@ -11,8 +11,8 @@ from itertools import islice, product
 from circinus.errors import PlanningError
 from circinus.estimation import MergedLoad, PlanCandidate, QueryEstimators
 from circinus.estimation.latest_start import latest_starts_s
+from circinus.matching.backfill import query_kind
 from circinus.matching.candidate_source import CandidateSource
-from circinus.matching.explanation.rejections import query_kind
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.plan_space import PlanSpace, pools_of
 from circinus.matching.settings import MATCHING

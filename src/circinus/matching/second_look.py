@@ -14,7 +14,7 @@ from functools import cached_property
 
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.admission_decision import Admission
-from circinus.matching.explanation.rejections import query_kind
+from circinus.matching.backfill import query_kind
 from circinus.matching.explanation.slo_relaxation import with_slos
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.plan_set import Matching, Rejection

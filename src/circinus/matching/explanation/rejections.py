@@ -7,7 +7,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from circinus.matching.admission_control import AdmissionControl
-from circinus.matching.backfill import running_state
+from circinus.matching.backfill import query_kind, running_state
 from circinus.matching.explanation.assignment_explanations import by_outcome
 from circinus.matching.explanation.candidate_comparisons import (
     CandidateComparison,
@@ -21,15 +21,6 @@ from circinus.matching.plan_set import Rejection
 from circinus.planning import BestEffortPlan, Frontier
 from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.near_misses import MIN_CHANCE
-from circinus.specification import Query
-
-_ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
-"""Fields of a query that do not affect its rejection."""
-
-
-def query_kind(query: Query) -> Query:
-    """Return a query without the fields that do not affect its rejection, as queries of a kind share explanations."""
-    return query.model_copy(update=_ANY_QUERY)
 
 
 def rejections(answer: Answer) -> tuple[Rejection, ...]:
