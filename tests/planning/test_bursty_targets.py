@@ -9,7 +9,7 @@ import pytest
 
 from circinus.estimation.merged_load import ArrivalModel
 from circinus.estimation.stage_latency import stations_at_target
-from circinus.planning.search_space import utilization_targets
+from circinus.planning.search_space import shared_targets, utilization_targets
 from circinus.planning.settings import RunningLoad
 from circinus.specification import (
     Allocation,
@@ -46,6 +46,15 @@ def test_targets_depend_on_bursts_and_on_the_latency_slo(
     arrivals: AnyArrivals, slos: str, targets: tuple[float, ...]
 ) -> None:
     assert utilization_targets(_query(arrivals, 5.0, slos), _INFRASTRUCTURE) == targets
+
+
+def test_queries_share_the_targets_of_all_on_their_pipeline() -> None:
+    steady, bursty = _query(PoissonArrivals(), 5.0), _query(_BURSTY, 5.0)
+    queries = [steady, bursty, _query(PoissonArrivals(), 5.0, "accuracy >= 0.5")]
+    queries = [query.model_copy(update={"name": name}) for name, query in zip("abc", queries, strict=True)]
+    queries.append(steady.model_copy(update={"name": "other", "pipeline": "other"}))
+    targets = shared_targets(queries, _INFRASTRUCTURE)
+    assert targets == {**dict.fromkeys("abc", (0.1, 0.17, 0.4, 0.7, 0.8)), "other": (0.4, 0.7)}
 
 
 def test_at_final_sizes_targets_include_those_of_running_deployments() -> None:

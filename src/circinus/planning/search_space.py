@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -267,13 +268,11 @@ def utilization_targets(
 
 
 def shared_targets(queries: Sequence[Query], infrastructure: Infrastructure) -> dict[str, tuple[float, ...]]:
-    """Return query -> targets, with those that other queries on its pipeline have for a latency SLO."""
-    limited = {query.pipeline for query in queries if query.slos.latency is not None}
-    others = dict.fromkeys(limited, infrastructure.utilization_targets)
-    return {
-        query.name: tuple(sorted({*utilization_targets(query, infrastructure), *others.get(query.pipeline, ())}))
-        for query in queries
-    }
+    """Return query -> targets of all queries on its pipeline, with which it may share deployments."""
+    targets = defaultdict[str, set[float]](set)
+    for query in queries:
+        targets[query.pipeline].update(utilization_targets(query, infrastructure))
+    return {query.name: tuple(sorted(targets[query.pipeline])) for query in queries}
 
 
 @dataclass(frozen=True, eq=False)
