@@ -290,3 +290,14 @@ def test_a_rejected_query_that_weighs_something_else_now_is_counted_once() -> No
             0.5,
         )
     assert admitted
+
+
+def test_the_latest_starts_of_a_query_are_those_of_its_source() -> None:
+    specification, profiles = random_specification(0, queries=1)
+    matching, (query,) = _planned(specification, specification.queries, profiles), specification.queries
+    (source,) = {pool.site for pool in specification.required_infrastructure.pools} - {query.source}
+    moved, plans = query.model_copy(update={"source": source}), PlanEstimates(specification, profiles)
+    before = plans.with_latest_starts(matching)
+    after = plans.with_query(moved).with_latest_starts(matching)
+    assert after == PlanEstimates(replace(specification, queries=(moved,)), profiles).with_latest_starts(matching)
+    assert after != before

@@ -28,7 +28,6 @@ from circinus.specification import (
     Network,
     Query,
     QueryPlan,
-    Slo,
     SloKind,
     Specification,
 )
@@ -59,8 +58,8 @@ class PlanEstimates(CandidateSource):
         }
         self._populations = {name: profile.score_population for name, profile in profiles.items()}
         self._variants: dict[str, str] = {}
-        """Query with other fields than in the specification -> key of its re-estimates."""
-        self._latest_starts_s: dict[tuple[str, Slo, QueryPlan], Mapping[str, float]] = {}
+        """Query with other fields than in the specification -> key of its estimates that are shared."""
+        self._latest_starts_s: dict[tuple[str, QueryPlan], Mapping[str, float]] = {}
         self._estimators = {name: self._query_estimators(query) for name, query in self._queries.items()}
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
@@ -211,7 +210,7 @@ class PlanEstimates(CandidateSource):
             profile = self._profiles.get((plan.pipeline, plan.configuration))
             if profile is None or query.slos.latency is None:
                 return candidate
-            key = query.name, query.slos.latency, plan
+            key = self._variants.get(query.name, query.name), plan
             starts_s = self._latest_starts_s.get(key)
             if starts_s is None:
                 starts_s = latest_starts_s(query, self._pipelines[plan.pipeline], plan, profile, self._network)
