@@ -182,7 +182,9 @@ class _Search:
                     best, _ = self._improved(objective, best, time_share=_FIRST_TIME_SHARE if proves else 1.0)
                 if not proves:
                     return best, 0.0, False
-            programme.forbid((relaxed.reduced_costs > gap(best) + _COST_GAP) & unused)
+            excluded = (relaxed.reduced_costs > gap(best) + _COST_GAP) & unused
+            excluded[programme.fractional] = False  # less than one of a load costs less than its reduced cost
+            programme.forbid(excluded)
         best, proved = self._improved(objective, best)
         cost = self._counted_usd_per_h(best)
         floor = min(max(max(bound, proved) * incumbent_cost + constant, 0.0), cost)
