@@ -11,13 +11,15 @@ from types import MappingProxyType
 import pytest
 
 from budget import HANG_LIMIT_S, share_of
+from circinus.errors import PlanningError
 from circinus.matching import Matching, MatchSettings, Rejection, admit_query, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.advice import advise, with_nodes
 from circinus.matching.explanation.slo_relaxation import changed_slos, relative_change, relax_slo, with_slos
 from circinus.matching.incumbent import Incumbent
 from circinus.profiling import PipelineProfile
-from circinus.specification import Query, Specification
+from circinus.specification import Query, Slos, Specification
+from circinus.specification.infrastructure import Spot
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -192,6 +194,24 @@ def test_nodes_are_advised_whatever_a_query_was_rejected_for() -> None:
     planner = AdmissionPlanner.of(specification, profiles, matching)
     advised = [advise(planner, replace(rejection, binding=("cost",))) for rejection in matching.rejections]
     assert any(advice.pool is not None for rejection in advised for advice in rejection.advice)
+
+
+def test_nodes_are_advised_on_which_running_plans_need_more_spare_replicas() -> None:
+    specification, profiles = random_specification(0, queries=1, operators=1)
+    pool, query = specification.required_infrastructure.pools[0], specification.queries[0]
+    spot = Spot(price_usd_per_h=0.01, interruptions_per_h=0.1, allowed_shortage=0.001)
+    pool = pool.model_copy(update={"nodes": 9, "node_startup_s": 90.0, "spot": spot, "private": False})
+    update = {"pools": (pool,), "utilization_targets": (0.7,), "max_utilization": 0.7}
+    infrastructure = specification.required_infrastructure.model_copy(update=update)
+    light = query.model_copy(update={"slos": Slos(accuracy=query.slos.accuracy)})
+    heavy = light.model_copy(update={"name": "heavy", "rate_per_s": 40 * query.rate_per_s})
+    specification = replace(specification, infrastructure=infrastructure, queries=(light, heavy))
+    undivided = replace(PATIENT, divides_requests=False)
+    matching, _ = plan_all_queries(specification, profiles, settings=undivided, explain_rejections=())
+    planner, (rejection,) = AdmissionPlanner.of(specification, profiles, matching), matching.rejections
+    with pytest.raises(PlanningError):
+        AdmissionPlanner.of(with_nodes(specification, pool.name, 3), profiles, matching)
+    assert [advice.nodes for advice in advise(planner, rejection, undivided).advice] == [1]
 
 
 def test_nodes_are_added_to_one_pool() -> None:

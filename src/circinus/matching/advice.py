@@ -197,12 +197,12 @@ def _on_nodes(planner: AdmissionPlanner, query: Query, settings: MatchSettings) 
     pools = {use.deployment.pool for candidate in plans for use in candidate.deployments}
     fullest = sorted(pools, key=lambda pool: (-used.get(pool, 0.0), pool))[:_MAX_POOLS]
     most = reduce(lambda larger, pool: with_nodes(larger, pool, _MAX_ADDED_NODES), fullest, specification)
-    if not fullest or _on(planner, most).admitted(query, short=True) is None:
+    if not fullest or not _may_admit(planner, most, query):
         return None
     for added in range(1, _MAX_ADDED_NODES + 1):
         for pool in fullest:
             larger = with_nodes(specification, pool, added)
-            if _on(planner, larger).admitted(query, short=True) is None:
+            if not _may_admit(planner, larger, query):
                 continue
             matching, _ = plan_all_queries(
                 larger,
@@ -219,11 +219,14 @@ def _on_nodes(planner: AdmissionPlanner, query: Query, settings: MatchSettings) 
     return None
 
 
-def _on(planner: AdmissionPlanner, specification: Specification) -> AdmissionPlanner:
-    """Return the planner for other infrastructure."""
+def _may_admit(planner: AdmissionPlanner, specification: Specification, query: Query) -> bool:
+    """Return whether other infrastructure may admit a query beside the running plans, which may not run on it."""
     plans = PlanEstimates(specification, planner.profiles, planner.plans.compiled, planner.search)
-    other = AdmissionPlanner.of(specification, planner.profiles, planner.matching, planner.search, plans)
-    return replace(other, check_time=planner.check_time)
+    try:
+        other = AdmissionPlanner.of(specification, planner.profiles, planner.matching, planner.search, plans)
+    except PlanningError:  # more nodes of a spot pool need more spare replicas, which only a new plan has
+        return True
+    return replace(other, check_time=planner.check_time).admitted(query, short=True) is not None
 
 
 def with_nodes(specification: Specification, pool: str, added: int) -> Specification:
