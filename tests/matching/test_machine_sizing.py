@@ -13,6 +13,7 @@ from benchmarks.possible.sizes import SETTINGS, Enumeration, compared, instance
 
 from budget import seeds
 from circinus import Link, PlanningError, Pool, Specification
+from circinus.api.sizing import SizingReport
 from circinus.matching import plan_all_queries
 from circinus.matching.candidate_machines import candidate_machines, cheaper_machines, chosen_machines
 from circinus.matching.machine_sizing import MachineSizing, size_machines
@@ -22,6 +23,7 @@ from circinus.specification import HardwareClass, Infrastructure, Query, Site, l
 from circinus.specification.infrastructure import Billing, Spot, Tenant
 from circinus.specification.infrastructure_file import infrastructure_text
 from circinus.testing.random_instances import random_pipeline, random_profile
+from raised import raises_code
 
 _TEXT = """\
 # Two kinds of machines.
@@ -219,3 +221,15 @@ def test_no_weight_is_possible_without_nodes() -> None:
     matching, _ = plan_all_queries(empty, profiles, settings=SETTINGS, explain_rejections=(), frontiers=frontiers)
     assert all(frontier.candidates for frontier in frontiers.values())
     assert matching.weight_bound == 0
+
+
+def test_machines_that_serve_nothing_are_not_written(tmp_path: Path) -> None:
+    specification, profiles = instance(0)
+    machines = specification.required_infrastructure
+    pools = tuple(pool.model_copy(update={"nodes": 0}) for pool in machines.pools)
+    empty = replace(specification, infrastructure=machines.model_copy(update={"pools": pools}))
+    sizing = SizingReport(specification, size_machines(empty, profiles, settings=SETTINGS))
+    assert set(sizing.rejected) == {query.name for query in specification.queries}
+    with raises_code(PlanningError, "size.nothing_served"):
+        sizing.save(tmp_path / "machines.yaml")
+    assert not list(tmp_path.iterdir())

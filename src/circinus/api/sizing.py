@@ -127,8 +127,15 @@ class SizingReport(Result):
         """Write the infrastructure with the chosen numbers of nodes, with the comments of its file; return the path.
 
         Raises:
-            PlanningError: the file cannot be written.
+            PlanningError: no query is served, or the file cannot be written.
         """
+        if not self.sizing.matching.assignments:
+            raise PlanningError(
+                "no machines to write: no query is served",
+                code="size.nothing_served",
+                location=f"infrastructure {self.infrastructure.name}",
+                hint="Allow more nodes, or see the reasons in `rejected`.",
+            )
         path = Path(path)
         text = infrastructure_text(self.specification, self.infrastructure, path)
         try:

@@ -36,7 +36,8 @@ class SizingWorkspace(ReportingWorkspace):
         tier `device` stay as they are, unless `max_nodes` has them.
 
         Args:
-            output: YAML file to write the infrastructure with the chosen numbers of nodes to; by default none.
+            output: YAML file to write the infrastructure with the chosen numbers of nodes to, if any query is
+                served; by default none.
             max_nodes: pool -> greatest number of nodes, instead of that of the infrastructure.
             keep: pools that are there already: all of their nodes run and are paid, whatever plans use.
             quick: whether to leave out what each query adds, what looser SLOs save, and the curve.
@@ -72,4 +73,8 @@ class SizingWorkspace(ReportingWorkspace):
             progress=on_progress,
         )
         sizing = SizingReport(self.specification, found)
-        return sizing if output is None else replace(sizing, path=sizing.save(Path(output)))
+        return (
+            sizing
+            if output is None or not found.matching.assignments
+            else replace(sizing, path=sizing.save(Path(output)))
+        )

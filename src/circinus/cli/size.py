@@ -111,6 +111,8 @@ def size(
         sizing.print(console())
         if sizing.path is not None:
             print_wrapped(console(), f"infrastructure written to {sizing.path}")
+        elif output is not None:
+            print_wrapped(console(), f"{output} not written: no query is served")
     if workspace.specification.queries and not sizing.sizing.matching.assignments:
         raise typer.Exit(1)
 

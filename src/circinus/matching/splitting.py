@@ -36,7 +36,9 @@ def divide_requests(answer: Answer) -> Answer:
     if not any(query.split for query in run.queries):
         return answer
     has_limited_changes = run.incumbent is not None and run.incumbent.max_changes is not None
-    if run.source is None or not run.settings.divides_requests or answer.is_large or has_limited_changes:
+    has_spot_nodes = any(pool.spot is not None for pool in run.infrastructure.pools)  # spare replicas are not divided
+    is_possible = run.settings.divides_requests and not (answer.is_large or has_limited_changes or has_spot_nodes)
+    if run.source is None or not is_possible:
         return replace(answer, covers_divided_requests=False)
     return _Splitting(answer, run.source).answer()
 

@@ -41,6 +41,8 @@ def _certificate(sizing: MachineSizing) -> str:
     """Return what is proved of the cost."""
     matching = sizing.matching
     of = "plans at utilization targets" + ("" if matching.covers_divided_requests else " that divide no requests")
+    if not matching.assignments:
+        return "no allowed machines serve any query"
     if sizing.has_open_spares:
         return "not proved: spare replicas depend on the number of nodes of spot pools"
     if matching.cost_at_targets_usd_per_h is not None:
@@ -57,7 +59,7 @@ def _pools(sizing: MachineSizing, infrastructure: Infrastructure) -> Table:
     table = make_table(None, ("pool",), ("nodes", "price", "cost"), one_line=True)
     for pool in infrastructure.pools:
         candidate = sizing.specification.required_infrastructure.pool(pool.name)
-        nodes = f"{pool.nodes} of {candidate.nodes}" if candidate.is_elastic else f"{pool.nodes} kept"
+        nodes = f"{pool.nodes} of {candidate.nodes}" if candidate.min_nodes is not None else f"{pool.nodes} kept"
         cost = format_usd_per_h(pool.nodes * pool.paid_usd_per_h) if pool.bills_nodes else ""
         table.add_row(OneLine(pool.name), nodes, format_usd_per_h(pool.paid_usd_per_h), cost)
     return table

@@ -228,8 +228,7 @@ def build_split_milp(
     All candidates count that fit in an empty pool; those of queries that are not divided must meet their SLOs.
     """
     row, column, fractional = problem.fractional_load.entries(0, len(problem.candidates))
-    spare = problem.spare_replicas
-    dedicated = round_up_replicas(fractional, True, spare[column])
+    dedicated = round_up_replicas(fractional, True, problem.spare_replicas[column])
     divided = divisibility.queries[problem.query_of] & divisibility.may_be_part
     usable = divisibility.usable & (divided | (divisibility.margin >= 0))
     usable[row[(dedicated > problem.max_replicas[column]) & ~divided[row]]] = False
@@ -252,7 +251,7 @@ def build_split_milp(
     replicas = first_set + len(kept) + len(running)
     most = np.zeros((len(problem.deployments), len(problem.queries)))
     np.maximum.at(most, (column, problem.query_of[row]), fractional)
-    bound = np.minimum(np.ceil(most @ times) + 1 + spare, problem.max_replicas).astype(np.int64)
+    bound = np.minimum(np.ceil(most @ times) + 1, problem.max_replicas).astype(np.int64)
     expression = np.zeros((len(problem.deployments), replicas + len(deployments)))
     expression[deployments, replicas + np.arange(len(deployments))] = 1.0
     fluid_usd_per_h = problem.transfer_cost_usd_per_h.copy()
@@ -291,9 +290,6 @@ def build_split_milp(
             own = owners == query
             columns = np.append(shares[own], n)
             programme.add_row(columns, np.append(-whole[own] / times[query], 1.0), 0.0, np.inf)
-            if spare[deployment]:
-                needed = fractional[entries] + spare[deployment] * own / times[query]
-                programme.add_row(np.append(shares, n), np.append(-needed, 1.0), 0.0, np.inf)
     _add_cost_limits(programme, x_of[divisibility.priced[usable[divisibility.priced]]])
     programme.add_capacities()
     for cut in cuts:
