@@ -197,7 +197,7 @@ def test_a_plan_that_cannot_be_written_leaves_the_old_one(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("circinus.matching.plan_file.os.fsync", full)
+    monkeypatch.setattr("circinus.specification.atomic_file.os.fsync", full)
     with raises_code(PlanningError, "plan.unwritable") as caught:
         save_plan_set(replace(plan_set, planning_s=9.0), path)
     assert "No space left on device" in caught.value.message

@@ -13,6 +13,7 @@ from circinus.api.quantities import AnyPath
 from circinus.api.result import Result
 from circinus.errors import PlanningError
 from circinus.matching.candidate_machines import chosen_machines
+from circinus.specification.atomic_file import write_atomically
 from circinus.specification.infrastructure_file import infrastructure_text
 
 if TYPE_CHECKING:
@@ -139,8 +140,7 @@ class SizingReport(Result):
         path = Path(path)
         text = infrastructure_text(self.specification, self.infrastructure, path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            write_atomically(path, text)
         except OSError as error:
             raise PlanningError(
                 f"cannot write the infrastructure: {error.strerror or error}",

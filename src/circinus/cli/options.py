@@ -205,6 +205,14 @@ _METAVARS: dict[Callable[[str | float], float], str] = {
 }
 
 WARM_UP = "Warm-up time, left out of the figures."
+NoCorrections = Annotated[
+    bool,
+    typer.Option(
+        "--no-corrections",
+        help="Ignore service times observed under traffic, which correct the profile.",
+        rich_help_panel=PROFILES,
+    ),
+]
 LoadFactor = Annotated[float, quantity(factor_option, "Factor on every query's rate.", "1x", TRAFFIC)]
 
 

@@ -13,6 +13,7 @@ from circinus.cli.options import (
     OUTPUT,
     PROFILES,
     Json,
+    NoCorrections,
     Paths,
     Seed,
     Store,
@@ -95,14 +96,7 @@ def plan(
         ),
     ] = None,
     trace: Traces = None,
-    no_corrections: Annotated[
-        bool,
-        typer.Option(
-            "--no-corrections",
-            help="Ignore service times observed under traffic, which correct the profile.",
-            rich_help_panel=PROFILES,
-        ),
-    ] = False,
+    no_corrections: NoCorrections = False,
     seed: Seed = 0,
     store: Store = None,
     output: Annotated[

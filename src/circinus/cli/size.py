@@ -9,8 +9,8 @@ import typer
 
 from circinus.cli.options import (
     OUTPUT,
-    PROFILES,
     Json,
+    NoCorrections,
     Paths,
     Seed,
     Store,
@@ -60,14 +60,7 @@ def size(
         ),
     ] = None,
     trace: Traces = None,
-    no_corrections: Annotated[
-        bool,
-        typer.Option(
-            "--no-corrections",
-            help="Ignore service times observed under traffic, which correct the profile.",
-            rich_help_panel=PROFILES,
-        ),
-    ] = False,
+    no_corrections: NoCorrections = False,
     seed: Seed = 0,
     store: Store = None,
     output: Annotated[

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -18,6 +17,7 @@ from circinus.matching.inline_specification import InlineSpecification
 from circinus.matching.plan_decisions import files_of, parts_of
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile, ProfileCoverage
 from circinus.specification import Specification
+from circinus.specification.atomic_file import write_atomically
 from circinus.specification.json_dump import json_text, refuse_not_finite
 
 if TYPE_CHECKING:
@@ -84,15 +84,9 @@ def save_plan_set(plan_set: PlanFile, path: Path) -> None:
     """
     document = plan_set.moved_to(path.parent).document()
     text = json_text({"kind": KIND, **document}, indent=1, by_alias=False)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         refuse_not_finite(text)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        write_atomically(path, f"{text}\n")
     except OSError as error:
         raise PlanningError(
             f"cannot write plan file: {error}",
@@ -106,9 +100,6 @@ def save_plan_set(plan_set: PlanFile, path: Path) -> None:
             code="plan.not_finite",
             location=str(path),
         ) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 def load_plan_set(path: Path) -> PlanFile:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import linecache
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import CellType, CodeType, ModuleType
 from typing import Any
 
 from circinus.errors import OperatorError
+from circinus.specification.atomic_file import write_atomically
 
 CODE_FOLDER = Path(".circinus") / "code"
 """Folder of the generated modules, below the current folder."""
@@ -161,7 +161,7 @@ def _exported(target: Any, name: str) -> str:
     digest = hashlib.sha256(text.encode() or data).hexdigest()
     folder = CODE_FOLDER.absolute()
     module_name = f"circinus_code_{digest[:16]}"
-    _write(
+    write_atomically(
         folder / f"{module_name}.py",
         f'"""{name}, pickled by value."""\n\nimport pickle\n\n'
         f"target = pickle.loads(\n    {data!r}\n)\n"
@@ -170,10 +170,3 @@ def _exported(target: Any, name: str) -> str:
     reference = f"{module_name}:target"
     _folders[reference] = folder
     return reference
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -39,7 +39,7 @@ class LpPrices:
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """What restricts a program beside its own rows, if it is a part of a larger one."""
+    """Restrictions of a program by the larger one that it is a part of."""
 
     used: FloatArray
     """(capacities,) shares that others use."""
