@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from budget import HANG_LIMIT_S, seeds
 from circinus.arrays import IntArray
+from circinus.estimation import MergedLoad, PlanCandidate
 from circinus.matching import match
 from circinus.matching.cuts import Cut
 from circinus.matching.priority_levels import IntegerWeights
@@ -15,11 +17,13 @@ from circinus.matching.problem_builder import build_problem
 from circinus.matching.solvers.highs import LpModel, LpRelaxation, solve_milp
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solution
-from circinus.specification import CostSlo, Query, Slos
+from circinus.specification import CostSlo, LatencySlo, Network, Query, Slos
+from circinus.statistics.interval import Interval
 from random_matchings import (
     Instance,
     best_answer,
     candidate,
+    crossing,
     deployment,
     frontiers_of,
     infrastructure,
@@ -88,6 +92,30 @@ def test_when_time_runs_out_queries_are_taken_out_until_the_rest_holds() -> None
     assert not found.optimal
     assert "optimal" not in found.assignments[0].reason, "the matching alone says so, for all queries"
     assert {r.query: r.binding for r in found.rejections} == {"q0": ("cost",), "q2": ("cost",)}
+
+
+def test_transfers_that_make_others_late_are_dropped_before_the_late_ones() -> None:
+    """The light queries are late behind large transfers, of which the heaviest query has the fewest."""
+    infra = infrastructure([("edge", 4, 8.0, 16.0, 1.0)])
+    (link,) = Network(infra).path("home", "edge")
+    slos = Slos(latency=LatencySlo(limit_s=0.6))
+    large = {"heavy": 0.1, "large-0": 0.2, "large-1": 0.3}
+    weights = {"heavy": 3.0, "large-0": 2.0, "large-1": 2.0} | {f"light-{i}": 1.0 for i in range(4)}
+    queries, plans = [], {}
+    for name, weight in weights.items():
+        asked = slos if name.startswith("light") else Slos()
+        queries.append(Query(name=name, pipeline="p", source="home", rate_per_s=1.0, weight=weight, slos=asked))
+        sent = crossing(link, large.get(name, 0.001) * link.bandwidth_bytes_per_s)
+        plans[name] = (candidate(name, [use(deployment("a", 1, "edge"), 0.1, infra)], [sent]),)
+
+    def late_behind_large(made: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
+        load = conditions.links[link]
+        latency_s = 0.5 + load.rate_per_s * load.square_s2
+        return replace(made, estimate=replace(made.estimate, latency_s=Interval.exact(latency_s)))
+
+    frontiers = frontiers_of(Instance(infra, tuple(queries), plans))
+    found = match(frontiers, infra, late_behind_large, solver=Blind(), clock=Countdown())
+    assert found.served == weights.keys() - {"large-1"}
 
 
 @pytest.mark.parametrize("seed", seeds(20))

@@ -360,7 +360,8 @@ def solve_in_rounds(
             fallback = current if fallback is None or key(current.chosen) > key(fallback.chosen) else fallback
         if number >= MATCHING.max_rounds or run.clock() >= deadline_s:
             improved = (local_search(problem, start, cuts) for start in starts)
-            solution, optimal, cost_bound = repaired(max(improved, key=key)), False, 0.0
+            repairs = repaired(max(improved, key=key)), repaired(choice.chosen)
+            solution, optimal, cost_bound = max(repairs, key=lambda result: key(result.chosen)), False, 0.0
             break
     answer = Answer(
         run=run,
