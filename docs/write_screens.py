@@ -21,6 +21,8 @@ COMMANDS = {
     "plan": ["plan", "--trace", "starter.trace"],
     "explain": ["explain", "archive"],
 }
+_OTHER_MACHINE = re.compile(r"^warning: .*?declare its speed\n", re.DOTALL | re.MULTILINE)
+"""Warning about the machine of the trace, which the machine that writes the documentation need not be."""
 
 
 def screens() -> Iterator[tuple[str, str]]:
@@ -31,6 +33,7 @@ def screens() -> Iterator[tuple[str, str]]:
         (Path(folder) / "starter.trace").write_bytes(trace)
         for name, arguments in COMMANDS.items():
             text = re.sub(r"planned in .*?, ", "", _circinus(folder, *arguments))
+            text = _OTHER_MACHINE.sub("", text)
             yield name, "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
