@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from benchmarks.possible.fitted_plans import lone_queries
+from benchmarks.possible.sizes import instance
 from rich.console import Console
 
 from budget import HANG_LIMIT_S
@@ -41,3 +42,15 @@ def test_fitted_plans_cost_no_more_and_keep_all_promises(seed: int) -> None:
     dear = Incumbent.of(fitted, change_usd_per_h=1e6)
     again, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=(), incumbent=dear)
     assert {a.query: a.chosen.plan for a in again.assignments} == {a.query: a.chosen.plan for a in fitted.assignments}
+
+
+def test_plans_that_are_built_up_stay_within_the_utilization_limit() -> None:
+    specification, profiles = instance(5)
+    infrastructure = specification.required_infrastructure.model_copy(
+        update={"utilization_targets": (0.5,), "max_utilization": 0.5}
+    )
+    limited = replace(specification, infrastructure=infrastructure)
+    matching, _ = plan_all_queries(limited, profiles, settings=PATIENT, explain_rejections=())
+    assert matching.assignments
+    plans = [assignment.chosen.plan for assignment in matching.assignments]
+    assert all(d.allocation.utilization_target <= 0.5 for plan in plans for d in plan.deployments)

@@ -37,7 +37,9 @@ def rebuild(answer: Answer) -> Answer:
     deadline_s = run.clock() + MATCHING.fitting_time_share * run.limit_s
     heaviest_first = sorted(run.queries, key=lambda query: (-query.priority, -query.weight, query.name))
     orders = [heaviest_first, heaviest_first[::-1]][: len(run.queries)]
-    for order, target in product(orders, MATCHING.rebuilt_targets):
+    limit = run.infrastructure.utilization_limit
+    targets = dict.fromkeys(min(target, limit) for target in MATCHING.rebuilt_targets)
+    for order, target in product(orders, targets):
         if run.clock() >= deadline_s:
             break
         built = _Build(answer, run.source, target).answer(order, _key(best))
