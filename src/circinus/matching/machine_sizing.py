@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from circinus.arrays import FloatArray
 from circinus.estimation import PlanCandidate
 from circinus.matching.candidate_machines import (
     cheaper_machines,
@@ -37,6 +38,8 @@ _MAX_LOOSENED = 5
 _MAX_LOOSENED_LARGE = 1
 _MAX_CHEAPER = 16
 """Maximum number of cheaper machines that are planned on."""
+_MAX_SUMS = 4_096
+"""Number of weights of sets of queries from which on shares are planned that the same queries may serve."""
 
 Progress = Callable[[str], None]
 """Callback with each step that takes time."""
@@ -345,11 +348,13 @@ class _Sizing:
         return SloSaving(query.name, kind, found.change, found.slos.by_kind[kind].limit, saving)
 
     def _curve(self) -> tuple[CurvePoint, ...]:
-        points = [self._point(self._matching)]
+        points, sums, planned = [self._point(self._matching)], self._weight_sums(), self._matching.satisfied_weight
         for share in reversed(_SHARES):
             required = share * self._total_weight * (1.0 - WEIGHT_TOLERANCE)
-            if required >= self._matching.satisfied_weight:
+            reached = min(sums[sums >= required], default=required)
+            if reached >= planned * (1.0 - WEIGHT_TOLERANCE):
                 continue
+            planned = reached
             self._progress(f"{share:.0%} of the weight")
             self._enough(required)
             enough = [matching for matching in self._tried if matching.satisfied_weight >= required]
@@ -357,6 +362,13 @@ class _Sizing:
             if cheapest.cost_usd_per_h < points[-1].cost_usd_per_h * (1.0 - COST_GAP_TOLERANCE):
                 points.append(self._point(cheapest))
         return tuple(points)
+
+    def _weight_sums(self) -> FloatArray:
+        """Return all weights that some of the queries have together, or none if they are too many."""
+        sums = np.zeros(1)
+        for query in self._queries:
+            sums = np.unique(np.append(sums, sums + query.weight))[:_MAX_SUMS]
+        return sums if len(sums) < _MAX_SUMS else sums[:0]
 
     def _enough(self, required_weight: float) -> Matching:
         """Return the cheapest plans of at least some weight.
