@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import assert_never
+from operator import not_
+from typing import Annotated, assert_never
+
+from pydantic import Field
 
 from circinus.estimation.traffic import RequestStream
 from circinus.specification import Deployment, DirectedLink, QueryPlan, Slo, SloKind, Slos
@@ -182,7 +185,7 @@ class PlanCandidate:
     """Usages in topological order of the operators."""
     links: tuple[LinkUse, ...]
     transfer_cost_usd_per_h: float
-    parts: tuple[PlanCandidate, ...] = ()
+    parts: Annotated[tuple[PlanCandidate, ...], Field(exclude_if=not_)] = ()
     """Estimates of the parts of a split plan, each at its share of the requests, in the order of `QueryPlan.parts`;
     empty if the plan is not split."""
 

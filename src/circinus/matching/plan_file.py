@@ -82,7 +82,8 @@ def save_plan_set(plan_set: PlanFile, path: Path) -> None:
     Raises:
         PlanningError: the file cannot be written.
     """
-    document = plan_set.moved_to(path.parent).document()
+    moved = plan_set.moved_to(path.parent)
+    document = _adapter().dump_python(moved, mode="json", exclude=moved.omitted)
     text = json_text({"kind": KIND, **document}, indent=1, by_alias=False)
     try:
         refuse_not_finite(text)

@@ -378,7 +378,11 @@ class PlanFile:
         inline = None if self.inline is None else self.inline.moved(source, target)
         return replace(self, files=files, inline=inline, profile_store=moved(self.profile_store), folder=target)
 
+    @property
+    def omitted(self) -> set[str]:
+        """Fields that are not written."""
+        return {"folder"} if self.inline else {"folder", "inline"}
+
     def document(self) -> dict[str, Any]:
         """Return the fields that are written."""
-        omitted = {"folder", *(() if self.inline else ("inline",))}
-        return {name: value for name, value in vars(self).items() if name not in omitted}
+        return {name: value for name, value in vars(self).items() if name not in self.omitted}

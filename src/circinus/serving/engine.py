@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import not_
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
+
+from pydantic import Field
 
 from circinus.specification import Configuration, Deployment, Infrastructure, LatePolicy
 
@@ -98,7 +101,7 @@ class Route:
     """Admission limit of client entries, in requests per second; None for no limit."""
     audit_rate: float = 0.0
     """Fraction of answered requests to keep for `AuditableEngine.drain_audits`, sampled deterministically."""
-    others: tuple[RouteShare, ...] = ()
+    others: Annotated[tuple[RouteShare, ...], Field(exclude_if=not_)] = ()
     """Smaller shares of the requests, which pass other deployments; empty if the route is not split. Each request takes
     one part, by `circinus.queueing.split_sequence`."""
 

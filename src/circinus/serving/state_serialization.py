@@ -76,7 +76,7 @@ _ADAPTER = TypeAdapter(DesiredState)
 def state_to_json(desired: DesiredState) -> str:
     """Return the JSON document of a state, the inverse of `state_from_json`."""
     version = SCHEMA_VERSION if any(route.others for route in desired.routes) else _UNSPLIT_VERSION
-    document = {"schema_version": version, "state": _plain_data(desired)}
+    document = {"schema_version": version, "state": _ADAPTER.dump_python(desired, mode="json")}
     return json.dumps(document, indent=1)
 
 
@@ -112,16 +112,7 @@ def state_fingerprint(desired: DesiredState) -> str:
     the routes, in any order. Excludes the paths, which may be relative or absolute.
     """
     read_back = state_from_json(state_to_json(desired))  # normalizes numbers: 1 and 1.0 CPUs are equal
-    content = _plain_data(read_back, exclude={"module_paths", "recordings"})
+    content = _ADAPTER.dump_python(read_back, mode="json", exclude={"module_paths", "recordings"})
     for field in ("deployments", "routes"):
         content[field] = sorted(json.dumps(entry, sort_keys=True) for entry in content[field])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _plain_data(desired: DesiredState, exclude: set[str] | None = None) -> dict[str, Any]:
-    """Return a state as plain data; routes that are not split have no `others`."""
-    content: dict[str, Any] = _ADAPTER.dump_python(desired, mode="json", exclude=exclude)
-    for route in content["routes"]:
-        if not route["others"]:
-            del route["others"]
-    return content

@@ -6,6 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import not_
+from typing import Annotated
+
+from pydantic import Field
 
 from circinus.specification.base_model import Scalar
 
@@ -119,7 +123,7 @@ class QueryPlan(_HashedOnce):
     """(operator, pool), sorted by operator."""
     allocations: tuple[tuple[str, Allocation], ...]
     """(operator, allocation), sorted by operator."""
-    others: tuple[PlanShare, ...] = ()
+    others: Annotated[tuple[PlanShare, ...], Field(exclude_if=not_)] = ()
     """Smaller shares of the requests with plans of their own, in descending order; empty if the plan is not split."""
 
     __hash__ = _HashedOnce.__hash__
