@@ -13,6 +13,7 @@ from circinus.matching import plan_all_queries
 from circinus.profiling import PipelineProfile
 from circinus.serving import Mode
 from circinus.testing.random_instances import random_specification
+from planning_instances import SIMPLE
 
 Profiles = Mapping[str, PipelineProfile]
 
@@ -21,7 +22,7 @@ Profiles = Mapping[str, PipelineProfile]
 def planned(seed: int, peak: float = 1.0, *, queries: int = 4, nodes: int = 4) -> tuple[ManagedPlans, Profiles]:
     """Return the managed plans of a random specification, as in `circinus serve`, and its profiles."""
     specification, profiles = random_specification(seed, queries=queries, cpus=32.0, nodes=nodes)
-    matching, _ = plan_all_queries(specification, profiles)
+    matching, _ = plan_all_queries(specification, profiles, settings=SIMPLE, explain_rejections=())
     assert specification.infrastructure is not None
     ready = plan_standby(matching, specification.infrastructure, peak).deployments if peak > 1 else matching.deployments
     return ManagedPlans(matching, specification, ready, Mode.REAL, None, {}, peak=peak), profiles

@@ -8,8 +8,10 @@ from itertools import islice, product
 
 import numpy as np
 
+from budget import HANG_LIMIT_S
 from circinus.errors import PlanningError
 from circinus.estimation import Correction, Corrections, PlanCandidate, QueryEstimators
+from circinus.matching import MatchSettings
 from circinus.planning.search_space import utilization_targets
 from circinus.profiling import (
     MeasuredSpeed,
@@ -33,6 +35,9 @@ from circinus.specification import (
 from circinus.specification.infrastructure import Spot
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
+
+SIMPLE = MatchSettings(time_limit_s=HANG_LIMIT_S, divides_requests=False, fits_targets=False, considers_all_plans=False)
+"""Settings for plans that a test begins with, which need not be the cheapest: a quarter of the time."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import circinus
@@ -27,6 +28,7 @@ ValidationReport Workspace load_specification operator parse_specification progr
 """Every name that `import circinus` offers; all other modules are private."""
 
 
+@cache
 def _imports(path: Path) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import circinus
 
 SOURCE = Path(circinus.__file__).parent
@@ -27,14 +29,19 @@ RESULT_WRAPPERS = frozenset({"LoadReport", "SimulationReport"})
 """Results of the API that wrap the value of the same name with rows, frames and JSON."""
 
 
-def _trees() -> dict[Path, ast.Module]:
+Trees = dict[Path, ast.Module]
+
+
+@pytest.fixture(scope="module")
+def trees() -> Trees:
+    """Return the syntax tree of each source file."""
     paths = [path for path in sorted(SOURCE.rglob("*.py")) if "starter" not in path.relative_to(SOURCE).parts]
     return {path.relative_to(SOURCE): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def test_public_class_names_are_unique() -> None:
+def test_public_class_names_are_unique(trees: Trees) -> None:
     places: dict[str, list[str]] = defaultdict(list)
-    for path, tree in _trees().items():
+    for path, tree in trees.items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(str(path))
@@ -54,20 +61,20 @@ def _identifiers(tree: ast.Module) -> Iterator[str]:
             yield node.id
 
 
-def test_no_identifier_has_a_banned_word() -> None:
+def test_no_identifier_has_a_banned_word(trees: Trees) -> None:
     banned = {
         f"{path}: {name}"
-        for path, tree in _trees().items()
+        for path, tree in trees.items()
         for name in _identifiers(tree)
         if name not in EXCEPTIONS and not name.startswith("test_") and BANNED & set(name.lower().split("_"))
     }
     assert not banned, "\n".join(sorted(banned))
 
 
-def test_every_error_of_the_interface_has_a_code() -> None:
+def test_every_error_of_the_interface_has_a_code(trees: Trees) -> None:
     family = {name for name in dir(circinus) if name.endswith("Error")} - {"SpecError"}
     missing, codes = [], set()
-    for path, tree in _trees().items():
+    for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in family:
                 values = [keyword.value for keyword in node.keywords if keyword.arg == "code"]

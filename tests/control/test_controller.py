@@ -30,6 +30,7 @@ from circinus.serving.state_serialization import state_from_json
 from circinus.specification import Billing, Deployment
 from circinus.testing.fake_engine import FakeEngine
 from circinus.testing.random_instances import random_specification
+from planning_instances import SIMPLE
 from raised import raises_code
 from virtual_time import run as in_virtual_time
 
@@ -384,7 +385,7 @@ def test_standby_takes_no_more_than_there_is() -> None:
             pools = tuple(pool.model_copy(update=elastic) for pool in infrastructure.pools)
             infrastructure = infrastructure.model_copy(update={"pools": pools})
             specification = replace(specification, infrastructure=infrastructure)
-        matching, _ = plan_all_queries(specification, profiles, explain_rejections=())
+        matching, _ = plan_all_queries(specification, profiles, settings=SIMPLE, explain_rejections=())
         ready = plan_standby(matching, infrastructure, 3.0)
         lacking += bool(ready.queries_without_room)
         before = {d.deployment: d.replicas for d in matching.deployments}

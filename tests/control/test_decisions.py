@@ -7,13 +7,12 @@ from dataclasses import replace
 from circinus.control.control_state import ControlState
 from circinus.control.decisions import Decision, LoopObservation, decide, roll_back
 from circinus.control.drift.profile_overrides import ProfileOverrides
-from circinus.control.replanning.replan import replan_for_nodes
 from circinus.control.replanning.replanner import ReplanReady, ReplanTrigger
 from circinus.control.settings import CanarySettings
 from circinus.control.state_store import EventKind
 from circinus.serving import EngineStatus, Mode
 from circinus.serving.engine import QueryStatus
-from managed_plans import lossy_plans
+from managed_plans import lossy_plans, replanned_once
 
 SETTINGS = CanarySettings(duration_s=10.0)
 
@@ -32,7 +31,7 @@ def _kinds(decision: Decision) -> list[EventKind]:
 def test_new_plans_are_adopted_then_judged_and_rolled_back_or_kept() -> None:
     plans, profiles, pool = lossy_plans()
     state = replace(ControlState.of(plans), is_deploying=False)
-    fewer = replan_for_nodes(plans, {**plans.nodes, pool: 0}, profiles).controlled
+    fewer = replanned_once(plans, {**plans.nodes, pool: 0}, profiles).controlled
     ready = ReplanReady(fewer, ReplanTrigger.NODES, "a pool is lost", None, ProfileOverrides())
     adopted = decide(state, _seen(state, 0.0, ready=ready), SETTINGS)
     assert _kinds(adopted) == [EventKind.REPLAN]
@@ -57,7 +56,7 @@ def test_new_plans_are_adopted_then_judged_and_rolled_back_or_kept() -> None:
 def test_plans_on_lost_nodes_are_not_gone_back_to() -> None:
     plans, profiles, pool = lossy_plans()
     nodes = {**plans.nodes, pool: 0}
-    fewer = replan_for_nodes(plans, nodes, profiles).controlled
+    fewer = replanned_once(plans, nodes, profiles).controlled
     state = ControlState.of(plans).with_plans(fewer, last_good=plans)
     decision = roll_back(state, "query a: all requests failed", nodes, 1e9)
     assert _kinds(decision) == [EventKind.FAILED]

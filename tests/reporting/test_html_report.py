@@ -60,8 +60,41 @@ def fixed_content(**changes: Any) -> ReportContent:
     return replace(ReportContent(PLAN, specification), **changes)
 
 
-def test_a_plan_alone_has_no_empty_sections() -> None:
-    page = _Page(report_page(fixed_content()))
+@pytest.fixture(scope="module")
+def plain() -> str:
+    """Return the page of a plan alone."""
+    return report_page(fixed_content())
+
+
+@pytest.fixture(scope="module")
+def full() -> str:
+    """Return the page of a plan with a load test, observations, events and omissions."""
+    what_if = WhatIf(omitted=("4× load",), reason="no profiles")
+    load = {
+        "queries": [],
+        "verdicts": {},
+        "promises": 0,
+        "goodput": 0.0,
+        "total_weight": 1.0,
+        "duration_s": 3.0,
+        "arrivals": "poisson",
+        "mode": "real",
+        "load_factor": 1.0,
+        "machine": None,
+        "engine_end_s": 4.5,
+    }
+    changes: dict[str, Any] = {
+        "load": load,
+        "observations": (SEEN,),
+        "events": STEPS,
+        "unprofiled": {"notes": "no store"},
+        "what_if": what_if,
+    }
+    return report_page(fixed_content(**changes))
+
+
+def test_a_plan_alone_has_no_empty_sections(plain: str) -> None:
+    page = _Page(plain)
     assert page.sections == ["summary", "map", "resources", "queries"]
     assert [tag for tag, _ in page.elements].count("figure") == len(QUERIES)
     assert "3 of 5" in page.text
@@ -69,18 +102,15 @@ def test_a_plan_alone_has_no_empty_sections() -> None:
     assert page.text.count("share as deployed") == 2 * len(MATCHING.assignments)  # one for each panel
 
 
-def test_a_card_has_the_latency_budget_of_each_part_of_a_split_plan() -> None:
-    whole, divided = (
-        _Page(report_page(fixed_content(plan_set=replace(PLAN, matching=matching)))) for matching in (MATCHING, DIVIDED)
-    )
+def test_a_card_has_the_latency_budget_of_each_part_of_a_split_plan(plain: str) -> None:
+    whole, divided = _Page(plain), _Page(report_page(fixed_content(plan_set=replace(PLAN, matching=DIVIDED))))
     assert divided.text.count("Latency budget: ") == whole.text.count("Latency budget: ") + 1
     assert "68% tablet + 32% tablet → office-server: 2+2" in divided.text
     assert "lookup size=400; rank, join on office-server" in divided.text
 
 
-def test_nothing_is_requested_and_identifiers_are_unique() -> None:
-    text = report_page(fixed_content())
-    page = _Page(text)
+def test_nothing_is_requested_and_identifiers_are_unique(plain: str) -> None:
+    text, page = plain, _Page(plain)
     targets = [value for _, a in page.elements for key, value in a.items() if key in ("href", "xlink:href", "src")]
     assert targets
     assert {str(target)[0] for target in targets} == {"#"}
@@ -90,9 +120,8 @@ def test_nothing_is_requested_and_identifiers_are_unique() -> None:
     assert {str(target)[1:] for target in targets} <= set(identifiers)
 
 
-def test_charts_have_the_colours_of_the_page_and_eleven_pixels_in_narrow_windows() -> None:
-    text = report_page(fixed_content(events=STEPS))
-    page = _Page(text)
+def test_charts_have_the_colours_of_the_page_and_eleven_pixels_in_narrow_windows(full: str) -> None:
+    text, page = full, _Page(full)
     (min_width,) = re.findall(r"figure svg \{ min-width: (\d+)px", text)
     charts = re.findall(r'<figure.*?viewBox="0 0 ([\d.]+) (.*?)</figure>', text, re.DOTALL)
     assert len(charts) == len(QUERIES) + 1
@@ -136,29 +165,8 @@ def test_names_of_users_are_escaped() -> None:
     assert any(HOSTILE in str(a.get("aria-label")) for _, a in page.elements)
 
 
-def test_observations_events_and_omissions_are_shown_where_they_are() -> None:
-    what_if = WhatIf(omitted=("4× load",), reason="no profiles")
-    load = {
-        "queries": [],
-        "verdicts": {},
-        "promises": 0,
-        "goodput": 0.0,
-        "total_weight": 1.0,
-        "duration_s": 3.0,
-        "arrivals": "poisson",
-        "mode": "real",
-        "load_factor": 1.0,
-        "machine": None,
-        "engine_end_s": 4.5,
-    }
-    changes = {
-        "load": load,
-        "observations": (SEEN,),
-        "events": STEPS,
-        "unprofiled": {"notes": "no store"},
-        "what_if": what_if,
-    }
-    page = _Page(report_page(fixed_content(**changes)))
+def test_observations_events_and_omissions_are_shown_where_they_are(full: str) -> None:
+    page = _Page(full)
     measured = ["load", "observations", "events"]
     assert page.sections == ["summary", "map", "resources", "queries", *measured, "profiles", "what-if"]
     assert "ended 4.5 s after" in page.text
