@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cli_runner import run_circinus
+from cli_runner import in_one_line, run_circinus
 
 
 def test_the_next_command_quotes_the_folder(tmp_path: Path) -> None:
@@ -20,9 +20,11 @@ def test_a_path_is_printed_as_it_is(application: Path) -> None:
     assert f"written to {output}\n" in run.stdout
 
 
-def test_an_unknown_query_is_a_usage_error(application: Path) -> None:
-    for verb in (("admit", "nothing"), ("explain", "plan.json", "nothing")):
-        assert run_circinus(*verb, cwd=application).returncode == 2
+def test_an_unknown_query_or_pool_is_a_usage_error(application: Path) -> None:
+    pools = (("--keep", "nothing"), ("--max-nodes", "nothing=1"), ("--keep", "region", "--max-nodes", "region=1"))
+    for typed in (("admit", "nothing"), ("explain", "plan.json", "nothing"), *(("size", *pool) for pool in pools)):
+        run = run_circinus(*typed, cwd=application)
+        assert (run.returncode, "expected one of" in in_one_line(run.stderr)) == (2, True)
 
 
 def test_the_command_after_apply_names_plan_and_engine(application: Path) -> None:

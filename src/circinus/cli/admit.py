@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from circinus.cli.command import query_argument
+from circinus.cli.command import names_as_arguments
 from circinus.cli.options import DEFAULT_PLAN, OUTPUT, Json, Traces, load_trace_backends
 
 
@@ -32,7 +32,7 @@ def admit(
 
     workspace, plan = Workspace.open_plan(plan_file, check_fresh=False)
     sources = load_trace_backends(trace, workspace.specification)
-    with query_argument(), elapsed_time(f"planning query {query}"):
+    with names_as_arguments(), elapsed_time(f"planning query {query}"):
         result = workspace.admit(query, plan, output=None if dry_run else plan_file, sources=sources)
     if json:
         print_json("admit", result.to_dict())

@@ -25,7 +25,7 @@ _INTERRUPTED = {
     "apply": "interrupted; `circinus status` shows what is running, and the same command resumes",
     "load": "interrupted; nothing of this run is stored",
 }
-
+_NAME_ERRORS = ("query.unknown", "size.unknown_pool", "size.kept_and_chosen")
 
 _TYPES = {
     "<bool>": "",
@@ -89,12 +89,12 @@ class Command(TyperCommand):
 
 
 @contextmanager
-def query_argument() -> Iterator[None]:
-    """Report an unknown query of the block as a usage error, for the name was an argument."""
+def names_as_arguments() -> Iterator[None]:
+    """Report queries and pools that the block cannot use as a usage error, for their names were arguments."""
     try:
         yield
     except PlanningError as error:
-        if error.code != "query.unknown":
+        if error.code not in _NAME_ERRORS:
             raise
         raise typer.BadParameter(str(error)) from error
 

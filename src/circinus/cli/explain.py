@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from circinus.cli.command import query_argument
+from circinus.cli.command import names_as_arguments
 from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
 
 
@@ -25,7 +25,7 @@ def explain(
     if plan_file.parent == Path() and not plan_file.suffix and not plan_file.exists():
         plan_file, queries = DEFAULT_PLAN, [plan_file.name, *(queries or [])]
     workspace, plan = open_plan(plan_file, shows_rejected=True, shown=queries or ())
-    with query_argument(), elapsed_time("explaining the plan"):
+    with names_as_arguments(), elapsed_time("explaining the plan"):
         explanation = workspace.explain(plan, queries or None)
     if json:
         print_json("explain", explanation.to_dict())

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from circinus.cli.command import query_argument
+from circinus.cli.command import names_as_arguments
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_PLAN,
@@ -65,7 +65,7 @@ def request(
     data = None
     if file:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    with query_argument(), elapsed_time("waiting for the answer"):
+    with names_as_arguments(), elapsed_time("waiting for the answer"):
         report = workspace.attach(applied).request(query, data, item=item, timeout=timeout)
     if output is not None:
         output.write_bytes(report.output_bytes())

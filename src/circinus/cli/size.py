@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from circinus.cli.command import names_as_arguments
 from circinus.cli.options import (
     OUTPUT,
     Json,
@@ -87,7 +88,7 @@ def size(
     workspace = Workspace(paths, store=store, seed=seed)
     if store is not None and not trace:
         require_file(store, "a profile store; run `circinus profile` first")
-    with elapsed_time("reading profiles") as line:
+    with names_as_arguments(), elapsed_time("reading profiles") as line:
         sizing = workspace.size(
             output=output,
             max_nodes=_limits(max_nodes or ()),

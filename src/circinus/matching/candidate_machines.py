@@ -36,14 +36,14 @@ def candidate_machines(
     for name in (*limits, *kept):
         if name not in names:
             raise PlanningError(
-                f"there is no pool {name}, expected one of {', '.join(names)}",
+                f"found pool {name}, expected one of {', '.join(names)}",
                 code="size.unknown_pool",
                 location=f"infrastructure {infrastructure.name}",
                 hint=did_you_mean(name, names).replace("did", "Did", 1),
             )
         if name in limits and name in kept:
             raise PlanningError(
-                f"pool {name} is both kept and given a greatest number of nodes, expected one of them",
+                f"found pool {name} both kept and with a greatest number of nodes, expected one of the two",
                 code="size.kept_and_chosen",
                 location=f"infrastructure {infrastructure.name}",
             )
