@@ -179,7 +179,8 @@ class _Program:
 
     def _solution(self) -> tuple[Optimum, FloatArray]:
         model = LpModel(
-            upper=[*self._columns.continuous, *self._columns.whole], continuous=len(self._columns.continuous)
+            upper=[*self._columns.continuous, *self._columns.whole],
+            continuous=list(range(len(self._columns.continuous))),
         )
         for references, coefficients, lower, upper in self._rows:
             positions = np.array([self._columns.position(column) for column in references])

@@ -181,7 +181,8 @@ class Workers:
         fixed = len(self.queries) * len(kinds) if self.fixed else 0
         first_count = shares + served + fixed
         model = LpModel(
-            upper=[1.0] * first_count + [float(self.nodes[kind]) for _, _, kind in deployments], continuous=shares
+            upper=[1.0] * first_count + [float(self.nodes[kind]) for _, _, kind in deployments],
+            continuous=list(range(shares)),
         )
         loads: dict[int, list[tuple[int, float]]] = {index: [] for index in range(len(deployments))}
         for q, query in enumerate(self.queries):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,10 @@ from circinus.matching.cuts import Cut
 from circinus.matching.priority_levels import IntegerWeights
 from circinus.matching.problem import Problem
 from circinus.matching.problem_builder import build_problem
+from circinus.matching.solvers import milp_solver
+from circinus.matching.solvers.greedy import objective_key
 from circinus.matching.solvers.highs import LpModel, LpRelaxation, solve_milp
+from circinus.matching.solvers.milp_model import MatchingMilp
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solution
 from circinus.specification import CostSlo, LatencySlo, Network, Query, Slos
@@ -142,6 +146,22 @@ def test_the_exact_solver_finds_the_best_without_any_relaxation_too(seed: int, m
     assert found.weight_bounds[0] >= weight - 1e-9
     assert problem.priority_levels.weight_of(found.chosen) >= weight - 1e-9
     assert found.optimal
+
+
+@pytest.mark.parametrize("seed", [11, 22, *seeds(24)])
+def test_reduced_costs_exclude_neither_an_optimum_nor_a_load(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing polishes the answer; at half the gap, 11 would lose its optimum, and loads of 22 exceed the gap."""
+    monkeypatch.setattr(milp_solver, "_NEAR_SHARE", np.inf)
+    monkeypatch.setattr(MatchingMilp, "forbidden", lambda self, columns: nullcontext())
+    monkeypatch.setattr(milp_solver, "local_search", lambda problem, chosen, cuts: chosen)
+    instance, excluded = random_instance(seed, queries=5, cost_slos=0.5, elastic=True), []
+    problem = build_problem(instance.queries, instance.candidates, instance.infrastructure)
+    nothing = np.full(len(problem.queries), -1)
+    found = MilpSolver().solve(problem, [], HANG_LIMIT_S, [nothing], is_large=True)
+    monkeypatch.setattr(MatchingMilp, "forbid", lambda self, columns: excluded.extend(columns[self.continuous]))
+    free = MilpSolver().solve(problem, [], HANG_LIMIT_S, [nothing], is_large=True)
+    assert objective_key(problem, found.chosen) == pytest.approx(objective_key(problem, free.chosen))
+    assert not any(excluded)
 
 
 def test_a_programme_without_a_solution_or_without_time_has_no_answer() -> None:

@@ -19,11 +19,9 @@ class LpModel:
     """Columns with bounds, and rows over them, collected as lists and passed on as arrays."""
 
     upper: list[float]
-    """Upper bound of every column; lower bounds are 0. In a MILP, columns are integers from `continuous` on."""
-    continuous: int = 0
-    """Number of continuous columns, which are the first."""
-    fractional: list[int] = field(default_factory=list)
-    """Further continuous columns."""
+    """Upper bound of every column; lower bounds are 0."""
+    continuous: list[int] = field(default_factory=list)
+    """Columns that a MILP leaves continuous; all others are integers."""
     is_large: bool = False
     """Whether the program is too large to be solved, so that what improves its start matters most."""
     row_columns: list[IntArray] = field(default_factory=list)
@@ -53,7 +51,7 @@ class LpModel:
 
 _FEASIBILITY_TOLERANCE = 1e-7
 _FEASIBILITY_TOLERANCE_OF_SHARES = 1e-8
-"""Tolerance if there are continuous columns: replicas that shares fill exactly must not be rounded up."""
+"""Tolerance where queries have continuous shares: replicas that these fill exactly must not be rounded up."""
 
 _MAX_ITERATIONS = 100_000
 """Maximum number of simplex iterations of a linear program that grows by columns; it takes some thousands."""
@@ -209,7 +207,8 @@ def _branch_and_cut(
     import highspy
 
     solver = _silent_solver(seed)
-    tolerance = _FEASIBILITY_TOLERANCE_OF_SHARES if programme.continuous else _FEASIBILITY_TOLERANCE
+    has_shares = programme.continuous and not programme.is_large  # large programs have continuous loads only
+    tolerance = _FEASIBILITY_TOLERANCE_OF_SHARES if has_shares else _FEASIBILITY_TOLERANCE
     for option, value in (
         ("time_limit", time_limit_s),
         ("mip_rel_gap", 0.0),
@@ -294,9 +293,8 @@ def _model(programme: LpModel, objective: FloatArray, *, integer: bool) -> Any:
     model.a_matrix_.index_ = np.concatenate([*programme.row_columns, np.array([], dtype=np.int32)])
     model.a_matrix_.value_ = np.concatenate([*programme.row_values, np.array([])])
     if integer:
-        kinds, continuous = highspy.HighsVarType, programme.continuous
-        kind_of = [kinds.kContinuous] * continuous + [kinds.kInteger] * (len(programme.upper) - continuous)
-        for column in programme.fractional:
-            kind_of[column] = kinds.kContinuous
+        kind_of = [highspy.HighsVarType.kInteger] * len(programme.upper)
+        for column in programme.continuous:
+            kind_of[column] = highspy.HighsVarType.kContinuous
         model.integrality_ = kind_of
     return model

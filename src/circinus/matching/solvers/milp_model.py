@@ -241,7 +241,7 @@ def _add_load_column(programme: MatchingMilp, deployment: int, load: DeploymentC
     """Add a column for the load of a shared deployment, which keeps rows about it short."""
     programme.load_columns[deployment] = column = len(programme.upper)
     programme.upper.append(float(programme.replica_bound[deployment]))
-    programme.fractional.append(column)
+    programme.continuous.append(column)
     programme.add_row(np.append(load.candidates, column), np.append(load.fractional, -1.0), 0.0, np.inf)
 
 

@@ -183,7 +183,7 @@ class _Search:
                 if not proves:
                     return best, 0.0, False
             excluded = (relaxed.reduced_costs > gap(best) + _COST_GAP) & unused
-            excluded[programme.fractional] = False  # less than one of a load costs less than its reduced cost
+            excluded[programme.continuous] = False  # less than one of a load costs less than its reduced cost
             programme.forbid(excluded)
         best, proved = self._improved(objective, best)
         cost = self._counted_usd_per_h(best)

@@ -166,8 +166,8 @@ class SplitMilp(ReplicaMilp):
         most = float(cost[columns] @ values[columns]) / scale
         self.add_row(columns, cost[columns] / scale, -np.inf, most + INTEGRALITY_TOLERANCE)
         count, start, rows = [0.0] * len(self.upper), values.tolist(), list[int]()
-        count[self.continuous : len(self.candidates)] = [1.0] * (len(self.candidates) - self.continuous)
-        for share in range(self.continuous):
+        count[len(self.continuous) : len(self.candidates)] = [1.0] * (len(self.candidates) - len(self.continuous))
+        for share in self.continuous:
             if not is_possible[self.candidates[share]]:
                 self.upper[share] = 0.0
                 continue
@@ -264,7 +264,7 @@ def build_split_milp(
             *np.ones(len(running)).tolist(),
             *bound[deployments].astype(np.float64).tolist(),
         ],
-        continuous=int(divided[candidates].sum()),
+        continuous=np.flatnonzero(divided[candidates]).tolist(),
         problem=problem,
         classes=classes,
         candidates=candidates,

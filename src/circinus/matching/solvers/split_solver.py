@@ -147,7 +147,7 @@ class _SplitSearch:
                 distant = relaxed.reduced_costs > near_share * gap + _COST_GAP
                 distant &= (relaxed.values < INTEGRALITY_TOLERANCE) & (best[: len(distant)] == 0)
                 if near_share == 1.0:  # a part may take less than all requests, at less than its reduced cost
-                    distant[: programme.continuous] = False
+                    distant[programme.continuous] = False
                 programme.upper[: len(upper)] = np.where(distant, 0.0, upper).tolist()
                 best, usd_per_h, proved = self._improved(programme, cost, best, usd_per_h, time_share)
                 bound = max(bound, proved) if near_share == 1.0 else bound
@@ -178,7 +178,7 @@ class _SplitSearch:
 
     def with_few_parts(self, programme: SplitMilp, values: FloatArray) -> FloatArray:
         """Return values of equal weight and cost with as few parts as possible, and no small ones if possible."""
-        own = values[: programme.continuous]
+        own = values[programme.continuous]
         if not ((own > 0) & (own < 1.0 - INTEGRALITY_TOLERANCE)).any():
             return values
         count, start, rows = programme.count_parts(values, MATCHING.min_share)
