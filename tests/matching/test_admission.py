@@ -23,6 +23,7 @@ from circinus.profiling import PipelineProfile
 from circinus.specification import BurstyArrivals, Infrastructure, Query, Specification, Tenant
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
+from planning_instances import SIMPLE
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
 
 SEEDS = st.integers(0, 10**6)
@@ -129,7 +130,7 @@ def _planned(
 ) -> Matching:
     """Return the plans of some queries."""
     some = replace(specification, queries=tuple(queries))
-    return plan_all_queries(some, profiles, settings=PATIENT, explain_rejections=())[0]
+    return plan_all_queries(some, profiles, settings=SIMPLE, explain_rejections=())[0]
 
 
 def _enlarged(infrastructure: Infrastructure) -> Infrastructure:

@@ -41,6 +41,7 @@ from circinus.specification import (
 )
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
+from planning_instances import SIMPLE
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 
@@ -129,6 +130,18 @@ def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offer
     assert bool(left.candidates) != bool(left.relaxations)
 
 
+@cache
+def _latencies_s(seed: int) -> dict[str, float]:
+    """Return the upper bounds of the simulated latencies of bursty queries."""
+    specification, profiles, matching = _bursty(seed)
+    planned, network = (
+        simulation_inputs(specification, profiles, matching),
+        Network(specification.required_infrastructure),
+    )
+    whole = check_by_simulation(matching, planned, network, early_risk=0.0).matching
+    return {a.query: a.chosen.estimate.latency_s.upper for a in whole.assignments}
+
+
 @pytest.mark.parametrize(("factor", "early_risk"), [(0.1, 0.01), (1.0, 1e-9), (10.0, 0.01)])
 def test_a_simulation_ends_when_the_verdicts_are_sure(
     monkeypatch: pytest.MonkeyPatch, factor: float, early_risk: float
@@ -138,8 +151,7 @@ def test_a_simulation_ends_when_the_verdicts_are_sure(
     assert specification.infrastructure is not None
     network = Network(specification.infrastructure)
     planned = simulation_inputs(specification, profiles, matching)
-    whole = check_by_simulation(matching, planned, network, early_risk=0.0)
-    latency_s = {a.query: a.chosen.estimate.latency_s.upper for a in whole.matching.assignments}
+    latency_s = _latencies_s(3)
     limited = [
         replace(one, query=with_slos(one.query, Slos(latency=one_limit)))
         for one in planned
@@ -292,8 +304,7 @@ def _with_slow_plans(
 
     monkeypatch.setattr(optimizer, "check_by_simulation", simulated)
     monkeypatch.setattr(admission, "check_by_simulation", simulated)
-    settings = replace(PATIENT, considers_all_plans=False)  # else rounds repeat beside the matching of candidates
-    matching, _ = plan_all_queries(specification, profiles, settings=settings)
+    matching, _ = plan_all_queries(specification, profiles, settings=SIMPLE)  # of all plans, rounds would repeat
     return specification, matching, rounds
 
 

@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from budget import HANG_LIMIT_S
 from circinus.estimation import ReplicaDemand
-from circinus.matching import Matching, MatchSettings, SizedDeployment, admit_query, plan_all_queries
+from circinus.matching import Matching, SizedDeployment, admit_query, plan_all_queries
 from circinus.matching.startup_times import add_startup_times
 from circinus.profiling import MeasuredSpeed, PipelineProfile, Speeds
 from circinus.profiling.hardware.machine import ClassBatchRatios
 from circinus.specification import Allocation, Deployment, HardwareClass, KnobValues, Specification
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
+from planning_instances import SIMPLE
 
-PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 DEMAND = ReplicaDemand(1.0, 2.0**20, 0.0, 0.0, 0.1)
 
 
@@ -85,7 +84,7 @@ def test_every_deployment_of_a_plan_says_it_for_the_hardware_of_its_pool() -> No
     for seed in range(3):
         specification, profile, start_ups_s = _planned(seed)
         matching, _ = plan_all_queries(
-            specification, {profile.pipeline: profile}, settings=PATIENT, explain_rejections=()
+            specification, {profile.pipeline: profile}, settings=SIMPLE, explain_rejections=()
         )
         _check(specification, matching, start_ups_s)
         speeds |= {s.startup_s / start_ups_s[s.deployment.operator] for s in matching.deployments if s.startup_s}
@@ -98,7 +97,7 @@ def test_so_do_deployments_once_another_query_was_let_in() -> None:
         specification, profile, start_ups_s = _planned(seed)
         *others, last = specification.queries
         without_last = replace(specification, queries=tuple(others))
-        ran, _ = plan_all_queries(without_last, {profile.pipeline: profile}, settings=PATIENT, explain_rejections=())
+        ran, _ = plan_all_queries(without_last, {profile.pipeline: profile}, settings=SIMPLE, explain_rejections=())
         if not ran.assignments:
             continue
         before = replace(ran, deployments=tuple(replace(sized, startup_s=None) for sized in ran.deployments))
@@ -151,6 +150,6 @@ def test_where_it_was_not_profiled_nothing_is_said() -> None:
     specification, profiles = random_specification(0)
     ((name, profile),) = profiles.items()
     unknown = _with_start_ups_by_operator(profile, dict.fromkeys(profile.configurations[0].operators))
-    matching, _ = plan_all_queries(specification, {name: unknown}, settings=PATIENT)
+    matching, _ = plan_all_queries(specification, {name: unknown}, settings=SIMPLE)
     assert matching.deployments
     assert all(sized.startup_s is None for sized in matching.deployments)
