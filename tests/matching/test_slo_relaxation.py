@@ -25,7 +25,7 @@ from circinus.testing.random_instances import random_specification
 from random_matchings import candidate, deployment, infrastructure, use
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
-SEEDS = (4, 5, 14, 10, 7, 15, 0, 1, 2, 3, 6, 8, 9, 11, 12, 13)
+SEEDS = (4, 10, 5, 14, 7, 15, 0, 1)
 RELAXED = (4, 10, 7, 15, 0)
 """Of whose specifications some query is relaxed: one without room in the first, ones without plans in the others."""
 

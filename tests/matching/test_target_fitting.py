@@ -9,7 +9,7 @@ from benchmarks.possible.fitted_plans import lone_queries
 from benchmarks.possible.sizes import instance
 from rich.console import Console
 
-from budget import HANG_LIMIT_S
+from budget import HANG_LIMIT_S, share_of
 from circinus.matching import Incumbent, MatchSettings, plan_all_queries
 from circinus.testing.random_instances import random_specification
 
@@ -25,7 +25,7 @@ def test_lone_queries_get_their_cheapest_plan() -> None:
     assert value["lone queries at targets only, worst"] > 2.0
 
 
-@pytest.mark.parametrize("seed", [3, 15])
+@pytest.mark.parametrize("seed", [3, 15][: share_of(4)])
 def test_fitted_plans_cost_no_more_and_keep_all_promises(seed: int) -> None:
     specification, profiles = random_specification(seed, queries=6)
     unfitted, fitted = (
