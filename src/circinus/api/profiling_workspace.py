@@ -134,7 +134,7 @@ class ProfilingWorkspace:
             OperatorError: the code of an operator is not found, or every configuration of a pipeline failed.
 
         Example:
-            >>> report = workspace.profile(["mend"], budget="1min")
+            >>> report = workspace.profile(["mend"])
             >>> report["mend"].all_decided
             True
         """
