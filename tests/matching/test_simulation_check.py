@@ -250,6 +250,49 @@ def test_of_a_split_plan_that_a_simulation_refutes_only_the_late_part_is_exclude
     assert not any(plans.may_be_part(name, part.plan) for part in chosen.parts)
 
 
+def _lone(seed: int) -> tuple[Sequence[PlannedQuery], Network, Matching]:
+    """A query at a low rate with a plan that meets its SLOs by formula."""
+    specification, profiles = random_specification(seed, queries=1)
+    (query,) = specification.queries
+    slos = query.slos.model_copy(update={"cost": None})
+    query = query.model_copy(update={"rate_per_s": 0.02, "slos": slos})
+    specification = replace(specification, queries=(query,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizer, "check_by_simulation", lambda matching, *_, **__: SimulationCheck(matching, {}))
+        matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    planned = simulation_inputs(specification, profiles, matching)
+    return planned, Network(specification.required_infrastructure), matching
+
+
+@pytest.mark.parametrize("seed", [75, 153])
+def test_which_items_were_drawn_counts_once(seed: int) -> None:
+    """Of 20 items, the slowest is exactly 5 % of the requests: a simulated p95 is at that item or at the next one."""
+    planned, network, matching = _lone(seed)
+    estimate, query = matching.assignments[0].chosen.estimate, planned[0].query
+    latency = query.slos.latency
+    assert latency is not None
+    assert latency.is_met_by(estimate.latency_s.upper)
+    replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
+    model = build_model(planned, replicas, network, with_margins=True)
+    simulation = Simulation(model.stations, model.queries, duration_s=1e6, seed=seed)
+    simulation.run()
+    late = simulation.merged_run(model.parts[0]).latency_s > latency.limit_s
+    assert late.mean() < 0.01
+    found = check_by_simulation(matching, planned, network)
+    assert found.matching.assignments[0].chosen.estimate.simulated
+    assert not found.violated
+    below_s = 0.95 * estimate.latency_s.upper  # the slowest item takes longer
+    limited = [replace(planned[0], query=with_slos(query, Slos(latency=LatencySlo(percentile=95.0, limit_s=below_s))))]
+    assert check_by_simulation(matching, limited, network).violated
+
+
+def test_a_simulation_goes_on_until_the_percentile_has_an_upper_bound() -> None:
+    planned, network, matching = _lone(83)
+    found = check_by_simulation(matching, planned, network)
+    assert not found.violated
+    assert math.isfinite(found.matching.assignments[0].chosen.estimate.latency_s.upper)
+
+
 def test_each_part_of_a_split_plan_has_its_own_allowance_for_few_items() -> None:
     specification, profiles, matching = _with_a_split_plan(3)
     assert specification.infrastructure is not None

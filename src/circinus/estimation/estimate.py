@@ -76,6 +76,9 @@ class Estimate:
     """Reasons why the formula for the latency may be inaccurate under the merged load; empty for a guarantee."""
     simulated: bool = False
     """True if the latency comes from a joint simulation of all queries."""
+    times_allowance: float | None = None
+    """Factor in the latency's upper bound for times measured on few items, without that for the items themselves. None
+    before the final sizes."""
 
     @property
     def operators(self) -> tuple[str, ...]:

@@ -160,8 +160,9 @@ class Estimator:
             self._sizes, timeline.sites, sent_to, guaranteed=conditions is None and not as_part
         )
         transfers_usd_per_h = transfer_usd_per_h(links)
-        caveats = timeline.caveats
+        caveats, allowance = timeline.caveats, None
         if conditions is not None:
+            allowance = latency_s.upper / self._percentile.of(timeline.latency_s).upper
             caveats += self._link_caveats(links, conditions) + self._batched_transfer_caveats(timeline, sent_to)
             caveats += _multiple_value_caveats(links, float(timeline.latency_s.mean()))
             if self._query.late is LatePolicy.DROP:
@@ -174,6 +175,7 @@ class Estimator:
             stages=timeline.stages,
             return_s=timeline.return_s,
             caveats=caveats,
+            times_allowance=allowance,
         )
         return PlanCandidate(
             query=self._query.name,

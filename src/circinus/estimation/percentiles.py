@@ -243,6 +243,11 @@ class PercentileEstimator:
         return np.asarray((beyond <= self.grid.size - rank).all(axis=1))
 
     @property
+    def section_percentile(self) -> float:
+        """Percentile in the middle of the scenario of a section that may be the upper bound."""
+        return 100 * (self._ranks[1] - 0.5) / self.grid.size
+
+    @property
     def _ranks(self) -> tuple[int, int]:
         return median_unbiased_ranks(self.percentile, self.grid.size)
 

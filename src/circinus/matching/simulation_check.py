@@ -11,7 +11,7 @@ import numpy as np
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation import Estimate, PlanCandidate, SloProbabilities
-from circinus.estimation.percentiles import UNBOUNDED
+from circinus.estimation.percentiles import UNBOUNDED, PercentileEstimator
 from circinus.estimation.slo_probability import bounded_latency_probability
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Assignment, Matching
@@ -244,7 +244,7 @@ class _CheckedQuery:
         slo = self.planned.query.slos.latency
         if slo is None:
             return True
-        bounds = self._allowed(percentile_interval(latency_s, percentile, confidence), until_s, confidence)
+        bounds = self._bounded(percentile_interval(latency_s, percentile, confidence), until_s, confidence)
         return slo.is_met_by(bounds.upper) or not slo.is_met_by(bounds.lower)
 
     def simulated(self, until_s: float, confidence: float) -> Assignment | None:
@@ -254,24 +254,61 @@ class _CheckedQuery:
             return None
         previous = self.assignment.chosen.estimate
         measured = percentile_interval(latency_s, self.percentile, confidence)
-        allowed = self._allowed(measured, until_s, confidence)
-        if not math.isfinite(allowed.upper):  # too few independent requests for such a high percentile
+        upper_s = self._bounded(measured, until_s, confidence).upper
+        if not math.isfinite(upper_s):  # too few independent requests for such a high percentile
             return self.assignment
-        upper_s = min(max(allowed.upper, measured.upper), max(UNBOUNDED, measured.upper))
+        upper_s = min(max(upper_s, measured.upper), max(UNBOUNDED, measured.upper))
         estimate = replace(previous, latency_s=Interval(measured.value, measured.lower, upper_s), simulated=True)
         estimate = replace(estimate, slo_probability=_slo_probability(estimate, self.planned, latency_s))
         return replace(self.assignment, chosen=replace(self.assignment.chosen, estimate=estimate))
 
-    def _allowed(self, measured: Interval, until_s: float, confidence: float) -> Interval:
-        """Return the interval of the percentile with each part's allowance for few items: a factor on its latencies."""
-        factors = self._allowances
+    def _bounded(self, measured: Interval, until_s: float, confidence: float) -> Interval:
+        """Return bounds of the percentile with allowances for few items.
+
+        An allowance is the factor from a formula's value to its upper bound. Where a percentile lies between two items,
+        as that of 95 % of the requests between the slowest two of 20, the value may be at one of them, and the
+        simulation at the other: the factor counts their difference twice. So where it refutes a plan, bounds of
+        sections of items count instead, as in `PercentileEstimator`, with the factor for measured times only.
+        """
+        slo, factors = self.planned.query.slos.latency, self._allowances
         if len(factors) == 1:
-            return Interval(*(factors[0] * bound for bound in (measured.value, measured.lower, measured.upper)))
-        scaled = [
-            replace(run, done_s=run.arrival_s + factor * run.latency_s)
-            for factor, run in zip(factors, self.runs, strict=True)
-        ]
-        return percentile_interval(_latency_s(scaled, until_s), self.percentile, confidence)
+            whole = Interval(*(factors[0] * bound for bound in (measured.value, measured.lower, measured.upper)))
+        else:
+            whole = self._scaled(factors, self.percentile, until_s, confidence)
+        if slo is None or slo.is_met_by(whole.upper) or not math.isfinite(measured.upper):
+            return whole
+        estimates = (part.estimate for part in self.assignment.chosen.unsplit)
+        factors = [e.times_allowance or factor for e, factor in zip(estimates, factors, strict=True)]
+        estimator = PercentileEstimator.at(self.percentile, self.planned.query.risk)
+        percentile, count = estimator.section_percentile, estimator.grid.sections
+        sections = [self._scaled(factors, percentile, until_s, confidence, (n, count)) for n in range(count)]
+        highest = Interval(*(max(b) for b in zip(*((s.value, s.lower, s.upper) for s in sections), strict=True)))
+        return min(whole, highest, key=lambda bounds: bounds.upper)
+
+    def _scaled(
+        self,
+        factors: Sequence[float],
+        percentile: float,
+        until_s: float,
+        confidence: float,
+        section: tuple[int, int] = (0, 1),
+    ) -> Interval:
+        """Return the interval of a percentile with a factor on the latencies of each part.
+
+        Args:
+            factors: of each part.
+            percentile: in (0, 100).
+            until_s: simulated time.
+            confidence: of the interval.
+            section: number of a section of items, and number of sections.
+        """
+        runs = []
+        for factor, run in zip(factors, self.runs, strict=True):
+            own = run.items % section[1] == section[0]
+            columns = {name: getattr(run, name)[own] for name in ("arrival_s", "items", "dropped_s")}
+            runs.append(replace(run, **columns, done_s=(run.arrival_s + factor * run.latency_s)[own]))
+        latency_s = _latency_s(runs, until_s)
+        return percentile_interval(latency_s, percentile, confidence) if len(latency_s) else Interval(0.0, 0.0, 0.0)
 
     @property
     def _allowances(self) -> list[float]:
