@@ -121,6 +121,7 @@ def test_a_pinned_query_is_served_as_sized_even_where_others_would_leave_no_room
         (1, ("q0", "q1", "q2", "q3", "q4", "q5"), "query.pinned_infeasible", "query q2"),
     ][: share_of(8)],
 )
+@pytest.mark.usefixtures("few_targets")
 def test_pinned_queries_that_a_second_look_refuses_are_an_error(
     seed: int, pins: tuple[str, ...], code: str, location: str
 ) -> None:
@@ -246,6 +247,7 @@ def _rejected(name: str) -> tuple[AdmissionPlanner, Query, dict[str, Frontier]]:
     return planner.with_matching(matching), query, dict(plan_queries(specification, profiles))
 
 
+@pytest.mark.usefixtures("few_targets")
 def test_a_second_look_keeps_the_running_plan_or_counts_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     planner, query, frontiers = _rejected("q1")
 

@@ -20,6 +20,14 @@ def test_without_latency_slos_deployments_run_at_the_highest_utilization(seed: i
     assert row["broken"] == ()
 
 
+@pytest.mark.parametrize("seed", [118, 119, 125])
+def test_deployments_have_the_replicas_that_all_their_queries_take(seed: int) -> None:
+    """A common utilization target gives some too many, or one query's target makes another run a deployment apart."""
+    row = compared_with_enumeration(seed, _PATIENT)
+    assert row["as_good"]
+    assert row["broken"] == ()
+
+
 @pytest.mark.parametrize("seed", [21, 22])
 def test_replicas_beyond_the_lowest_target_may_be_what_meets_a_latency_slo(seed: int) -> None:
     row = compared_with_enumeration(seed, _PATIENT)

@@ -76,7 +76,13 @@ class FeasibleSolution:
 
 
 def check_feasibility(
-    problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate, *, widely: bool = False
+    problem: Problem,
+    chosen: IntArray,
+    slos: Sequence[Slos],
+    reestimate: Reestimate,
+    *,
+    widely: bool = False,
+    min_replicas: IntArray | None = None,
 ) -> Infeasibility | FeasibleSolution:
     """Check capacities, then packing on nodes, then every query's SLOs at the final sizes.
 
@@ -86,8 +92,9 @@ def check_feasibility(
         slos: of each query.
         reestimate: estimates a plan under the merged load.
         widely: see `pack_pools`.
+        min_replicas: see `Problem.usage_of`.
     """
-    usage = problem.usage_of(chosen)
+    usage = problem.usage_of(chosen, min_replicas)
     shortage = capacity_violation(problem, usage)
     if shortage is not None:
         return shortage

@@ -278,16 +278,19 @@ class Problem:
         late_share = float(self.late_share[deployment])
         return ReplicaDemand(cpus, memory_bytes, gpus, gpu_memory_bytes, price_usd_per_h, spare, late_share)
 
-    def usage_of(self, chosen: IntArray) -> Usage:
+    def usage_of(self, chosen: IntArray, min_replicas: IntArray | None = None) -> Usage:
         """Return the joint usage of the chosen candidates.
 
         Args:
             chosen: (Q,) candidate of each query, -1 for none.
+            min_replicas: (D,) replicas that run in any case; None: as many as utilization targets take.
         """
         served = chosen[chosen >= 0]
         fractional, used = self.fractional_load.total(served)
         traffic, _ = self.traffic.total(served)
         replicas = round_up_replicas(fractional, used, self.spare_replicas)
+        if min_replicas is not None:
+            replicas = np.maximum(replicas, min_replicas)
         rows = self.rows.coefficients @ replicas
         nodes = self.nodes_of(replicas)
         return Usage(
@@ -301,9 +304,9 @@ class Problem:
             changes=int(self.runs.sum() - self.runs[served].sum()),
         )
 
-    def running_load(self, chosen: IntArray) -> RunningLoad:
+    def running_load(self, chosen: IntArray, min_replicas: IntArray | None = None) -> RunningLoad:
         """Return the load of the chosen candidates, beside which plans of one more query are searched for."""
-        usage = self.usage_of(chosen)
+        usage = self.usage_of(chosen, min_replicas)
         deployments, pools = {}, {name: np.zeros(len(RESOURCES)) for name in self.pools}
         for column in np.flatnonzero(usage.used).tolist():
             deployment, replicas = self.deployments[column], int(usage.replicas[column])

@@ -55,8 +55,8 @@ class MatchingSettings:
     """Maximum number of queries for which matchings are built up at the final sizes."""
     max_rebuilt_plans: int = 6
     """Maximum number of plans of a query that are checked when it is added to such a matching, the cheapest."""
-    rebuilt_targets: tuple[float, ...] = (0.8, 0.6, 0.4)
-    """Utilization targets at which such matchings are built up."""
+    max_added_replicas: int = 6
+    """Maximum number of replicas that such a plan takes beyond those for the highest utilization."""
     max_part_plans: int = 4_000
     """Maximum number of plans for parts of requests, of all queries together."""
     max_splitting_rounds: int = 5

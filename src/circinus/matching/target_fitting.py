@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -142,8 +142,7 @@ class _Fitting:
         )
         fewest = max(math.ceil(busy / limit), 1)
         for count in range(fewest, replicas):
-            step = 10.0**-_TARGET_DIGITS
-            yield round(min(math.ceil(busy / count / step) * step, limit), _TARGET_DIGITS)
+            yield fitted_target(busy / count, limit)
 
     def _fitted(
         self, plans: Mapping[str, PlanCandidate], family: frozenset[Deployment], target: float
@@ -152,7 +151,7 @@ class _Fitting:
         queries = {query.name: query for query in self._run.queries}
         fitted = dict(plans)
         for name, candidate in plans.items():
-            plan = _retargeted(candidate.plan, family, target)
+            plan = retargeted(candidate.plan, family, target)
             if plan != candidate.plan:
                 estimated = self._source.sized_candidate(queries[name], plan)
                 if estimated is None:
@@ -188,11 +187,17 @@ class _Fitting:
         )
 
 
+def fitted_target(utilization: float, limit: float) -> float:
+    """Return the lowest rounded target for a utilization, up to a limit."""
+    step = 10.0**-_TARGET_DIGITS
+    return round(min(math.ceil(utilization / step) * step, limit), _TARGET_DIGITS)
+
+
 def _at_target(deployment: Deployment, target: float) -> Deployment:
     return replace(deployment, allocation=replace(deployment.allocation, utilization_target=target))
 
 
-def _retargeted(plan: QueryPlan, family: frozenset[Deployment], target: float) -> QueryPlan:
+def retargeted(plan: QueryPlan, family: Collection[Deployment], target: float) -> QueryPlan:
     """Return the plan with another target of the deployments of a family."""
 
     def changed(part: QueryPlan) -> QueryPlan:

@@ -31,7 +31,7 @@ from circinus.specification import DirectedLink, Infrastructure, Network, Query
 _MIN_TARGET = 0.02
 """Minimum utilization target."""
 
-_SIZED_TARGETS = 0.1, 0.2
+_SIZED_TARGETS = 0.1, 0.2, 0.3, 0.5, 0.6
 """Further targets at the final sizes beside a running load, where more replicas may be what meets a latency SLO."""
 _MIN_UTILIZATION = 1e-9
 """Lower limit of a divisor, for links without traffic."""
