@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness.benchmark import Benchmark, Option, Part
-from benchmarks.possible.ablation import ablation, ablation_on_traces
+from benchmarks.possible.ablation import ablation, ablation_on_meeting, ablation_on_traces
 from benchmarks.possible.as_deployed import as_deployed
 from benchmarks.possible.at_scale import MANY, at_scale
 from benchmarks.possible.divided_requests import published_settings, random_instances
@@ -23,6 +23,7 @@ BENCHMARK = Benchmark(
         Option("deployed", 1, "number of populations of each trace workload, as deployed", quick=1),
         Option("sizes", 200, "number of random instances of machines that are sized", quick=20),
         Option("applications", 80, "number of random applications of the ablation", quick=10),
+        Option("profile_s", 50.0, "seconds of profiling each pipeline of the meeting example"),
         Option("draws", 8, "number of draws of five queries over three tiers", quick=2),
         Option("largest", MANY, "number of queries of the largest matching", quick=100),
     ),
@@ -41,5 +42,11 @@ BENCHMARK = Benchmark(
         Part("scale", lambda o, console: at_scale(o.largest, console), ("largest",)),
         Part("ablation", lambda o, console: ablation(o.applications, console), ("applications",)),
         Part("traces", lambda _, console: ablation_on_traces(console), quick=False),
+        Part(
+            "meeting",
+            lambda o, console: ablation_on_meeting(o.state, o.profile_s, console),
+            ("profile_s",),
+            quick=False,
+        ),
     ),
 )
