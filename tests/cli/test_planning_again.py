@@ -24,7 +24,8 @@ def add(application: Path, name: str, *, source: str = "till", rate: float = 1, 
 
 
 def plans(document: Any) -> dict[str, Any]:
-    return {a["query"]: a["chosen"]["plan"] for a in document["matching"]["assignments"]}
+    """Return the plan of each query, in files and as printed: files leave out that it has no further parts."""
+    return {a["query"]: {"others": []} | a["chosen"]["plan"] for a in document["matching"]["assignments"]}
 
 
 def plan_file(application: Path) -> Any:

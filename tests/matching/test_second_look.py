@@ -148,7 +148,7 @@ def test_probabilities_of_plans_as_sized_are_of_the_limit_that_was_asked_for() -
 
 def test_what_plan_rejects_is_rejected_by_admit() -> None:
     rejected = 0
-    for seed in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0)[: share_of(12)]:  # 0 takes long
+    for seed in (17, 27, 20, 4, 28, 0)[: share_of(6)]:
         specification, profiles, matching = _planned_once(seed)
         for rejection in matching.rejections:
             admission, after = admit_query(specification, profiles, matching, rejection.query)
@@ -237,7 +237,7 @@ def test_a_running_plan_that_is_too_slow_at_its_targets_stays_beside_a_new_query
 
 def _rejected(name: str) -> tuple[AdmissionPlanner, Query, dict[str, Frontier]]:
     """Return a planner of plans beside which a query is rejected, although it may be admitted."""
-    specification, profiles, rest = _planned_once(5, name)
+    specification, profiles, rest = _planned_once_with_few_targets(5, name)
     (query,) = [query for query in specification.queries if query.name == name]
     impossible = query.slos.model_copy(update={"latency": LatencySlo(limit_s=1e-3)})
     planner = AdmissionPlanner.of(specification, profiles, rest)
