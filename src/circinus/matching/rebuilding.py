@@ -78,7 +78,8 @@ class _Build:
         outcome = check_feasibility(problem, choice, self._run.slos, self._run.reestimate)
         if not isinstance(outcome, FeasibleSolution):
             return None
-        return replace(self._answer, problem=problem, solution=outcome, solver_choice=outcome.chosen, cuts=())
+        built = replace(self._answer, problem=problem, solution=outcome, solver_choice=outcome.chosen, cuts=())
+        return built if _key(built) > to_beat else None
 
     def _add(self, query: Query) -> Problem:
         """Give a query its cheapest plan with which all SLOs hold beside the other plans; return a problem with it."""
