@@ -66,6 +66,9 @@ def test_at_final_sizes_targets_include_those_of_running_deployments() -> None:
     assert {0.613, _INFRASTRUCTURE.utilization_limit} < set(targets)
     assert 0.55 not in targets
     assert min(targets) < min(_INFRASTRUCTURE.utilization_targets)
+    limits = {"utilization_targets": (0.3,), "max_utilization": 0.4}
+    targets = utilization_targets(_query(PoissonArrivals(), 5.0), _INFRASTRUCTURE.model_copy(update=limits), load)
+    assert max(targets) == 0.4
 
 
 def _promised_s(arrivals: AnyArrivals, rate_per_s: float, seconds: float) -> float:

@@ -263,7 +263,8 @@ def utilization_targets(
         targets |= {max(_MIN_TARGET, round(target / peak, 2)) for target in targets}
     if running is not None:
         own = (deployment for deployment in running.deployments if deployment.pipeline == query.pipeline)
-        targets |= {limit, *_SIZED_TARGETS, *(deployment.allocation.utilization_target for deployment in own)}
+        further = (limit, *_SIZED_TARGETS, *(deployment.allocation.utilization_target for deployment in own))
+        targets |= {target for target in further if target <= limit}
     return tuple(sorted(targets))
 
 
