@@ -146,7 +146,7 @@ def repair(
             value = {query: levels.weight[query] / weight for query, weight in harm.items()}
         else:  # by rounding, a capacity may be exceeded although no load was
             value = {query: levels.weight[query] for query, _ in problem.served(chosen)}
-        chosen[min(value, key=lambda query: (levels.rank[query], value[query], query))] = -1
+        chosen[min(value, key=lambda query: (levels.rank[query], value[query], levels.weight[query], query))] = -1
     return outcome
 
 
