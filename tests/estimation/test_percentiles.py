@@ -53,5 +53,11 @@ def test_the_upper_bound_misses_the_truth_less_often_than_the_risk(percentile: f
     assert misses <= 0.05
 
 
+@pytest.mark.parametrize("risk", [0.05, 0.01])
+@pytest.mark.parametrize("percentile", [50.0, 90.0, 95.0, 99.0, 99.9, 99.99])
+def test_sections_bound_no_lower_percentile(percentile: float, risk: float) -> None:
+    assert percentile <= PercentileEstimator.at(percentile, risk).section_percentile < 100.0
+
+
 def test_the_value_is_the_order_statistic() -> None:
     assert P95.of(np.random.default_rng(0).permutation(GRID.count).astype(float)).value == 303

@@ -244,8 +244,11 @@ class PercentileEstimator:
 
     @property
     def section_percentile(self) -> float:
-        """Percentile in the middle of the scenario of a section that may be the upper bound."""
-        return 100 * (self._ranks[1] - 0.5) / self.grid.size
+        """Percentile in the middle of the scenario of a section that may be the upper bound, or that of the estimator.
+
+        Beyond the 99.7th, no scenario of a section lies as far.
+        """
+        return max(100 * (self._ranks[1] - 0.5) / self.grid.size, self.percentile)
 
     @property
     def _ranks(self) -> tuple[int, int]:
