@@ -135,7 +135,7 @@ class ProfilingWorkspace:
 
         Example:
             >>> report = workspace.profile(["mend"])
-            >>> report["mend"].all_decided
+            >>> len(report["mend"].configurations) >= 4
             True
         """
         begin_s = time.monotonic()  # imports take a tenth of a second of the budget
