@@ -58,9 +58,9 @@ def company(tmp_path: Path) -> Infrastructure:
     return load_specification([tmp_path]).required_infrastructure
 
 
-@pytest.mark.parametrize("number", seeds(30))
+@pytest.mark.parametrize("number", [*seeds(30), 11])  # with 11, other queries are half of the weight for less
 def test_sizes_without_latency_slos_are_the_enumerated_ones(number: int) -> None:
-    _, profiles, sizing = _sized(2 * number, explains=number % 4 == 0)
+    _, profiles, sizing = _sized(2 * number, explains=number % 4 == 0 or number == 11)
     row = compared(sizing, profiles)
     assert {key: row[key] for key in KEYS} == dict.fromkeys(KEYS, True)
     assert row["cost"] == pytest.approx(row["cost_possible"])

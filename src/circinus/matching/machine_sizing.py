@@ -366,20 +366,19 @@ class _Sizing:
     def _weight_sums(self) -> FloatArray:
         """Return all weights that some of the queries have together, or none if they are too many."""
         sums = np.zeros(1)
-        for query in self._queries:
+        for query in self._specification.queries:
             sums = np.unique(np.append(sums, sums + query.weight))[:_MAX_SUMS]
         return sums if len(sums) < _MAX_SUMS else sums[:0]
 
     def _enough(self, required_weight: float) -> Matching:
-        """Return the cheapest plans of at least some weight.
+        """Return the cheapest plans of at least some weight, maybe of other queries than those of the sizing.
 
         Beyond the queries of the exact solver, those are left out first that cost the most for their weight.
         """
         if not self._is_large:
-            equal, nodes = [_without_priority(query) for query in self._queries], _spot_nodes(self._machines)
-            planned = [
-                (new, old) for new, old in zip(equal, self._queries, strict=True) if (old, nodes) in self._frontiers
-            ]
+            queries, nodes = self._specification.queries, _spot_nodes(self._machines)
+            equal = [_without_priority(query) for query in queries]
+            planned = [(new, old) for new, old in zip(equal, queries, strict=True) if (old, nodes) in self._frontiers]
             self._frontiers |= {(new, nodes): self._frontiers[old, nodes] for new, old in planned}
             return self._planned(equal, replace(self._settings, required_weight=required_weight))
         costs = {a.query: a.chosen.estimate.cost_usd_per_h.value for a in self._matching.assignments}
