@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from budget import HANG_LIMIT_S, share_of
@@ -27,7 +28,7 @@ from circinus.planning import plan_queries
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson
 from circinus.simulation import PlannedQuery, simulate
-from circinus.simulation.engine import Simulation
+from circinus.simulation.engine import QueryRun, Simulation
 from circinus.simulation.model_builder import build_model
 from circinus.specification import (
     BurstyArrivals,
@@ -284,6 +285,27 @@ def test_which_items_were_drawn_counts_once(seed: int) -> None:
     below_s = 0.95 * estimate.latency_s.upper  # the slowest item takes longer
     limited = [replace(planned[0], query=with_slos(query, Slos(latency=LatencySlo(percentile=95.0, limit_s=below_s))))]
     assert check_by_simulation(matching, limited, network).violated
+
+
+def test_a_simulation_goes_on_while_sections_have_too_few_requests_for_a_verdict() -> None:
+    """The slowest of 20 items is drawn for a tenth of the requests, so that all requests refute the plan at once."""
+    planned, network, matching = _lone(153)
+    (assignment,) = matching.assignments
+    latency, allowance = planned[0].query.slos.latency, assignment.chosen.estimate.times_allowance
+    assert latency is not None
+    assert allowance is not None
+    slow_s = 0.99 * latency.limit_s / allowance
+    model = build_model(planned, {sized.deployment: sized.replicas for sized in matching.deployments}, network)
+
+    def decided(requests: int) -> bool:
+        items = np.where(np.arange(requests) % 10 == 0, 0, 1 + np.arange(requests) % 19)
+        arrival_s, never = np.arange(requests, dtype=np.float64), np.full(requests, np.inf)
+        done_s = arrival_s + np.where(items == 0, slow_s, 0.5 * slow_s)
+        run = QueryRun(model.queries[0], arrival_s, items, done_s, never)
+        return simulation_check._CheckedQuery(assignment, planned[0], [run]).is_decided(requests, requests, 0.99)
+
+    assert not decided(600)
+    assert decided(60_000)
 
 
 def test_a_simulation_goes_on_until_the_percentile_has_an_upper_bound() -> None:

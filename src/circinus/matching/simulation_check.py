@@ -244,7 +244,7 @@ class _CheckedQuery:
         slo = self.planned.query.slos.latency
         if slo is None:
             return True
-        bounds = self._bounded(percentile_interval(latency_s, percentile, confidence), until_s, confidence)
+        bounds = self._bounded(until_s, confidence)
         return slo.is_met_by(bounds.upper) or not slo.is_met_by(bounds.lower)
 
     def simulated(self, until_s: float, confidence: float) -> Assignment | None:
@@ -254,7 +254,7 @@ class _CheckedQuery:
             return None
         previous = self.assignment.chosen.estimate
         measured = percentile_interval(latency_s, self.percentile, confidence)
-        upper_s = self._bounded(measured, until_s, confidence).upper
+        upper_s = self._bounded(until_s, confidence).upper
         if not math.isfinite(upper_s):  # too few independent requests for such a high percentile
             return self.assignment
         upper_s = min(max(upper_s, measured.upper), max(UNBOUNDED, measured.upper))
@@ -262,7 +262,7 @@ class _CheckedQuery:
         estimate = replace(estimate, slo_probability=_slo_probability(estimate, self.planned, latency_s))
         return replace(self.assignment, chosen=replace(self.assignment.chosen, estimate=estimate))
 
-    def _bounded(self, measured: Interval, until_s: float, confidence: float) -> Interval:
+    def _bounded(self, until_s: float, confidence: float) -> Interval:
         """Return bounds of the percentile with allowances for few items.
 
         An allowance is the factor from a formula's value to its upper bound. Where a percentile lies between two items,
@@ -271,19 +271,16 @@ class _CheckedQuery:
         sections of items count instead, as in `PercentileEstimator`, with the factor for measured times only.
         """
         slo, factors = self.planned.query.slos.latency, self._allowances
-        if len(factors) == 1:
-            whole = Interval(*(factors[0] * bound for bound in (measured.value, measured.lower, measured.upper)))
-        else:
-            whole = self._scaled(factors, self.percentile, until_s, confidence)
-        if slo is None or slo.is_met_by(whole.upper) or not math.isfinite(measured.upper):
+        whole = self._scaled(factors, self.percentile, until_s, confidence)
+        if slo is None or slo.is_met_by(whole.upper) or not math.isfinite(whole.upper):
             return whole
         estimates = (part.estimate for part in self.assignment.chosen.unsplit)
         factors = [e.times_allowance or factor for e, factor in zip(estimates, factors, strict=True)]
         estimator = PercentileEstimator.at(self.percentile, self.planned.query.risk)
         percentile, count = estimator.section_percentile, estimator.grid.sections
         sections = [self._scaled(factors, percentile, until_s, confidence, (n, count)) for n in range(count)]
-        highest = Interval(*(max(b) for b in zip(*((s.value, s.lower, s.upper) for s in sections), strict=True)))
-        return min(whole, highest, key=lambda bounds: bounds.upper)
+        value, lower, upper = (max(getattr(s, name) for s in sections) for name in ("value", "lower", "upper"))
+        return Interval(min(whole.value, value), min(whole.lower, lower), min(whole.upper, upper))
 
     def _scaled(
         self,
