@@ -170,7 +170,7 @@ def _late_weight(
                 per_square_s[link] += float(weight[violation.query]) * relative[link] / total_s
     for query, candidate in problem.served(chosen):
         for use in problem.candidates[candidate].links:
-            if per_square_s[use.link] > 0.0:
+            if per_square_s[use.link] * use.traffic.square_s2 > 0.0:
                 late_weight[query] += per_square_s[use.link] * use.traffic.rate_per_s * use.traffic.square_s2
     return late_weight
 
