@@ -64,6 +64,9 @@ def test_sizes_without_latency_slos_are_the_enumerated_ones(number: int) -> None
     row = compared(sizing, profiles)
     assert {key: row[key] for key in KEYS} == dict.fromkeys(KEYS, True)
     assert row["cost"] == pytest.approx(row["cost_possible"])
+    pools = sizing.specification.required_infrastructure.pools
+    paid_usd_per_h = sum(sizing.matching.nodes.get(pool.name, 0) * pool.paid_usd_per_h for pool in pools)
+    assert sizing.cost_usd_per_h == pytest.approx(paid_usd_per_h + sizing.matching.transfer_cost_usd_per_h)
     points = sizing.curve
     assert all(a.cost_usd_per_h > b.cost_usd_per_h for a, b in pairwise(points))
 

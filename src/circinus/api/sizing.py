@@ -110,6 +110,7 @@ class SizingReport(Result):
         return {
             "pools": self.rows(),
             "cost_usd_per_h": self.cost_usd_per_h,
+            "transfer_cost_usd_per_h": matching.transfer_cost_usd_per_h,
             "cost_bound_usd_per_h": self.cost_bound_usd_per_h,
             "cost_at_targets_usd_per_h": matching.cost_at_targets_usd_per_h,
             "optimality_gap": self.optimality_gap,

@@ -295,6 +295,11 @@ class Matching:
         return {assignment.query for assignment in self.assignments}
 
     @property
+    def transfer_cost_usd_per_h(self) -> float:
+        """Cost of all transfers."""
+        return sum(assignment.chosen.transfer_cost_usd_per_h for assignment in self.assignments)
+
+    @property
     def weight_gap(self) -> float:
         """Optimality gap of the weight, as a share of its bound."""
         return 1.0 - self.satisfied_weight / self.weight_bound if self.weight_bound > 0 else 0.0

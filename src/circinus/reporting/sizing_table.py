@@ -62,6 +62,8 @@ def _pools(sizing: MachineSizing, infrastructure: Infrastructure) -> Table:
         nodes = f"{pool.nodes} of {candidate.nodes}" if candidate.min_nodes is not None else f"{pool.nodes} kept"
         cost = format_usd_per_h(pool.nodes * pool.paid_usd_per_h) if pool.bills_nodes else ""
         table.add_row(OneLine(pool.name), nodes, format_usd_per_h(pool.paid_usd_per_h), cost)
+    if transfers_usd_per_h := sizing.matching.transfer_cost_usd_per_h:
+        table.add_row("transfers", "", "", format_usd_per_h(transfers_usd_per_h))
     return table
 
 

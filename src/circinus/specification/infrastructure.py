@@ -9,11 +9,11 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from circinus.specification.base_model import Count, Flag, Name, Number, SpecModel
-from circinus.specification.diagnostics import Issue, describe, issue_error, issues_of
+from circinus.specification.diagnostics import Expected, Issue, describe, issue_error, issues_of
 from circinus.specification.document_validators import validate_topology
 from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique, sorted_unique
 from circinus.specification.slo import Score
@@ -120,6 +120,7 @@ class Spot(SpecModel):
     """Share of time in which interruptions may delay an operator's requests. It gets spare replicas to stay below."""
 
 
+_NODES = "a whole number or `{min: 0, max: 4}`"
 _MIN_NODES = "nodes.min"
 """Alias of the field that YAML writes within `nodes`."""
 _NODES_SCHEMA = {
@@ -156,7 +157,7 @@ class Pool(SpecModel):
     """Site of the nodes."""
     tier: Name
     """Tier of the nodes."""
-    nodes: Annotated[Count, WithJsonSchema(_NODES_SCHEMA)] = Field(default=1, ge=0)
+    nodes: Annotated[int, Strict(), Expected(_NODES), WithJsonSchema(_NODES_SCHEMA)] = Field(default=1, ge=0)
     """Number of nodes, or `min` (default 0) and `max` of them: plans then choose how many run."""
     min_nodes: SkipJsonSchema[Count | None] = Field(default=None, alias=_MIN_NODES)
     """Least number of nodes, if plans choose how many run, up to `nodes`; None: exactly `nodes` run."""
