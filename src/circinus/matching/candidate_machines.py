@@ -38,7 +38,7 @@ def candidate_machines(
             raise PlanningError(
                 f"found pool {name}, expected one of {', '.join(names)}",
                 code="size.unknown_pool",
-                location=f"infrastructure {infrastructure.name}",
+                location="max_nodes" if name in limits else "keep",
                 hint=did_you_mean(name, names).replace("did", "Did", 1),
             )
         if name in limits and name in kept:
