@@ -363,18 +363,24 @@ def unpriced_text(matching: Matching) -> str:
 
 
 def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType:
-    """Return a table of the sized deployments."""
-    figures = ("replicas", "utilization", "start-up", "cost")
+    """Return a table of the sized deployments, without memory and start-up times where names need the room."""
+    return FirstFitting(_deployments(deployments, whole=True), _deployments(deployments, whole=False))
+
+
+def _deployments(deployments: tuple[SizedDeployment, ...], *, whole: bool) -> RenderableType:
+    figures = ("replicas", "utilization", *(("start-up",) if whole else ()), "cost")
     table = make_table("Deployments", ("operator", "pool"), figures, one_line=True)
     for sized in sorted(deployments, key=lambda d: (d.deployment.pool, d.deployment.pipeline, d.deployment.operator)):
-        deployment, demand = sized.deployment, sized.demand
-        replica = f"{replica_text(deployment.allocation)}, {format_bytes(demand.memory_bytes)}"
+        deployment, startup_s = sized.deployment, sized.startup_s
+        replicas = f"{sized.replicas} x {replica_text(deployment.allocation)}"
+        memory = f", {format_bytes(sized.demand.memory_bytes)}" if whole else ""
+        startup = "" if startup_s is None else format_duration(startup_s)
         table.add_row(
-            OneLine(f"{deployment.pipeline}/{operator_text(deployment.operator, deployment.knobs)}"),
-            OneLine(deployment.pool),
-            f"{sized.replicas} x {replica}",
+            OneLine(f"{deployment.pipeline}/{operator_text(deployment.operator, deployment.knobs)}", whole=whole),
+            OneLine(deployment.pool, whole=whole),
+            f"{replicas}{memory}",
             f"{sized.utilization:.0%}",
-            "" if sized.startup_s is None else format_duration(sized.startup_s),
+            *((startup,) if whole else ()),
             format_usd_per_h(sized.cost_usd_per_h),
         )
     return table
