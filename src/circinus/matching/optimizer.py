@@ -144,7 +144,7 @@ def plan_all_queries(
 
     def note_revised(name: str, answer: Answer) -> None:
         log_pass(name, answer)
-        revised.extend([answer] if answer.is_revised else [])
+        revised.extend([answer] if answer.is_revised or answer.reference is not None else [])
 
     match_offered = partial(
         match,
@@ -184,7 +184,7 @@ def plan_all_queries(
             raise pins_error(refused, {name: f for name, f in offered.items() if f.candidates}, required)
         if revised and _may_serve_more(planner):
             # Which plans are chosen at utilization targets decides whom a second look can add.
-            few = replace(settings, considers_all_plans=False, divides_requests=False)
+            few = replace(settings, considers_all_plans=False, divides_requests=False, fits_targets=False)
             with suppress(PlanningError):  # pinned queries may need all plans
                 of_candidates, _ = plan_on(
                     specification,
