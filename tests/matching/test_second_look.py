@@ -237,7 +237,7 @@ def test_a_running_plan_that_is_too_slow_at_its_targets_stays_beside_a_new_query
 
 def _rejected(name: str) -> tuple[AdmissionPlanner, Query, dict[str, Frontier]]:
     """Return a planner of plans beside which a query is rejected, although it may be admitted."""
-    specification, profiles, rest = _planned_once_with_few_targets(5, name)
+    specification, profiles, rest = _planned_once_with_few_targets(1, name)
     (query,) = [query for query in specification.queries if query.name == name]
     impossible = query.slos.model_copy(update={"latency": LatencySlo(limit_s=1e-3)})
     planner = AdmissionPlanner.of(specification, profiles, rest)
