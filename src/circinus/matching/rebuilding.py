@@ -2,7 +2,7 @@
 
 Requests wait less on a deployment that several queries share than on one for each at its utilization target. So plans
 may be fast enough together only. A matching of plans that are fast enough alone misses those, and so do exchanges of
-one plan at a time. With this pass, 4 of 300 random instances of 1 to 3 queries are worse than the optimum, instead of
+one plan at a time. With this pass, 3 of 300 random instances of 1 to 3 queries are worse than the optimum, instead of
 33 (`python -m benchmarks possible --only enumerated`), and 11 where all deployments were built at three common targets.
 Planning takes about 1.5 times the processor time.
 """
