@@ -21,7 +21,7 @@ from rich.console import Console
 
 from benchmarks.estimates.error_figures import NEAR, ratio, share_near
 from benchmarks.harness.benchmark import PartResult, Rows
-from benchmarks.harness.results import Figure, records_table
+from benchmarks.harness.results import ROOT, Figure, records_table
 from benchmarks.serving.engine_overhead import ray_cluster
 from benchmarks.workloads import quality_models
 from circinus.matching import Matching, MatchSettings, plan_all_queries
@@ -185,7 +185,7 @@ def _pipeline(first: str) -> Pipeline:
 
 
 def _profiled(pipeline: Pipeline) -> Specification:
-    return Specification({pipeline.name: pipeline}, _infrastructure(1), ())
+    return Specification({pipeline.name: pipeline}, _infrastructure(1), (), module_paths=(ROOT,))
 
 
 def _infrastructure(near_nodes: int) -> Infrastructure:
@@ -233,7 +233,7 @@ def _planned(
         slos=("latency p95 <= 1s", f"accuracy >= {accuracy}"),
     )
     infrastructure = _infrastructure(near_nodes)
-    specification = Specification({first: pipeline}, infrastructure, (query,))
+    specification = Specification({first: pipeline}, infrastructure, (query,), module_paths=(ROOT,))
     matching, _ = plan_all_queries(specification, profiles, settings=_AT_TARGETS, explain_rejections=())
     if not matching.assignments or not matching.assignments[0].chosen.plan.is_split:
         return None
