@@ -65,8 +65,6 @@ class MatchingSettings:
     """Share of a query's requests that a part takes at least, if that costs nothing."""
     max_division_faults: int = 3
     """Number of divisions of a query that miss an SLO until it is divided no more."""
-    min_division_saving: float = 1e-3
-    """Saving, as a share of the cost, for which a further division is tried."""
     tie_time_share: float = 0.2
     """Time for breaking ties, as a share of the time limit and in addition to it."""
     conflict_time_factor: float = 2.0

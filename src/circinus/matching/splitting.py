@@ -90,8 +90,7 @@ class _Splitting:
                     break
                 solution = self._solve(wide, proves=proves)
             key, best = solution.key, _key(self._best)
-            min_saving_usd_per_h = MATCHING.min_division_saving * self._best.solution.usage.cost_usd_per_h
-            if key[:-1] <= best[:-1] and key[-1] <= best[-1] + min_saving_usd_per_h:
+            if key[:-1] <= best[:-1] and key[-1] <= best[-1] * (1 - COST_GAP_TOLERANCE):
                 break
             before = self._state
             self._try(wide, solution)
