@@ -41,6 +41,16 @@ def test_divided_requests_are_as_good_as_possible(seed: int) -> None:
             assert len({part.plan.deployment_of("first") for part in assignment.chosen.plan.parts}) == 1
 
 
+@pytest.mark.parametrize("queries", [1, 8])
+def test_a_mixture_fills_replicas_and_meets_its_accuracy_slo_exactly(queries: int) -> None:
+    """Shares of 0.4, 0.44 and 0.16 fill five replicas, with a mean accuracy of 0.68; a margin takes another replica."""
+    matching = Workers.published(80.0, 0.68, queries).plan(PATIENT)
+    assert matching.cost_usd_per_h == pytest.approx(0.67)
+    assert matching.optimal
+    for assignment in matching.assignments:
+        assert assignment.chosen.estimate.accuracy.lower >= 0.68 - 1e-12
+
+
 def test_divided_requests_pack_on_nodes() -> None:
     """Their capacities would hold all six."""
     infra = infrastructure([("edge", 2, 10.0, 16.0, 1.0)])

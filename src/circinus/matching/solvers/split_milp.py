@@ -19,8 +19,10 @@ Shares = Mapping[int, Sequence[tuple[int, float]]]
 
 _MARGIN_SCALE = 100.0
 """Largest coefficient of an accuracy row, so that the solver's tolerance is far below that of an SLO."""
-_MARGIN_SLACK = 1e-7
-"""Margin, relative to the largest one, that candidates below an accuracy SLO need in addition, for rounding errors."""
+_SHARE_STEP = 1e-9
+"""Step of shares that are rounded."""
+_MARGIN_TOLERANCE = 1e-13
+"""Mean margin below 0 that is a rounding error, well below that of an accuracy SLO."""
 _MIN_SHARE = 1e-7
 """Share of the requests below which a candidate counts as unused."""
 
@@ -216,8 +218,24 @@ def _divided(amounts: FloatArray, margin: FloatArray, count: int) -> Iterator[li
         index = int(whole[np.argmin(margin[whole])])
         yield [(index, 1.0)]
         amounts, left = np.maximum(amounts - (np.arange(len(amounts)) == index), 0.0), left - 1
+    parts = np.flatnonzero(amounts > _MIN_SHARE)
+    shares = _rounded(amounts[parts] / amounts[parts].sum(), margin[parts]) if left else amounts
     for _ in range(left):
-        yield [(index, float(amount / amounts.sum())) for index, amount in enumerate(amounts) if amount > _MIN_SHARE]
+        yield list(zip(parts.tolist(), shares.tolist(), strict=True))
+
+
+def _rounded(shares: FloatArray, margin: FloatArray) -> FloatArray:
+    """Return shares in steps, whose mean margin is at least 0 if that of the shares is, but for the solver's tolerance.
+
+    Of shares that fill replicas and meet an accuracy SLO exactly, such as 0.4 and 0.6, nothing is left to give.
+    """
+    rounded = np.round(shares / _SHARE_STEP) * _SHARE_STEP
+    rounded[rounded.argmax()] += 1.0 - rounded.sum()
+    mean, worst, best = float(rounded @ margin), int(margin.argmin()), int(margin.argmax())
+    if mean < -_MARGIN_TOLERANCE and margin[best] > margin[worst]:
+        moved = np.ceil(-mean / (margin[best] - margin[worst]) / _SHARE_STEP) * _SHARE_STEP
+        rounded[[worst, best]] += [-moved, moved]
+    return rounded
 
 
 def build_split_milp(
@@ -330,8 +348,7 @@ def _add_queries(programme: SplitMilp, divisibility: Divisibility, x_of: IntArra
             programme.add_row(columns, relative, -np.inf, COST_ROUNDING)
         margin = divisibility.margin[programme.candidates[columns]]
         if divisibility.queries[queries[0]] and (margin < 0).any():
-            slack = _MARGIN_SLACK * (margin < 0)
-            programme.add_row(columns, _MARGIN_SCALE * (margin / np.abs(margin).max() - slack), 0.0, np.inf)
+            programme.add_row(columns, _MARGIN_SCALE * margin / np.abs(margin).max(), 0.0, np.inf)
 
 
 def _add_cost_limits(programme: SplitMilp, shares: IntArray) -> None:
