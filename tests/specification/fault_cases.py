@@ -129,6 +129,13 @@ FIELDS: list[Case] = [
     ("nodes: 3", "spot: {price: 3%, interruptions_per_h: 1}", 17, "spec.pools[1].spot.price", ("3%", "a price")),
     ("nodes: 3", "spot: {price: 0, interruptions_per_h: 0}", 17, "spec.pools[1].spot.interruptions_per_h", ("0",)),
     ("nodes: 3", "spot: {price: 0, interruptions_per_h: 1}", 14, "spec.pools[1].node_startup", ("no time", "90s")),
+    (
+        "nodes: 3",
+        "node_startup: 9s\n      spot: {price: $0.50/h, interruptions_per_h: 1}",
+        18,
+        "spec.pools[1].spot.price",
+        ("found $0.50/h", "at most $0.40/h, the pool's price", "lower it"),
+    ),
     ("nodes: 3", "private: yes", 17, "spec.pools[1].private", ("found 'yes'", "true or false")),
     ("      cpus: 2\n", "", 8, "spec.pools[0].cpus", ("found nothing", "a number", "required")),
     ("      cpus: 2\n", "      cpus: [2]\n", 11, "spec.pools[0].cpus", ("a list of 1", "a number")),

@@ -143,13 +143,13 @@ def infrastructures(draw: st.DrawFn) -> Infrastructure:
             min_nodes=draw(st.none() | st.integers(0, nodes)),
             billing=draw(st.sampled_from(Billing)),
             node_startup_s=draw(positive),
-            spot=draw(st.none() | st.builds(Spot, price_usd_per_h=amounts, interruptions_per_h=positive)),
+            price_usd_per_h=(price := draw(amounts)),
+            spot=draw(st.none() | st.builds(Spot, price_usd_per_h=st.floats(0.0, price), interruptions_per_h=positive)),
             cpus=64 if position < len(TIERS) else draw(positive),
             memory_bytes=draw(positive),
             gpus=1 if position < len(TIERS) else draw(amounts),
             gpu_memory_bytes=2.0**34 if position < len(TIERS) else draw(amounts),
             hardware=HardwareClass(name=draw(names), relative_speed=draw(positive)),
-            price_usd_per_h=draw(amounts),
             private=False if position < len(TIERS) else draw(st.none() | st.booleans()),
         )
         for position, name in enumerate(pool_names)

@@ -101,7 +101,7 @@ def test_every_form_is_accepted_by_both(old: str, new: str) -> None:
 BEYOND_A_SCHEMA = (
     "again", "second", "lowest score below", "another name", "the knob", "finite", "`module:attribute`", "the speed of",
     "relative speed", "half of the time", "that a burst lasts", "all arrivals are", "which does not exist",
-    "beyond which requests are late", "the greatest number", "no time",
+    "beyond which requests are late", "the greatest number", "no time", "the pool's price",
 )  # fmt: skip
 """Words of messages about problems that a schema cannot express, or reports at another location."""
 

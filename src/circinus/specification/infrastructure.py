@@ -15,6 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 from circinus.specification.base_model import Count, Flag, Name, Number, SpecModel
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error, issues_of
 from circinus.specification.document_validators import validate_topology
+from circinus.specification.formatting import format_usd_per_h
 from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique, sorted_unique
 from circinus.specification.slo import Score
 from circinus.specification.units import Bytes, BytesPerS, DurationS, PositiveBytes, UsdPerGb, UsdPerH
@@ -113,7 +114,7 @@ class Spot(SpecModel):
     """Price of nodes that the provider may take back, and how often it does."""
 
     price_usd_per_h: UsdPerH = Field(alias="price")
-    """Price of one node per hour, instead of the pool's."""
+    """Price of one node per hour, instead of the pool's, and at most that if the pool has one."""
     interruptions_per_h: Number = Field(gt=0)
     """Mean number of interruptions of one node per hour."""
     allowed_shortage: Score = Field(default=0.001, gt=0, lt=1)
@@ -236,6 +237,10 @@ class Pool(SpecModel):
         if content.spot is not None and not content.node_startup_s:
             expected = "the time until another node replaces an interrupted one, such as 90s"
             yield Issue(("node_startup",), "no time", expected, "spare replicas are counted by it")
+        if content.spot is not None and 0.0 < content.price_usd_per_h < content.spot.price_usd_per_h:
+            expected = f"at most {format_usd_per_h(content.price_usd_per_h)}, the pool's price"
+            hint = "lower it, or remove `spot`: such nodes are interrupted and save nothing"
+            yield Issue(("spot", "price"), format_usd_per_h(content.spot.price_usd_per_h), expected, hint)
         if (content.min_nodes or 0) > content.nodes:
             expected = f"at most {content.nodes}, the greatest number of nodes"
             yield Issue(("nodes", "min"), str(content.min_nodes), expected)
