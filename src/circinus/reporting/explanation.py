@@ -322,7 +322,8 @@ def _alternatives(
     reasons = [with_metric(other.reason if all_as_sized else other.full_reason, metric) for other in shown]
     is_compared = any(alternative.added_usd_per_h is not None for alternative in shown)
     if is_compared:
-        notes.append("total cost: change of the cost of all queries together")
+        others = "; if their plans change, too, undivided requests may cost less" if base and base.is_split else ""
+        notes.append(f"total cost: change for all queries together, the others on their plans{others}")
     shared = len(set(reasons)) == 1
     if shared:
         notes.append(f"reason{' of all' * (len(shown) > 1)}: {reasons[0]}")
