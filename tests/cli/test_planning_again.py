@@ -225,3 +225,14 @@ def test_limits_on_changes_want_a_plan_that_can_be_changed(application: Path) ->
     assert run.returncode == 1
     assert "--churn-price and --max-changes need the running plan" in " ".join(run.stderr.split())
     assert plan_file.read_text(encoding="utf-8") == "nothing of use"
+
+
+@pytest.mark.parametrize("verb", [("plan",), ("plan", "--diff"), ("size", "--quick")])
+def test_a_rejection_fails_only_where_that_is_requested(application: Path, verb: tuple[str, ...]) -> None:
+    add(application, "urgent", latency="1us")
+    run = run_circinus(*verb, "--json", cwd=application)
+    assert run.returncode == 0
+    assert "urgent" in json.dumps(json.loads(run.stdout)["data"])
+    assert run_circinus(*verb, "--fail-on-rejection", cwd=application).returncode == 1
+    (application / "urgent.yaml").unlink()
+    assert run_circinus(*verb, "--fail-on-rejection", cwd=application).returncode == 0

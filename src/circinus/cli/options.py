@@ -32,6 +32,14 @@ Json = Annotated[
         "--json", help="Print one JSON document instead of tables; so does `-o json`.", rich_help_panel=OUTPUT
     ),
 ]
+FailOnRejection = Annotated[
+    bool,
+    typer.Option(
+        "--fail-on-rejection",
+        help="End with exit code 1 if any query is rejected, not only if all are.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Store = Annotated[
     Path | None,
     typer.Option(

@@ -12,6 +12,7 @@ from circinus.cli.options import (
     DEFAULT_PLAN,
     OUTPUT,
     PROFILES,
+    FailOnRejection,
     Json,
     NoCorrections,
     Paths,
@@ -102,6 +103,7 @@ def plan(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Plan file to write.", rich_help_panel=OUTPUT)
     ] = DEFAULT_PLAN,
+    fail_on_rejection: FailOnRejection = False,
     json: Json = False,
 ) -> None:
     """Choose configuration, placement and allocation for all queries together, and write a plan file."""
@@ -138,7 +140,7 @@ def plan(
         print_json("plan", result.to_dict())
     else:
         _print(result, specification)
-    if specification.queries and not result:
+    if specification.queries and (not result or (fail_on_rejection and result.matching.rejections)):
         raise typer.Exit(1)
     if diff and result.changes is not None and not result.changes.empty:
         raise typer.Exit(_WOULD_CHANGE)

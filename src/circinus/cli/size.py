@@ -10,6 +10,7 @@ import typer
 from circinus.cli.command import names_as_arguments
 from circinus.cli.options import (
     OUTPUT,
+    FailOnRejection,
     Json,
     NoCorrections,
     Paths,
@@ -74,6 +75,7 @@ def size(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    fail_on_rejection: FailOnRejection = False,
     json: Json = False,
 ) -> None:
     """Find the cheapest machines on which all SLOs hold, and what queries and SLOs add to their price.
@@ -107,7 +109,8 @@ def size(
             print_wrapped(console(), f"infrastructure written to {sizing.path}")
         elif output is not None:
             print_wrapped(console(), f"{output} not written: no query is served")
-    if workspace.specification.queries and not sizing.sizing.matching.assignments:
+    matching = sizing.sizing.matching
+    if workspace.specification.queries and (not matching.assignments or (fail_on_rejection and matching.rejections)):
         raise typer.Exit(1)
 
 
