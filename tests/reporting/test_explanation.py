@@ -8,7 +8,7 @@ import pytest
 from printed import printed
 
 from circinus.estimation import PlanCandidate, SloProbabilities
-from circinus.matching import Matching, Relaxation, ShadowPrice, match
+from circinus.matching import Matching, ProfileCoverage, Relaxation, ShadowPrice, match
 from circinus.matching.explanation.candidate_comparisons import (
     alternatives,
     infeasible,
@@ -23,7 +23,7 @@ from circinus.planning.frontier import MEASUREMENTS, MeasuredItems
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.html_report.frontier_chart import LADDER, compared_plans
 from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table, price_table
-from circinus.specification import BurstyArrivals, LatencySlo, Query, SloKind, Slos
+from circinus.specification import AccuracySlo, BurstyArrivals, LatencySlo, Query, SloKind, Slos
 from circinus.specification.formatting import format_duration, format_latency_bound, format_usd_per_h
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
@@ -117,6 +117,21 @@ def test_a_rejection_without_a_promised_plan_says_what_is_best_so_far() -> None:
         "0.83, estimated from 24 of 200 items"
     )
     assert text in printed(rejection_explanation(rejection, asked), width=400)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "items", "unmeasured", "is_shown"),
+    [(0.91, 24, 0, True), (0.91, 200, 0, False), (0.95, 24, 0, False), (0.85, 24, 0, False), (0.91, 24, 9, False)],
+)
+def test_profiling_is_advised_where_more_items_may_meet_the_accuracy_slo(
+    threshold: float, items: int, unmeasured: int, is_shown: bool
+) -> None:
+    asked = _query("q").model_copy(update={"slos": Slos(accuracy=AccuracySlo(threshold=threshold))})
+    best = BestEffortPlan(_plan("q", "edge"), probability=0.8, items=items, population=200)
+    found = _matched(replace(_frontier(asked), best_effort=best))
+    coverage = {"p": ProfileCoverage(8, 0, unmeasured)}
+    text = printed(plan_table(found, {"q": asked}, coverage=coverage), width=200)
+    assert ("`circinus profile`" in text) == is_shown
 
 
 @pytest.mark.parametrize(("latency_s", "is_missed"), [(0.2, True), (0.7, False)])

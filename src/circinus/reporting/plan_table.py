@@ -260,14 +260,32 @@ def rejection_lines(rejections: Sequence[Rejection], metrics: MetricNames) -> li
 def _promising(
     rejections: Sequence[Rejection], queries: Mapping[str, Query], coverage: Mapping[str, ProfileCoverage]
 ) -> list[Text]:
-    """Return a line for each pipeline whose unmeasured configurations may serve a query that no capacity excludes."""
-    lacking = [rejection for rejection in rejections if {MEASUREMENTS, *SloKind}.issuperset(rejection.binding)]
-    pipelines = dict.fromkeys(queries[rejection.query].pipeline for rejection in lacking)
-    return [
-        Text(f"pipeline {name}: only {coverage[name]}; `circinus profile` finds out whether more help", style="yellow")
-        for name in pipelines
-        if name in coverage and coverage[name].promising
-    ]
+    """Return a line for each pipeline of which more measurements may serve a rejected query.
+
+    Unmeasured configurations may if no capacity excludes it. More items may, too: a profile ends where it decides the
+    SLOs of its time, and stricter ones find configurations with few items.
+    """
+    lines = []
+    for pipeline in dict.fromkeys(queries[rejection.query].pipeline for rejection in rejections):
+        own = [rejection for rejection in rejections if queries[rejection.query].pipeline == pipeline]
+        lacking = any({MEASUREMENTS, *SloKind}.issuperset(rejection.binding) for rejection in own)
+        undecided = [rejection.query for rejection in own if _is_undecided(rejection, queries[rejection.query].slos)]
+        covered = coverage.get(pipeline)
+        if covered is not None and covered.promising and lacking:
+            lines.append(f"pipeline {pipeline}: only {covered}; `circinus profile` finds out whether more help")
+        elif covered is not None and undecided and (covered.promising or not covered.unmeasured):
+            more = f"more measured items may give {_named(undecided)} a plan"
+            lines.append(f"pipeline {pipeline}: {more}; `circinus profile` finds out")
+    return [Text(line, style="yellow") for line in lines]
+
+
+def _is_undecided(rejection: Rejection, slos: Slos) -> bool:
+    """Return whether the best plan so far may meet the accuracy SLO, and has items left to measure."""
+    best = rejection.best_so_far
+    if best is None or best.items is None or best.items >= best.population or slos.accuracy is None:
+        return False
+    bounds = best.candidate.estimate.accuracy
+    return slos.accuracy.is_met_by(bounds.lower) != slos.accuracy.is_met_by(bounds.upper)
 
 
 def _rejection_text(rejection: Rejection) -> str:
