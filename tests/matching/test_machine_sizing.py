@@ -116,7 +116,9 @@ def test_the_written_file_has_the_nodes_and_the_comments(company: Infrastructure
     specification, file = load_specification([tmp_path]), tmp_path / "machines.yaml"
     text = infrastructure_text(specification, machines, file)
     assert "# in the basement" in text
-    assert text.startswith("# Two kinds of machines.")
+    note, first = text.splitlines()[:2]
+    assert note.endswith(": servers had {min: 1, max: 3}."), "workers and phones had fixed numbers before"
+    assert first == "# Two kinds of machines."
     file.write_text(text, encoding="utf-8")
     assert load_specification([tmp_path]).infrastructure == machines
     assert machines.pool("workers").nodes == 0

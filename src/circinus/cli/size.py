@@ -70,7 +70,8 @@ def size(
         typer.Option(
             "--output",
             "-o",
-            help="YAML file to write the infrastructure with the chosen numbers of nodes to.",
+            help="YAML file to write the infrastructure to, each pool with the chosen number of nodes, also instead of "
+            "`min` and `max`.",
             show_default="none is written",
             rich_help_panel=OUTPUT,
         ),

@@ -39,7 +39,7 @@ def infrastructure_text(specification: Specification, infrastructure: Infrastruc
         text = _edited(written, infrastructure, keeps_others=is_target)
         trees, _ = read_yaml(text, str(target))
         if infrastructure in [document.content for tree in trees if (document := read_document(tree, "")[0])]:
-            return text
+            return _fixed_note(specification.required_infrastructure, infrastructure) + text
         if is_target and len(others := read_yaml(written, str(file))[0]) > 1:
             raise PlanningError(
                 f"found {len(others)} documents, and an infrastructure that differs in more than nodes and billing",
@@ -47,7 +47,14 @@ def infrastructure_text(specification: Specification, infrastructure: Infrastruc
                 location=str(target),
                 hint="Write it to another file.",
             )
-    return to_yaml([infrastructure])
+    return _fixed_note(specification.required_infrastructure, infrastructure) + to_yaml([infrastructure])
+
+
+def _fixed_note(before: Infrastructure, after: Infrastructure) -> str:
+    """Return a comment on the pools whose number of nodes was a range and is fixed now; empty without any."""
+    elastic = [pool for pool in before.pools if pool.is_elastic and after.pool(pool.name).min_nodes is None]
+    ranges = ", ".join(f"{pool.name} had {{min: {pool.base_nodes}, max: {pool.nodes}}}" for pool in elastic)
+    return f"# Fixed numbers of nodes, chosen by `circinus size`: {ranges}.\n" if elastic else ""
 
 
 def _edited(text: str, infrastructure: Infrastructure, *, keeps_others: bool) -> str:
