@@ -17,6 +17,7 @@ from circinus.api.sizing import SizingReport
 from circinus.matching import plan_all_queries
 from circinus.matching.candidate_machines import candidate_machines, cheaper_machines, chosen_machines
 from circinus.matching.machine_sizing import MachineSizing, size_machines
+from circinus.matching.sufficient_machines import added_nodes, sufficient_machines
 from circinus.planning import plan_queries
 from circinus.profiling import PipelineProfile
 from circinus.specification import HardwareClass, Infrastructure, Query, Site, load_specification
@@ -224,6 +225,27 @@ def test_no_weight_is_possible_without_nodes() -> None:
     matching, _ = plan_all_queries(empty, profiles, settings=SETTINGS, explain_rejections=(), frontiers=frontiers)
     assert all(frontier.candidates for frontier in frontiers.values())
     assert matching.weight_bound == 0
+
+
+@pytest.mark.parametrize("number", seeds(4))
+def test_rejected_queries_are_served_on_the_sufficient_machines(number: int) -> None:
+    specification, profiles = instance(2 * number)
+    machines = specification.required_infrastructure
+    few = candidate_machines(machines, {pool.name: int(pool is machines.pools[0]) for pool in machines.pools})
+    queries = tuple(query.model_copy(update={"rate_per_s": 40 * query.rate_per_s}) for query in specification.queries)
+    sizing = size_machines(
+        replace(specification, infrastructure=few, queries=queries), profiles, settings=SETTINGS, explains=False
+    )
+    sufficient = sufficient_machines(sizing, profiles, settings=SETTINGS)
+    assert sizing.matching.rejections
+    assert sufficient is not None
+    added = added_nodes(sizing, sufficient)
+    assert added
+    allowed = replace(sizing.specification, infrastructure=candidate_machines(few, added))
+    again = size_machines(allowed, profiles, settings=SETTINGS, explains=False)
+    assert again.matching.satisfied_weight == sufficient.matching.satisfied_weight
+    assert again.matching.satisfied_weight > sizing.matching.satisfied_weight
+    assert again.cost_usd_per_h == pytest.approx(sufficient.cost_usd_per_h)
 
 
 def test_machines_that_serve_nothing_are_not_written(tmp_path: Path) -> None:

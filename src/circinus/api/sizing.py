@@ -13,6 +13,7 @@ from circinus.api.quantities import AnyPath
 from circinus.api.result import Result
 from circinus.errors import PlanningError
 from circinus.matching.candidate_machines import chosen_machines
+from circinus.matching.sufficient_machines import added_nodes
 from circinus.specification.atomic_file import write_atomically
 from circinus.specification.infrastructure_file import infrastructure_text
 
@@ -42,6 +43,8 @@ class SizingReport(Result):
     specification: Specification
     """Specification that was sized, with its own infrastructure."""
     sizing: MachineSizing
+    sufficient: MachineSizing | None = None
+    """Cheapest machines with more nodes than allowed that serve more, if the allowed ones do not serve all."""
     path: Path | None = None
     """File that the infrastructure was written to."""
 
@@ -118,11 +121,20 @@ class SizingReport(Result):
             "satisfied_weight": matching.satisfied_weight,
             "total_weight": matching.total_weight,
             "rejected": {name: rejection.reason for name, rejection in self.rejected.items()},
+            "sufficient": None if self.sufficient is None else self._sufficient(self.sufficient),
             "added_usd_per_h": self.added_usd_per_h,
             "added_is_lower_bound": not self.sizing.are_added_exact,
             "savings": self.savings,
             "curve": self.curve,
             "written": self.path,
+        }
+
+    def _sufficient(self, sufficient: MachineSizing) -> dict[str, Any]:
+        return {
+            "max_nodes": added_nodes(self.sizing, sufficient),
+            "cost_usd_per_h": sufficient.cost_usd_per_h,
+            "satisfied_weight": sufficient.matching.satisfied_weight,
+            "served": sorted(sufficient.matching.served),
         }
 
     def save(self, path: AnyPath) -> Path:
@@ -154,4 +166,4 @@ class SizingReport(Result):
     def _table(self) -> RenderableType:
         from circinus.reporting.sizing_table import sizing_table
 
-        return sizing_table(self.sizing, self.infrastructure)
+        return sizing_table(self.sizing, self.infrastructure, self.sufficient)

@@ -60,19 +60,16 @@ class SizingWorkspace(ReportingWorkspace):
         from circinus.matching import MatchSettings
         from circinus.matching.candidate_machines import candidate_machines
         from circinus.matching.machine_sizing import size_machines
+        from circinus.matching.sufficient_machines import sufficient_machines
 
         limits = {pool: count(nodes, f"max_nodes[{pool!r}]") for pool, nodes in (max_nodes or {}).items()}
         machines = candidate_machines(self.specification.required_infrastructure, limits, keep)
         candidates = replace(self.specification, infrastructure=machines)
         profiles, _ = corrected_profiles(candidates, self.store, seed=self.seed, sources=sources, corrected=corrections)
-        found = size_machines(
-            candidates,
-            profiles,
-            settings=MatchSettings(time_limit_s=None if time_limit is None else seconds(time_limit, "time_limit")),
-            explains=not quick,
-            progress=on_progress,
-        )
-        sizing = SizingReport(self.specification, found)
+        settings = MatchSettings(time_limit_s=None if time_limit is None else seconds(time_limit, "time_limit"))
+        found = size_machines(candidates, profiles, settings=settings, explains=not quick, progress=on_progress)
+        sufficient = sufficient_machines(found, profiles, settings=settings, progress=on_progress)
+        sizing = SizingReport(self.specification, found, sufficient)
         return (
             sizing
             if output is None or not found.matching.assignments

@@ -60,6 +60,12 @@ def candidate_machines(
     return _with_pools(infrastructure, candidate)
 
 
+def larger_machines(candidates: Infrastructure, factor: int) -> Infrastructure:
+    """Return the candidates with a multiple of the greatest numbers of nodes."""
+    chosen = [pool for pool in candidates.pools if pool.min_nodes is not None and pool.bills_nodes]
+    return _limited(candidates, {pool.name: factor * pool.nodes for pool in chosen})
+
+
 def chosen_machines(candidates: Infrastructure, nodes: Mapping[str, int]) -> Infrastructure:
     """Return the infrastructure with a fixed number of nodes of each elastic pool that is paid whole.
 

@@ -296,6 +296,8 @@ def _rejection_text(rejection: Rejection) -> str:
     if not rejection.alternatives:
         return rejection.reason
     nearest, best = rejection.alternatives[0], rejection.best_so_far
+    if nearest.reason.startswith("needs "):  # another plan may need less
+        return f"its nearest plan {nearest.full_reason}"
     if best is None or best.more_items is None or best.candidate.plan != nearest.plan:
         return nearest.full_reason
     return f"{nearest.full_reason} → {_more_items(best.more_items)}"

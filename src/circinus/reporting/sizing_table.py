@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.matching.machine_sizing import CurvePoint, MachineSizing
+from circinus.matching.sufficient_machines import added_nodes
 from circinus.reporting.plan_table import rejection_lines
 from circinus.reporting.tables import MetricNames, OneLine, bar, make_table
 from circinus.specification import Infrastructure
@@ -16,12 +17,15 @@ _MAX_UNSERVED = 3
 """Maximum number of queries that a line of the curve names."""
 
 
-def sizing_table(sizing: MachineSizing, infrastructure: Infrastructure) -> RenderableType:
+def sizing_table(
+    sizing: MachineSizing, infrastructure: Infrastructure, sufficient: MachineSizing | None = None
+) -> RenderableType:
     """Return the tables of a sizing.
 
     Args:
         sizing: the cheapest machines.
         infrastructure: with the chosen numbers of nodes.
+        sufficient: the cheapest machines that serve more, beyond those allowed.
     """
     matching, metrics = sizing.matching, sizing.specification.metric_names
     served, queries = len(matching.assignments), len(sizing.specification.queries)
@@ -31,10 +35,27 @@ def sizing_table(sizing: MachineSizing, infrastructure: Infrastructure) -> Rende
     parts: list[RenderableType] = [Text(summary, style="bold"), Text(_certificate(sizing), style="dim"), Text()]
     parts.append(_pools(sizing, infrastructure))
     if matching.rejections:
-        parts += [Text(), *rejection_lines(matching.rejections, MetricNames(metrics, metrics))]
+        parts += [Text(), *_rejections(sizing, sufficient, MetricNames(metrics, metrics))]
     if sizing.added_usd_per_h:
         parts += [Text(), *_added(sizing), *_savings(sizing), Text(), _curve(sizing.curve)]
     return Group(*parts)
+
+
+def _rejections(sizing: MachineSizing, sufficient: MachineSizing | None, metrics: MetricNames) -> list[RenderableType]:
+    """Return the reasons of rejections, and the nodes with which rejected queries are served instead of theirs."""
+    served = frozenset[str]() if sufficient is None else sufficient.matching.served
+    reasons = [rejection for rejection in sizing.matching.rejections if rejection.query not in served]
+    lines = rejection_lines(reasons, metrics)
+    if sufficient is None:
+        return lines
+    names = ", ".join(rejection.query for rejection in sizing.matching.rejections if rejection.query in served)
+    options = " ".join(f"--max-nodes {pool}={nodes}" for pool, nodes in added_nodes(sizing, sufficient).items())
+    count, queries = len(served), len(sizing.specification.queries)
+    text = f": the allowed machines are too small; with {options}, {count} of {queries} queries are served"
+    price = f" for {format_usd_per_h(sufficient.cost_usd_per_h)}"
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_row("[red]✗[/red]", Text.assemble((names, "bold"), text, price))
+    return [*lines, grid]
 
 
 def _certificate(sizing: MachineSizing) -> str:
