@@ -161,6 +161,21 @@ def test_new_code_takes_the_place_of_the_old_a_replica_at_a_time_where_both_do_n
     ]  # fmt: skip
 
 
+def test_other_targets_take_over_replicas_that_fill_their_pool() -> None:
+    infrastructure = _infrastructure(1)
+    room = ClusterCapacity(infrastructure, {"x": 1, "y": 1})
+    before = _state(infrastructure, {"a": [0]}, dict.fromkeys(range(8), 4))
+    allocation = replace(DEPLOYMENTS[0].allocation, utilization_target=0.6)
+    moved = replace(DEPLOYMENTS[0], allocation=allocation)
+    (route,) = before.routes
+    after = replace(
+        before,
+        deployments=tuple(replace(entry, deployment=moved) for entry in before.deployments),
+        routes=(replace(route, stages=(replace(route.stages[0], deployment=moved),)),),
+    )
+    assert next_intermediate_state(before, after, room, QUERIES) == after
+
+
 def test_where_nothing_fits_beside_the_least_important_is_stopped_for_a_moment() -> None:
     infrastructure = _infrastructure(1)
     room = ClusterCapacity(infrastructure, {"x": 1, "y": 1})

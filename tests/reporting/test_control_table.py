@@ -13,6 +13,8 @@ from circinus.serving import DeploymentStatus, EngineStatus, Mode
 from circinus.serving.engine import PartStatus, SplitStatus
 from circinus.specification import Allocation, Deployment, KnobValues
 
+_DEMAND = ReplicaDemand(1.0, 1.0, 0.0, 0.0, 0.0)
+
 
 def _status(operator: str, startup_s: float | None, message: str = "a replica was killed") -> DeploymentStatus:
     deployment = Deployment("p", operator, KnobValues(), "edge", Allocation(1.0, 1, 0.5))
@@ -39,9 +41,7 @@ def test_without_messages_there_is_no_column_for_them() -> None:
 def test_changes_of_deployments_are_counted_and_listed_where_some_run() -> None:
     running = EngineStatus(Mode.REAL, tuple(_status(name, None) for name in ("same", "grown", "gone")), ("q",))
     planned = [
-        SizedDeployment(
-            _status(operator, None).deployment, ReplicaDemand(1.0, 1.0, 0.0, 0.0, 0.0), (0,) * replicas, 0.5
-        )
+        SizedDeployment(_status(operator, None).deployment, _DEMAND, (0,) * replicas, 0.5)
         for operator, replicas in (("same", 2), ("grown", 3), ("new", 1))
     ]
     summary, *lines = deployment_changes(running, planned, Mode.REAL).splitlines()
@@ -52,6 +52,17 @@ def test_changes_of_deployments_are_counted_and_listed_where_some_run() -> None:
     assert "replaced" not in summary
     assert "replaced (mode real to replay)" in deployment_changes(running, planned, Mode.REPLAY)
     assert deployment_changes(None, planned, Mode.REAL).count("\n") == 0
+
+
+def test_another_utilization_target_keeps_a_deployment() -> None:
+    running, planned = (
+        SizedDeployment(Deployment("p", "o", KnobValues(), "edge", Allocation(1.0, 1, target)), _DEMAND, (0, 0), 0.5)
+        for target in (0.5, 0.7)
+    )
+    status = DeploymentStatus(running.deployment, 2, 2, 0, 0, 0)
+    summary, *lines = deployment_changes(EngineStatus(Mode.REAL, (status,), ("q",)), [planned], Mode.REAL).splitlines()
+    assert [int(word) for word in summary.split() if word.isdigit()] == [0, 0, 0, 1]
+    assert not lines
 
 
 def test_parts_of_split_queries_have_planned_and_measured_shares() -> None:

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.operators.fork_server_client import ForkServerClient
+from circinus.serving.applications import Application
+from circinus.serving.engine import DesiredDeployment
 from circinus.serving.local import deployment_runtime as module
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.replicas.replica_protocol import ReplicaSpec
@@ -72,7 +74,8 @@ def _running(*, batch_size: int, batch_wait_s: float, replays: bool) -> Deployme
     spec = ReplicaSpec("d", replays, "m:f", "", {}, 1.0, 1.0, (Path(),))
     deployment = Deployment("p", "o", KnobValues(), "pool", allocation)
     processes = mock.create_autospec(ForkServerClient)
-    return DeploymentRuntime("d#0", deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
+    target = DesiredDeployment(deployment, "m:f", 1, 1.0, 0.0, 1.0, batch_wait_s=batch_wait_s)
+    return DeploymentRuntime("d#0", Application("d", target, spec), asyncio.get_running_loop(), processes)
 
 
 def _work(due_s: float) -> QueuedItem:

@@ -25,7 +25,7 @@ from circinus.serving.local.replica_executor import ReplicaExecutor
 from circinus.serving.local.replica_handle import ReplicaHandle
 from circinus.serving.replicas.replica_protocol import ReplicaSpec
 from circinus.specification import Link
-from circinus.testing.desired_states import StageSpec, chain
+from circinus.testing.desired_states import StageSpec, chain, route, state
 from circinus.testing.engine_conformance import EngineConformance, ask, is_alive, respond, wait_until
 from raised import raises_code
 
@@ -392,6 +392,24 @@ def test_a_running_request_outlives_its_address_but_not_the_engine(
             assert await reader.read() == b""
         writer.close()
         idle_writer.close()
+        await engine.close()
+
+    asyncio.run(asyncio.wait_for(drive(), HANG_LIMIT_S))
+
+
+def test_deployments_with_other_targets_have_replicas_of_their_own_and_pass_them_on() -> None:
+    async def drive() -> None:
+        engine = LocalEngine()
+        low = StageSpec("who", "process_id")
+        high, higher = replace(low, utilization_target=0.7), replace(low, utilization_target=0.9)
+        await engine.apply(state([route("a", low), route("b", high)], [low, high]))
+        processes = {await ask(engine, 0, query) for query in "ab"}
+        assert len(processes) == 2
+        await engine.apply(state([route("a", higher), route("b", high)], [higher, high]))
+        assert {await ask(engine, 0, query) for query in "ab"} == processes
+        await engine.apply(chain("a", higher))
+        assert await ask(engine, 0, "a") in processes
+        assert [deployment.deployment for deployment in (await engine.status()).deployments] == [higher.deployment]
         await engine.close()
 
     asyncio.run(asyncio.wait_for(drive(), HANG_LIMIT_S))

@@ -16,8 +16,9 @@ from circinus.arrays import FloatArray
 from circinus.errors import ServingError
 from circinus.estimation.latest_start import latest_starts_s
 from circinus.operators.fork_server_client import ForkServerClient
+from circinus.serving.applications import Application
 from circinus.serving.desired_state import build_route
-from circinus.serving.engine import DROPPED_LATE
+from circinus.serving.engine import DROPPED_LATE, DesiredDeployment
 from circinus.serving.local import deployment_runtime as module
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.link_emulator import EmulatedRouter
@@ -131,7 +132,9 @@ def _running(deployment: Deployment, network: Network, batch_wait_s: float) -> D
     speed = network.infrastructure.pool(deployment.pool).hardware.speed
     spec = ReplicaSpec(deployment.name, True, "m:f", "", {}, 1.0, speed, (Path(),))
     processes = mock.create_autospec(ForkServerClient)
-    return DeploymentRuntime(deployment.name, deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
+    target = DesiredDeployment(deployment, "m:f", 1, 1.0, 0.0, speed, batch_wait_s=batch_wait_s)
+    application = Application(deployment.name, target, spec)
+    return DeploymentRuntime(deployment.name, application, asyncio.get_running_loop(), processes)
 
 
 def _compiled(

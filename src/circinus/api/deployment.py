@@ -18,6 +18,7 @@ from circinus.errors import ServingError
 from circinus.operators.pickling import pickled_bytes
 from circinus.serving import DesiredState, Mode, Request, Response
 from circinus.serving.loadtest.load_test import LoadSpec
+from circinus.specification import replica_keys
 
 if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
@@ -293,11 +294,13 @@ def _apply(desired: DesiredState, handle: EngineHandle, on_progress: Callable[[i
 
 async def _observe(engine: Engine, desired: DesiredState, on_progress: Callable[[int, int], None]) -> None:
     """Report the ready and the desired replicas until cancelled, or until the engine does not answer."""
-    replicas = {entry.deployment: entry.replicas for entry in desired.deployments}
+    keys = replica_keys(entry.deployment for entry in desired.deployments)
+    replicas = {keys[entry.deployment]: entry.replicas for entry in desired.deployments}
     with suppress(ServingError):
         while True:
             status = await engine.status()
             unchanged = status.deployments if status.mode is desired.mode else ()
-            ready = {entry.deployment: entry.replicas_ready for entry in (*unchanged, *status.starting)}
+            entries = {entry.deployment: entry.replicas_ready for entry in (*unchanged, *status.starting)}
+            ready = {key: entries[deployment] for deployment, key in replica_keys(entries).items()}
             on_progress(sum(min(ready.get(d, 0), count) for d, count in replicas.items()), sum(replicas.values()))
             await asyncio.sleep(_POLLING_S)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from circinus.errors import ServingError
 from circinus.serving import DesiredState, Engine, EngineStatus, Request, Response
 from circinus.serving.state_serialization import state_fingerprint
+from circinus.specification import replica_keys
 
 
 class DryRunEngine:
@@ -41,8 +42,9 @@ def describe_state_diff(status: EngineStatus, desired: DesiredState) -> str:
     """Return a description of the difference between the running and the desired state, given that they differ."""
     if not status.state:
         return "the engine runs nothing"
-    replicas = {entry.deployment: entry.target_replicas for entry in status.deployments}
-    desired_replicas = {entry.deployment: entry.replicas for entry in desired.deployments}
+    current, target = (replica_keys(e.deployment for e in state.deployments) for state in (status, desired))
+    replicas = {current[entry.deployment]: entry.target_replicas for entry in status.deployments}
+    desired_replicas = {target[entry.deployment]: entry.replicas for entry in desired.deployments}
     served, routed = {route.query for route in desired.routes}, set(status.routes)
     counts = (
         ("more replicas", sum(max(0, desired_replicas[d] - replicas.get(d, 0)) for d in desired_replicas)),

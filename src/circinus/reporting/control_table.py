@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from circinus.reporting.tables import TwoLines, make_table
+from circinus.specification import replica_keys
 from circinus.specification.formatting import format_duration, format_share
 
 if TYPE_CHECKING:
@@ -45,12 +46,13 @@ def deployment_changes(running: EngineStatus | None, planned: Sequence[SizedDepl
         mode: mode to deploy in; an engine in another mode replaces all replicas.
     """
     statuses = () if running is None else running.deployments
-    before = {status.deployment.name: status.target_replicas for status in statuses}
-    after = {sized.deployment.name: sized.replicas for sized in planned}
-    start = [f"start {name}: {count}" for name, count in after.items() if name not in before]
-    common = [name for name in after if name in before]
-    resize = [f"resize {name}: {before[name]} to {after[name]}" for name in common if before[name] != after[name]]
-    end = [f"end {name}: {count}" for name, count in before.items() if name not in after]
+    old, new = (replica_keys(entry.deployment for entry in entries) for entries in (statuses, planned))
+    before = {old[status.deployment]: (status.deployment.name, status.target_replicas) for status in statuses}
+    after = {new[sized.deployment]: (sized.deployment.name, sized.replicas) for sized in planned}
+    start = [f"start {name}: {count}" for key, (name, count) in after.items() if key not in before]
+    common = [(*after[key], before[key][1]) for key in after if key in before]
+    resize = [f"resize {name}: {previous} to {count}" for name, count, previous in common if previous != count]
+    end = [f"end {name}: {count}" for key, (name, count) in before.items() if key not in after]
     kept = f"{len(common) - len(resize)} kept"
     if common and running is not None and running.mode != mode:
         kept += f", all replicas replaced (mode {running.mode} to {mode})"

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode
 from circinus.serving.replicas.replica_protocol import ReplicaSpec
+from circinus.specification import replica_keys
 
 _DEPLOYMENT = TypeAdapter(DesiredDeployment)
 
@@ -25,23 +26,26 @@ class Application:
 
 
 def build_applications(desired: DesiredState, *, emulate_speeds: bool = True) -> tuple[Application, ...]:
-    """Return an application for each deployment.
+    """Return an application for each deployment, named by what its replicas depend on and the batches they get.
+
+    The number of replicas, their memory, the batch wait and the utilization target change in place.
 
     Args:
         desired: the desired state.
         emulate_speeds: whether computing replicas emulate the speed of their pool's hardware; otherwise a changed speed
             is no reason to replace them.
     """
-    applications = []
+    applications, keys = [], replica_keys(target.deployment for target in desired.deployments)
     for target in desired.deployments:
         deployment, replays = target.deployment, desired.mode is Mode.REPLAY
         speed = target.relative_speed if replays or emulate_speeds else 1.0
         ratio = target.batch_ratio if replays else ()
         in_use = replace(target, relative_speed=speed, batch_ratio=ratio)
-        normalized = replace(in_use, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
+        kind, number = keys[deployment]
+        normalized = replace(in_use, deployment=kind, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
         paths = [str(path) for path in (*desired.module_paths, desired.recordings)]
         fields = _DEPLOYMENT.dump_python(normalized, mode="json", exclude={"is_spread"})
-        identity = json.dumps([desired.mode, paths, fields], sort_keys=True)
+        identity = json.dumps([desired.mode, paths, fields, number], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
         label = re.sub(r"[^A-Za-z0-9]+", "-", f"{deployment.operator}-{deployment.pool}").strip("-")
         spec = ReplicaSpec(

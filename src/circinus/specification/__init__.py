@@ -36,7 +36,15 @@ from circinus.specification.pipeline import (
     Pipeline,
     Population,
 )
-from circinus.specification.plan import Allocation, Configuration, Deployment, KnobValues, PlanShare, QueryPlan
+from circinus.specification.plan import (
+    Allocation,
+    Configuration,
+    Deployment,
+    KnobValues,
+    PlanShare,
+    QueryPlan,
+    replica_keys,
+)
 from circinus.specification.query import LatePolicy, PinnedKnob, PinnedOperator, Query
 from circinus.specification.slo import AccuracySlo, CostSlo, LatencySlo, Slo, SloKind, Slos
 from circinus.specification.specification import Specification
@@ -88,4 +96,5 @@ __all__ = [
     "load_specification",
     "parse_specification",
     "prefix_configuration",
+    "replica_keys",
 ]

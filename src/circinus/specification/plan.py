@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -215,3 +216,17 @@ class Deployment(_HashedOnce):
         knobs = f"({self.knobs})" if self.knobs.values else ""
         a = self.allocation
         return f"{self.pipeline}/{self.operator}{knobs}@{self.pool}:c{a.cpus:g}b{a.batch_size}u{a.utilization_target:g}"
+
+
+def replica_keys(deployments: Iterable[Deployment]) -> dict[Deployment, tuple[Deployment, int]]:
+    """Return a key of the replicas of each deployment of a state, equal in states that differ only in targets.
+
+    Replicas do not use the utilization target. A key is the deployment with a target of 0, and a number: deployments
+    that differ in the target alone are numbered in its order.
+    """
+    numbers, keys = Counter[Deployment](), dict[Deployment, tuple[Deployment, int]]()
+    for deployment in sorted(deployments, key=lambda each: each.allocation.utilization_target):
+        kind = replace(deployment, allocation=replace(deployment.allocation, utilization_target=0.0))
+        keys[deployment] = kind, numbers[kind]
+        numbers[kind] += 1
+    return keys

@@ -64,6 +64,7 @@ class StageSpec:
     replicas: int = 1
     batch_size: int = 1
     batch_wait_s: float = 0.0
+    utilization_target: float = 0.5
 
     @property
     def deployment(self) -> Deployment:
@@ -73,7 +74,7 @@ class StageSpec:
             operator=self.operator,
             knobs=KnobValues(self.knobs),
             pool=self.pool,
-            allocation=Allocation(cpus=0.1, batch_size=self.batch_size, utilization_target=0.5),
+            allocation=Allocation(0.1, self.batch_size, self.utilization_target),
         )
 
     @property

@@ -164,12 +164,13 @@ class EngineConformance(StatusConformance, SplitConformance):
         assert await ask(engine, 1) == 2
 
     @run_async_test
-    async def test_another_batch_wait_replaces_no_replica(self, engine: Engine) -> None:
+    async def test_another_batch_wait_or_target_replaces_no_replica(self, engine: Engine) -> None:
         worker = StageSpec("who", "process_id", batch_size=4)
         await engine.apply(chain("q", replace(worker, batch_wait_s=0.01)))
         process = await ask(engine, 0)
-        await engine.apply(chain("q", worker))
-        assert await ask(engine, 0) == process
+        for changed in (worker, replace(worker, utilization_target=0.9)):
+            await engine.apply(chain("q", changed))
+            assert await ask(engine, 0) == process
 
     @run_async_test
     async def test_the_earliest_latest_start_is_served_first_and_late_requests_are_dropped(

@@ -10,7 +10,7 @@ import numpy as np
 from circinus.planning.bin_packing import pack, with_spread
 from circinus.serving import DesiredState
 from circinus.serving.engine import DesiredDeployment, Route
-from circinus.specification import Deployment, Infrastructure, Pool
+from circinus.specification import Deployment, Infrastructure, Pool, replica_keys
 
 _PACKING_STEPS = 100
 """Limit of partial packings; an additional rollout step is cheaper than a long search."""
@@ -74,12 +74,15 @@ def next_intermediate_state(
 
 
 def _union(before: DesiredState, after: DesiredState) -> list[DesiredDeployment]:
-    """Return the larger of both states' replicas by kind."""
+    """Return the larger of both states' replicas by kind; a deployment with another target keeps its replicas."""
     result: dict[Kind, DesiredDeployment] = {}
-    for entry in (*before.deployments, *after.deployments):
-        existing = result.get(_kind_of(entry))
-        if existing is None or existing.replicas < entry.replicas:
-            result[_kind_of(entry)] = entry
+    for state in (before, after):
+        keys = replica_keys(entry.deployment for entry in state.deployments)
+        for entry in state.deployments:
+            kind = (keys[entry.deployment], *_kind_of(entry)[1:])
+            existing = result.get(kind)
+            if existing is None or existing.replicas < entry.replicas:
+                result[kind] = entry
     return list(result.values())
 
 

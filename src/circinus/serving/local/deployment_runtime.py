@@ -9,13 +9,13 @@ from pathlib import Path
 
 from circinus.errors import ServingError
 from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
+from circinus.serving.applications import Application
 from circinus.serving.engine import DeploymentStatus
 from circinus.serving.local.replica_handle import ReplicaHandle
-from circinus.serving.replicas.replica_protocol import ReplayStage, ReplicaSpec
+from circinus.serving.replicas.replica_protocol import ReplayStage
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.dispatcher import Dispatcher
 from circinus.serving.settings import SERVING
-from circinus.specification import Deployment
 
 
 class DeploymentRuntime:
@@ -24,36 +24,33 @@ class DeploymentRuntime:
     def __init__(
         self,
         name: str,
-        deployment: Deployment,
-        spec: ReplicaSpec,
+        application: Application,
         loop: asyncio.AbstractEventLoop,
         processes: ForkServerClient,
-        batch_wait_s: float = 0.0,
         output: Path | None = None,
         on_presence: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Create a runtime without replicas.
 
         Args:
-            name: name of the application.
-            deployment: the deployment.
-            spec: start-up parameters of its replicas.
+            name: name among all runtimes.
+            application: the deployment, and start-up parameters of its replicas.
             loop: event loop of all calls.
             processes: client of the fork server.
-            batch_wait_s: maximum time that the oldest item waits for its batch to fill.
             output: folder of the operators' output.
             on_presence: called with True when a replica is ready, and with False when the last one has ended.
         """
         self.name = name
-        self.deployment = deployment
         self.desired_replicas = 0
-        self._spec = spec
+        self._application = application
         self._loop = loop
         self._processes = processes
         self._output = output
         self._on_presence = on_presence
         self._stages: dict[int, ReplayStage] = {}
-        self.dispatcher = Dispatcher(self, loop, deployment.allocation.batch_size, batch_wait_s, replays=spec.replays)
+        target, replays = application.target, application.spec.replays
+        batch_size = target.deployment.allocation.batch_size
+        self.dispatcher = Dispatcher(self, loop, batch_size, target.batch_wait_s, replays=replays)
         self._replicas: list[ReplicaHandle] = []
         self._idle: list[ReplicaHandle] = []
         self._draining: set[ReplicaHandle] = set()
@@ -74,6 +71,12 @@ class DeploymentRuntime:
         """
         self.desired_replicas = max(self.desired_replicas, replicas)
         await self._start_missing()
+
+    def configure(self, application: Application) -> None:
+        """Take over what changes without a restart, from an application with the name of the current one."""
+        self._application = application
+        self.scale_down(application.target.replicas)
+        self.dispatcher.set_batch_wait(application.target.batch_wait_s)
 
     def scale_down(self, replicas: int) -> None:
         """Drain replicas down to a number; prefer to keep ready, busy and old ones.
@@ -123,7 +126,7 @@ class DeploymentRuntime:
         """Return the current status."""
         ready = [replica for replica in self._replicas if replica.is_ready]
         return DeploymentStatus(
-            deployment=self.deployment,
+            deployment=self._application.target.deployment,
             target_replicas=self.desired_replicas,
             replicas_ready=len(ready),
             queue_length=len(self.dispatcher),
@@ -138,7 +141,7 @@ class DeploymentRuntime:
 
     def _start(self) -> ReplicaHandle:
         replica = ReplicaHandle(
-            self._spec,
+            self._application.spec,
             self._loop,
             self._processes,
             self._replica_idle,

@@ -34,7 +34,7 @@ from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.router.request_messages import PickledResponse
 from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_fingerprint, validate_state
-from circinus.specification import Network
+from circinus.specification import Deployment, Network
 
 
 @dataclass(frozen=True)
@@ -178,15 +178,15 @@ class LocalEngine:
 
     async def _change(self, desired: DesiredState, stages: Mapping[tuple[str, RouteStage], ReplayStage]) -> None:
         previous, applications = self._deployed, build_applications(desired)
-        targets = {app.name: app.target for app in applications}
         running = {app.name: previous.running.get(app.name) or self._new_deployment(app) for app in applications}
         previous_sizes = {key: deployment.desired_replicas for key, deployment in previous.running.items()}
         self._starting = tuple(running.values())
         try:
-            routes = self._compile(desired, running, stages)
+            by_deployment = {app.target.deployment: running[app.name] for app in applications}
+            routes = self._compile(desired, by_deployment, stages)
             async with asyncio.TaskGroup() as group:
-                for key, deployment in running.items():
-                    group.create_task(deployment.scale_up(targets[key].replicas))
+                for app in applications:
+                    group.create_task(running[app.name].scale_up(app.target.replicas))
         except BaseException as error:  # including cancellation: the previous state must be restored
             for key, deployment in running.items():
                 if key in previous_sizes:
@@ -200,9 +200,8 @@ class LocalEngine:
             self._starting = ()
         self._deployed = _DeployedState(desired.mode, running, state_fingerprint(desired))
         self._router.routes = routes
-        for key, deployment in running.items():
-            deployment.scale_down(targets[key].replicas)
-            deployment.dispatcher.set_batch_wait(targets[key].batch_wait_s)
+        for app in applications:
+            running[app.name].configure(app)
         for key, deployment in previous.running.items():
             if key not in running:
                 self._retire(deployment)
@@ -210,15 +209,14 @@ class LocalEngine:
     def _compile(
         self,
         desired: DesiredState,
-        running: Mapping[str, DeploymentRuntime],
+        by_deployment: Mapping[Deployment, DeploymentRuntime],
         stages: Mapping[tuple[str, RouteStage], ReplayStage],
     ) -> Mapping[str, Sequence[CompiledRoute]]:
         network = Network(desired.infrastructure)
-        by_deployment = {deployment.deployment: deployment for deployment in running.values()}
         for (pipeline, stage), recorded in stages.items():
             recording_id = self._recording_ids.setdefault((pipeline, stage), len(self._recording_ids))
             by_deployment[stage.deployment].add_recordings({recording_id: recorded})
-        names = {deployment.deployment: deployment.name for deployment in running.values()}
+        names = {deployment: runtime.name for deployment, runtime in by_deployment.items()}
         routes = {}
         for route in desired.routes:
             recordings = [
@@ -241,11 +239,9 @@ class LocalEngine:
         name = f"{application.name}#{next(self._numbers)}"  # an earlier one may still finish requests
         runtime = DeploymentRuntime(
             name,
-            application.target.deployment,
-            application.spec,
+            application,
             loop,
             self._processes,
-            application.target.batch_wait_s,
             self._output,
             partial(self._router.set_presence, name),
         )
