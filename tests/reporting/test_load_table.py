@@ -14,6 +14,7 @@ from circinus.serving.loadtest.load_report import (
     QueryMeasurement,
 )
 from circinus.serving.loadtest.machine_load import MachineLoad
+from circinus.serving.loadtest.plan_replacements import PlanReplacement
 from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import AccuracySlo, SloKind, Slos
 from circinus.statistics.interval import Interval
@@ -39,7 +40,12 @@ ON_TIME = GeneratorLag(0.0, 0.0, 0.0, late=False)
 BUSY, QUIET = MachineLoad(2, 0.1, 1.9), MachineLoad(2, 0.1, 0.2)
 
 
-def _report(measured: QueryMeasurement, machine: MachineLoad | None = None, lag: GeneratorLag = ON_TIME) -> str:
+def _report(
+    measured: QueryMeasurement,
+    machine: MachineLoad | None = None,
+    lag: GeneratorLag = ON_TIME,
+    replacements: tuple[PlanReplacement, ...] = (),
+) -> str:
     return printed(
         load_table(
             LoadReport(
@@ -58,6 +64,7 @@ def _report(measured: QueryMeasurement, machine: MachineLoad | None = None, lag:
                 promises=1,
                 verdicts={measured.verdict: 1} if measured.verdict else {},
                 machine=machine,
+                replacements=replacements,
             )
         )
     )
@@ -115,6 +122,27 @@ def test_a_busy_machine_is_named_where_it_explains_something() -> None:
     late = GeneratorLag(0.01, 0.05, 0.1, late=True)
     assert "were sent 50 ms late" in _report(MEASURED, BUSY, late)
     assert "the machine was too busy: requests were sent" in _report(MEASURED, QUIET, late)
+
+
+def test_a_replaced_plan_is_not_blamed_on_other_programs() -> None:
+    estimate = Estimate(95.0, Interval(0.1, 0.1, 0.15), Interval(0.8, 0.6, 0.9), Interval.exact(0.1), (), 0.0)
+    verdicts = {SloKind.LATENCY: SloVerdict.UNSURE}
+    late = replace(MEASURED, predicted=estimate, verdicts=verdicts, verdict=SloVerdict.UNSURE)
+    lag = GeneratorLag(0.01, 0.05, 0.1, late=True)
+    replaced = _report(late, BUSY, lag, (PlanReplacement(3.0, 1e9, "one", "two"),))
+    for blame in ("other programs", "CPUs busy", "quiet machine"):
+        assert blame in _report(late, BUSY, lag)
+        assert blame not in replaced
+    assert "exceed the plan's bounds" in replaced
+
+
+def test_requests_without_an_answer_have_a_line_of_their_own() -> None:
+    assert "all 40 requests answered" in _report(MEASURED)
+    text = _report(replace(MEASURED, failures=3, dropped=2))
+    assert "35 of 40 requests answered: 3 failed, 2 dropped as late" in text
+    assert "without an answer" not in text
+    assert "1 without an answer" in _report(replace(MEASURED, unanswered=1))
+    assert "no requests" in _report(replace(MEASURED, requests=0))
 
 
 def test_bounds_of_a_cost_that_exclude_the_prediction_are_named() -> None:

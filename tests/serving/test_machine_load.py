@@ -32,6 +32,14 @@ def test_processes_with_their_descendants_are_the_load_test() -> None:
     assert others.others_cpus * elapsed_s >= 0.3
 
 
+def test_processes_that_end_are_still_of_the_load_test() -> None:
+    begin_s = time.monotonic()
+    own = MachineMonitor([os.getpid()])
+    subprocess.run([sys.executable, "-c", SPIN.format(0.4)], input="\n", text=True, check=True)
+    load, elapsed_s = own.load(), time.monotonic() - begin_s
+    assert load.own_cpus * elapsed_s >= 0.3
+
+
 @pytest.mark.parametrize(
     ("own", "others", "busy"), [(0.1, 1.9, True), (1.9, 0.1, False), (1.2, 0.5, True), (0.1, 1.0, False)]
 )

@@ -188,7 +188,6 @@ def test_nobody_asked_nothing_is_learnt() -> None:
     engine = Watched(("q",), service_s=takes(1.0))
     report = run(run_load_test(engine, specification(query("q")), matching(["q"]), {"p": ITEMS}, TRAFFIC))
     assert report.learning is None
-    assert engine.status_calls == 1
 
 
 def test_a_promise_is_made_with_the_speed_that_is_sure() -> None:
@@ -318,7 +317,7 @@ def test_earlier_restarts_do_not_matter_once_replicas_are_warm() -> None:
 
 def test_a_run_in_which_another_plan_is_applied_teaches_nothing() -> None:
     engine = Watched(("q",), service_s=takes(1.0), states=("state", "another"))
-    assert "changed during the run" in refused(learnt(engine))
+    assert "replaced during the run" in refused(learnt(engine))
 
 
 @pytest.mark.parametrize("lost", ["failed", "unanswered"])

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from circinus.api.engine_handle import EngineHandle
     from circinus.api.plan_context import LoadedPlan
     from circinus.serving.loadtest.load_test import LoadProgress, LoadSpec
+    from circinus.serving.loadtest.plan_replacements import PlanReplacement
 
+_SHOWN = 3
+"""Maximum number of replacements in a warning."""
 _log = logging.getLogger(__name__)
 
 
@@ -86,6 +89,8 @@ def run_load_test(
                     f"the engine ended {end if end_s < planned_s else 'before its last answers'}, and the test "
                     "with it: figures are those until then. Run `circinus apply`, and repeat the test",
                 )
+            if measured.replacements:
+                warnings += (await _replacement_warning(opened, handle, measured.replacements, status.mode),)
             return LoadReport(measured, sum(map(len, sent.values())), profiled, warnings=warnings)
 
     report = run(measure, loop_factory=new_event_loop)  # sends on time, to a fraction of a millisecond
@@ -104,6 +109,8 @@ def _store(opened: LoadedPlan, report: LoadReport, controlled: bool) -> str:
         return "the engine ended during the test"
     if controlled:
         return "a controller may have changed plans during the test"
+    if report.measured.replacements:
+        return "the plan was replaced during the test"
     if learning is None:
         return "the engine did not answer after the test"
     if not learning.observations:
@@ -116,6 +123,28 @@ def _store(opened: LoadedPlan, report: LoadReport, controlled: bool) -> str:
         _log.warning("observations are not stored: %s", error)
         return str(error)
     return ""
+
+
+async def _replacement_warning(
+    opened: LoadedPlan, handle: EngineHandle, replacements: Sequence[PlanReplacement], mode: Mode
+) -> str:
+    """Return when which plan was replaced, and what figures mean then."""
+    name = "the plan" if opened.path is None else opened.path.name
+    tested = state_fingerprint(opened.desired_state(mode))
+    texts = {state: f"state {state[:8]}" for change in replacements for state in (change.previous_state, change.state)}
+    texts |= {tested: f"{name} (state {tested[:8]})"}
+    times = [
+        f"{format_duration(change.after_s)} after the start ({datetime.fromtimestamp(change.time_s):%H:%M:%S}) "
+        f"from {texts[change.previous_state]} to {texts[change.state]}"
+        for change in replacements[:_SHOWN]
+    ]
+    times += [f"{len(replacements) - _SHOWN} more"] if len(replacements) > _SHOWN else []
+    holder = await asyncio.to_thread(handle.controller)
+    control = f" ({holder} controls it, see `circinus events`)" if holder else ""
+    return (
+        f"the plan was replaced during the test{control}: {', '.join(times)}. Figures are of all these plans, "
+        f"predictions of {name}. Repeat the test without a change of plans"
+    )
 
 
 async def _refuse(handle: EngineHandle, plan_file: Path | None, mode: str) -> None:

@@ -238,6 +238,8 @@ class LoadReport(NamedResults["QueryMeasurement"]):
                 "verdict": query.verdict,
                 "requests": query.requests,
                 "failures": query.failures,
+                "dropped": query.dropped,
+                "unanswered": query.unanswered,
                 "latency_s": None if query.latency_s is None else query.latency_s.at_percentile_s,
                 "accuracy": query.score,
                 "cost_usd_per_h": query.cost_usd_per_h,
@@ -248,6 +250,7 @@ class LoadReport(NamedResults["QueryMeasurement"]):
     def _document(self) -> Any:
         return {
             **vars(self.measured),
+            "totals": self.measured.totals,
             "items_sent": self.items_sent,
             "items_sent_seen_by_planning": self.profiled_items_sent,
             "observations_kept": not self.not_stored_reason,

@@ -170,13 +170,14 @@ def _prediction_text(slo: Slo | None, estimate: Interval, format_value: Formatti
 def _notes(report: LoadReport) -> list[Text]:
     verdicts = ", ".join(f"{report.verdicts.get(verdict, 0)} {verdict}" for verdict in SloVerdict)
     notes = [
+        _answers_text(report),
         Text(
             f"all SLOs met: {verdicts} of {report.promises} served queries; goodput as measured {report.goodput:g} of "
             f"{report.total_weight:g}; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)} "
             f"without transfers; "
             f"{format_duration(report.duration_s)} measured after {format_duration(report.warm_up_s)} of warm-up at "
             f"{report.load_factor:g}x load, seed {report.seed}"
-        )
+        ),
     ]
     if report.verdicts.get(SloVerdict.UNSURE):
         notes.append(Text(f"unsure: the bounds contain the limit; {_decisive_text(report)}", style="yellow"))
@@ -193,6 +194,17 @@ def _notes(report: LoadReport) -> list[Text]:
     for query in report.queries:
         notes += [Text(f"{query.query}: {error}", style="red") for error in query.errors]
     return notes
+
+
+def _answers_text(report: LoadReport) -> Text:
+    """Return that all requests were answered, or how many were not and why."""
+    totals = report.totals
+    requests = f"{totals['requests']} requests"
+    reasons = {"failures": "failed", "dropped": "dropped as late", "unanswered": "without an answer in time"}
+    losses = [f"{totals[name]} {reason}" for name, reason in reasons.items() if totals[name]]
+    if losses:
+        return Text(f"{totals['answered']} of {requests} answered: {', '.join(losses)}", style="red")
+    return Text(f"all {requests} answered" if totals["requests"] else "no requests")
 
 
 def _decisive_text(report: LoadReport) -> str:
@@ -240,6 +252,9 @@ def _is_narrowed_by_items(query: QueryMeasurement) -> bool:
 
 
 def _is_disturbed(report: LoadReport) -> bool:
+    """Return whether the machine was too busy, and that alone may explain late answers."""
+    if report.replacements:
+        return False
     return report.lateness.late or (report.machine is not None and report.machine.busy)
 
 

@@ -12,11 +12,13 @@ from circinus.arrays import FloatArray
 from circinus.estimation import Estimate
 from circinus.profiling import ServiceTimeObservation
 from circinus.serving.loadtest.machine_load import MachineLoad
+from circinus.serving.loadtest.plan_replacements import PlanReplacement
 from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Deployment, SloKind, Slos
 from circinus.statistics.interval import Interval
 
 SCHEMA_VERSION = 3
+_LOSSES = ("failures", "dropped", "unanswered")
 
 
 @dataclass(frozen=True)
@@ -212,4 +214,13 @@ class LoadReport:
     overloaded: Mapping[str, float] = field(default_factory=dict)
     """Deployment -> its load relative to its capacity with full batches, by the profile's service times, where that is
     1 or more; empty for recorded arrivals."""
+    replacements: tuple[PlanReplacement, ...] = ()
+    """Replacements of the plan during the test: figures are of all these plans, predictions those of the first."""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Numbers of measured requests of all queries, answered and not."""
+        lost = {name: sum(getattr(query, name) for query in self.queries) for name in _LOSSES}
+        requests = sum(query.requests for query in self.queries)
+        return {"requests": requests, "answered": requests - sum(lost.values()), **lost}

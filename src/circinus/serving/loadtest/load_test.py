@@ -30,6 +30,7 @@ from circinus.serving.loadtest.open_loop import (
     read_trace,
     sample_arrivals,
 )
+from circinus.serving.loadtest.plan_replacements import watch_replacements
 from circinus.serving.loadtest.scoring import measure_queries
 from circinus.serving.loadtest.service_time_learning import LoadRun, PredictionsAtRun, observe_service_times
 from circinus.serving.loadtest.slo_bounds import SloVerdict
@@ -100,14 +101,20 @@ async def run_load_test(
     before = await _check_routes(engine, matching)
     arrivals = _arrivals(specification, matching, traffic)
     requests = _requests(specification, arrivals, items, traffic.seed, with_values=before.mode is Mode.REAL)
-    sent = await _send(engine, arrivals, requests, traffic, on_progress, own_processes)
+    end = asyncio.Event()
+    replacements = asyncio.create_task(watch_replacements(engine, before.state, end))
+    try:
+        sent = await _send(engine, arrivals, requests, traffic, on_progress, own_processes)
+    finally:
+        end.set()
     learning = None
     if sent.engine_end is not None:
         traffic = _until_end(traffic, sent.engine_end)
     elif expected is not None:
         learning = await _learn(engine, specification, matching, sent, before, traffic.warm_up_s, expected)
     queries = await _measure(specification, matching, sent, items, traffic)
-    return _report(specification, matching, before.mode, traffic, sent, queries, learning)
+    report = _report(specification, matching, before.mode, traffic, sent, queries, learning)
+    return replace(report, replacements=await replacements)
 
 
 @dataclass(frozen=True, eq=False)

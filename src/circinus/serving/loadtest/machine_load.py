@@ -38,7 +38,7 @@ class MachineMonitor:
             processes: ids of processes that belong to the load test, with all their descendants.
         """
         self._processes = tuple(processes)
-        self._start = time.monotonic(), _busy_s(), _times_of(self._processes)
+        self._start = time.monotonic(), _busy_s(), _spent_s(self._processes)
 
     def load(self) -> MachineLoad:
         """Return the load since the start."""
@@ -46,8 +46,8 @@ class MachineMonitor:
 
         start_s, busy_s, own_s = self._start
         elapsed_s = max(time.monotonic() - start_s, 1e-9)
-        own = sum(now_s - own_s.get(process, 0.0) for process, now_s in _times_of(self._processes).items())
-        all_cpus, own_cpus = (_busy_s() - busy_s) / elapsed_s, own / elapsed_s
+        own = _spent_s(self._processes) - own_s
+        all_cpus, own_cpus = (_busy_s() - busy_s) / elapsed_s, max(0.0, own / elapsed_s)
         return MachineLoad(psutil.cpu_count() or 1, own_cpus, max(0.0, all_cpus - own_cpus))
 
 
@@ -60,11 +60,11 @@ def _busy_s() -> float:
     return float(sum(seconds for name, seconds in times._asdict().items() if name not in idle))
 
 
-def _times_of(roots: Iterable[int]) -> dict[tuple[int, float], float]:
-    """Return (process id, start time) -> CPU seconds of the living processes among some and their descendants."""
+def _spent_s(roots: Iterable[int]) -> float:
+    """Return the CPU seconds of some processes and their descendants, with those that have ended under a living one."""
     import psutil
 
-    times = {}
+    spent_s = 0.0
     for root in roots:
         try:
             processes = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
@@ -72,8 +72,7 @@ def _times_of(roots: Iterable[int]) -> dict[tuple[int, float], float]:
             continue
         for process in processes:
             try:
-                spent = process.cpu_times()
-                times[process.pid, process.create_time()] = spent.user + spent.system
+                spent_s += sum(process.cpu_times()[:4])  # user, system, and both of children that have ended
             except psutil.Error:  # it has just ended
                 continue
-    return times
+    return spent_s

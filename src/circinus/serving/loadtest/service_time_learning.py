@@ -96,10 +96,12 @@ def _disturbance(
     run: LoadRun, answers: Sequence[RequestOutcome], before: DeploymentStatus | None, after: DeploymentStatus | None
 ) -> str:
     """Return why the service times of a deployment are unusual, or "" if they are not."""
+    if run.before.state != run.after.state:
+        return "the plan was replaced during the run"
     if run.late:
         return "the machine was too busy to send requests on time"
-    if run.before.state != run.after.state or before is None or after is None:
-        return "the engine does not list it, or its state changed during the run"
+    if before is None or after is None:
+        return "the engine does not list it"
     if after.restarts != before.restarts:
         return "a replica ended and was restarted during the run"
     if not before.replicas_ready == before.target_replicas == after.target_replicas == after.replicas_ready:
