@@ -7,7 +7,7 @@ from fixed_plan import DIVIDED, INFRASTRUCTURE, MATCHING, ON_TABLET, OPERATORS, 
 from printed import printed
 
 from circinus.estimation import ReplicaDemand
-from circinus.matching import SizedDeployment, match
+from circinus.matching import ShadowPrice, SizedDeployment, match
 from circinus.planning import Frontier
 from circinus.reporting.plan_table import deployment_table, plan_table
 from circinus.reporting.plan_text import part_texts, plan_differences, plan_text, split_text
@@ -109,3 +109,20 @@ def test_deployments_of_one_operator_are_counted_and_never_without_their_pool() 
     smaller = replace(lookup, deployment=replace(lookup.deployment, knobs=KnobValues.of({"size": 20})))
     text = printed(use_table(replace(MATCHING, deployments=(lookup, smaller), prices=()), INFRASTRUCTURE))
     assert [line.split()[:2] for line in text.splitlines()[2:]] == [["tablet", "$0/h"], ["lookup", "x2"]]
+
+
+def test_an_elastic_pool_shows_the_use_of_the_nodes_that_run() -> None:
+    tablet, office = INFRASTRUCTURE.pools
+    elastic = office.model_copy(update={"nodes": 8, "min_nodes": 0})
+    infra = INFRASTRUCTURE.model_copy(update={"pools": (tablet, elastic)})
+    of_most = ShadowPrice("pool office-server: cpus", "CPU", 32.0, 0.125, 0.0, 0.0)
+
+    def shown(nodes: int) -> str:
+        matching = replace(MATCHING, deployments=(), prices=(of_most,), nodes={"tablet": 1, "office-server": nodes})
+        return printed(use_table(matching, infra))
+
+    assert "50% of 8 CPUs" in shown(2)
+    assert "2 of at most 8 nodes" in shown(2)
+    assert "2 x $0.40/h" in shown(2)
+    assert "0 of at most 8 nodes" in shown(0)
+    assert "%" not in shown(0)

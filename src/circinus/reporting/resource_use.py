@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import groupby
 
 from rich.console import Group, RenderableType
@@ -28,7 +29,8 @@ UNUSED = 5e-4
 def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableType:
     """Return a line for each pool, one for its deployments of equal size, and one for each link in use.
 
-    Pools and links show the share that is allocated, deployments how utilized they are.
+    Pools and links show the share that is allocated, elastic pools that of the nodes that run; deployments show how
+    utilized they are.
     """
     prices = {
         name: sorted(group, key=lambda price: -price.used)
@@ -38,11 +40,15 @@ def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableT
     table.add_column("allocated", no_wrap=True)
     table.add_column("price", justify="right", no_wrap=True)
     for pool in infrastructure.pools:
-        amounts = prices.get(f"pool {pool.name}", [])
+        amounts = [running_amount(price, pool, matching) for price in prices.get(f"pool {pool.name}", [])]
         deployments = list(_deployments(matching, pool.name))
         if amounts or deployments or matching.nodes.get(pool.name):
-            price = f"{nodes_text(pool, matching)}{format_usd_per_h(pool.paid_usd_per_h)}"
-            table.add_row(OneLine(pool.name), _used(amounts), price)
+            used, number = _used(amounts), nodes_text(pool, matching)
+            if pool.is_elastic:
+                running = matching.nodes.get(pool.name, 0)
+                nodes = f"{running} of at most {pool.nodes} nodes"
+                used, number = f"{used}\n{nodes}" if running and used else f"{bar(0.0)} {nodes}", f"{running} x "
+            table.add_row(OneLine(pool.name), used, f"{number}{format_usd_per_h(pool.paid_usd_per_h)}")
         for row in deployments:
             table.add_row(*row)
     unused = []
@@ -61,8 +67,15 @@ def use_table(matching: Matching, infrastructure: Infrastructure) -> RenderableT
 def nodes_text(pool: Pool, matching: Matching, times: str = "x") -> str:
     """Return the number of a pool's nodes as a factor, of an elastic pool with those that run; "" for one node."""
     if pool.is_elastic:
-        return f"{matching.nodes.get(pool.name, 0)} of {pool.nodes} {times} "
+        return f"{matching.nodes.get(pool.name, 0)} of at most {pool.nodes} {times} "
     return f"{pool.nodes} {times} " if pool.nodes > 1 else ""
+
+
+def running_amount(amount: ShadowPrice, pool: Pool, matching: Matching) -> ShadowPrice:
+    """Return the capacity and use of a pool's resource; of an elastic pool those of the nodes that run."""
+    running = matching.nodes.get(pool.name, 0) / pool.nodes if pool.is_elastic else 1.0
+    used = amount.used / running if running else 0.0
+    return replace(amount, capacity=amount.capacity * running, used=used)
 
 
 def _deployments(matching: Matching, pool: str) -> Iterable[tuple[RenderableType, ...]]:

@@ -8,7 +8,7 @@ from circinus.matching import ShadowPrice
 from circinus.reporting.html_report.content import ReportContent
 from circinus.reporting.html_report.markup import Html, bar, join, paragraph, table
 from circinus.reporting.plan_table import unpriced_text
-from circinus.reporting.resource_use import UNUSED, capacity_text, marginal_values_text, nodes_text
+from circinus.reporting.resource_use import UNUSED, capacity_text, marginal_values_text, nodes_text, running_amount
 from circinus.specification import Network
 from circinus.specification.formatting import format_usd_per_h
 
@@ -52,8 +52,11 @@ def _rows(content: ReportContent) -> Iterator[tuple[str, str, ShadowPrice, str]]
     for link in Network(infrastructure).links:
         price = f"${link.price_usd_per_gb:g}/GB" if link.price_usd_per_gb else ""
         names[f"link {link.name}"] = f"{link.source} → {link.target}", price
+    pools = {f"pool {pool.name}": pool for pool in infrastructure.pools}
     for amount in content.matching.prices:
         resource, _, kind = amount.resource.partition(": ")
         name, price = names[resource]
+        if resource in pools:
+            amount = running_amount(amount, pools[resource], content.matching)
         yield name, kind or "bandwidth", amount, price
         names[resource] = name, ""
