@@ -18,7 +18,7 @@ FOLDER = Path(__file__).with_name("screens")
 COLUMNS = "80"
 COMMANDS = {
     "profile": ["profile", "--trace", "starter.trace"],
-    "plan": ["plan", "--trace", "starter.trace"],
+    "plan": ["plan", "--trace", "starter.trace", "--time-limit", "60s"],  # also on a busy machine
     "explain": ["explain", "archive"],
 }
 _OTHER_MACHINE = re.compile(r"^warning: .*?declare its speed\n", re.DOTALL | re.MULTILINE)
