@@ -126,7 +126,8 @@ def ablation_on_traces(console: Console) -> PartResult:
     """
     cases, packed = list[_Case](), list[_Case]()
     for workload in workloads(traces_folder(), 0, kinds=_KINDS, busier=_BUSIER):
-        specification, frontiers = workload.queries(_PACKED_QUERIES, 0)
+        specification, drawn = workload.queries(_PACKED_QUERIES, 0)
+        frontiers = {name: replace(frontier, estimators=None) for name, frontier in drawn.items()}  # for processes
         many = _Case("traces", workload.name, specification, workload.profiles, _PACKED_LIMIT_S, frontiers, packs=True)
         packed.append(many)
         few = replace(specification, queries=specification.queries[:_ON_TRACES])
