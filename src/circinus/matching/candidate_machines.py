@@ -104,7 +104,8 @@ def cheaper_machines(candidates: Infrastructure, below_usd_per_h: float, most: i
     limit_usd_per_h = below_usd_per_h * (1.0 - COST_GAP_TOLERANCE) - paid_anyway_usd_per_h(candidates)
     counts: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     for pool in pools:
-        more = range(pool.nodes - pool.base_nodes + 1)
+        affordable = int(max(limit_usd_per_h, 0.0) / pool.paid_usd_per_h) + 1
+        more = range(min(pool.nodes - pool.base_nodes, affordable) + 1)
         counts = [
             (cost + count * pool.paid_usd_per_h, (*nodes, count))
             for cost, nodes in counts

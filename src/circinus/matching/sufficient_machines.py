@@ -11,6 +11,7 @@ from dataclasses import replace
 from circinus.matching.candidate_machines import larger_machines
 from circinus.matching.machine_sizing import MachineSizing, Progress, size_machines
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MatchSettings
+from circinus.matching.tolerances import WEIGHT_TOLERANCE
 from circinus.planning import plan_queries
 from circinus.profiling import PipelineProfile
 
@@ -44,7 +45,8 @@ def sufficient_machines(
         return None
     progress("larger machines")
     found = size_machines(larger, profiles, settings=settings, explains=False)
-    return found if found.matching.satisfied_weight > sizing.matching.satisfied_weight else None
+    is_more = found.matching.satisfied_weight > sizing.matching.satisfied_weight * (1.0 + WEIGHT_TOLERANCE)
+    return found if is_more and added_nodes(sizing, found) else None
 
 
 def added_nodes(sizing: MachineSizing, sufficient: MachineSizing) -> Mapping[str, int]:
