@@ -14,7 +14,7 @@ from budget import HANG_LIMIT_S, seeds
 from circinus.matching import Incumbent, match, plan_all_queries, splitting
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.problem_builder import build_problem
-from circinus.matching.solvers.split_milp import Divisibility
+from circinus.matching.solvers.split_milp import Divisibility, _rounded
 from circinus.matching.solvers.split_solver import SplitSolution, solve_split
 from circinus.planning import plan_queries
 from circinus.specification import Query, QueryPlan, Tenant
@@ -49,6 +49,15 @@ def test_a_mixture_fills_replicas_and_meets_its_accuracy_slo_exactly(queries: in
     assert matching.optimal
     for assignment in matching.assignments:
         assert assignment.chosen.estimate.accuracy.lower >= 0.68 - 1e-12
+
+
+@pytest.mark.parametrize("margin", [(-2e-10, -1e-10), (-0.03, 1e-9), (-0.2, 0.1)])
+@pytest.mark.parametrize("share", [0.5, 2e-7])
+def test_rounded_shares_are_shares(margin: tuple[float, float], share: float) -> None:
+    """Also where a margin below 0 is within the solver's tolerance of that of the shares."""
+    shares = _rounded(np.array([share, 1.0 - share]), np.array(margin))
+    assert (shares >= 0.0).all()
+    assert shares.sum() == pytest.approx(1.0, abs=1e-15)
 
 
 def test_divided_requests_pack_on_nodes() -> None:

@@ -234,6 +234,7 @@ def _rounded(shares: FloatArray, margin: FloatArray) -> FloatArray:
     mean, worst, best = float(rounded @ margin), int(margin.argmin()), int(margin.argmax())
     if mean < -_MARGIN_TOLERANCE and margin[best] > margin[worst]:
         moved = np.ceil(-mean / (margin[best] - margin[worst]) / _SHARE_STEP) * _SHARE_STEP
+        moved = min(moved, rounded[worst])
         rounded[[worst, best]] += [-moved, moved]
     return rounded
 
