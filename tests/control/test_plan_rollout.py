@@ -9,8 +9,9 @@ from pathlib import Path
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from circinus.control.replanning.plan_rollout import ClusterCapacity, next_intermediate_state
+from circinus.control.replanning.plan_rollout import ClusterCapacity, _union, next_intermediate_state
 from circinus.serving import DesiredState, Mode
+from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredDeployment, Route, RouteShare, RouteStage
 from circinus.serving.state_serialization import validate_state
 from circinus.specification import (
@@ -174,6 +175,31 @@ def test_other_targets_take_over_replicas_that_fill_their_pool() -> None:
         routes=(replace(route, stages=(replace(route.stages[0], deployment=moved),)),),
     )
     assert next_intermediate_state(before, after, room, QUERIES) == after
+
+
+def test_deployments_keep_their_replicas_where_others_differ_only_in_the_target() -> None:
+    infrastructure = _infrastructure(1)
+    room = ClusterCapacity(infrastructure, {"x": 1, "y": 1})
+    one = _state(infrastructure, {"a": [0]}, dict.fromkeys(range(8), 3))
+    (route,), (entry,) = one.routes, one.deployments
+    allocation = replace(DEPLOYMENTS[0].allocation, utilization_target=0.3)
+    lower = replace(DEPLOYMENTS[0], allocation=allocation)
+    both = replace(
+        one,
+        deployments=(replace(entry, deployment=lower, replicas=1), entry),
+        routes=(route, replace(route, query="b", stages=(replace(route.stages[0], deployment=lower),))),
+    )
+    assert sum(each.replicas for each in _union(one, both)) == 4
+    assert sum(each.replicas for each in _union(both, one)) == 4
+    assert next_intermediate_state(one, both, room, ("b", "a")) == both
+    (kept,) = build_applications(one)
+    names = {app.target: app.name for app in build_applications(both, {kept.name: entry.deployment})}
+    assert names[entry] == kept.name
+    (left,) = build_applications(one, {name: target.deployment for target, name in names.items()})
+    assert left.name == kept.name
+    moved = {app.target: app.name for app in build_applications(both)}
+    (last,) = build_applications(one, {name: target.deployment for target, name in moved.items()})
+    assert last.name == moved[entry] != kept.name, "the number is in the name"
 
 
 def test_where_nothing_fits_beside_the_least_important_is_stopped_for_a_moment() -> None:

@@ -294,13 +294,15 @@ def _apply(desired: DesiredState, handle: EngineHandle, on_progress: Callable[[i
 
 async def _observe(engine: Engine, desired: DesiredState, on_progress: Callable[[int, int], None]) -> None:
     """Report the ready and the desired replicas until cancelled, or until the engine does not answer."""
-    keys = replica_keys(entry.deployment for entry in desired.deployments)
-    replicas = {keys[entry.deployment]: entry.replicas for entry in desired.deployments}
     with suppress(ServingError):
         while True:
             status = await engine.status()
             unchanged = status.deployments if status.mode is desired.mode else ()
-            entries = {entry.deployment: entry.replicas_ready for entry in (*unchanged, *status.starting)}
-            ready = {key: entries[deployment] for deployment, key in replica_keys(entries).items()}
+            running = replica_keys(entry.deployment for entry in unchanged)
+            keys = replica_keys((entry.deployment for entry in desired.deployments), running)
+            ready = {running[entry.deployment]: entry.replicas_ready for entry in unchanged}
+            starting = (entry for entry in status.starting if entry.deployment in keys)
+            ready |= {keys[entry.deployment]: entry.replicas_ready for entry in starting}
+            replicas = {keys[entry.deployment]: entry.replicas for entry in desired.deployments}
             on_progress(sum(min(ready.get(d, 0), count) for d, count in replicas.items()), sum(replicas.values()))
             await asyncio.sleep(_POLLING_S)

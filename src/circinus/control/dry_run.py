@@ -42,7 +42,8 @@ def describe_state_diff(status: EngineStatus, desired: DesiredState) -> str:
     """Return a description of the difference between the running and the desired state, given that they differ."""
     if not status.state:
         return "the engine runs nothing"
-    current, target = (replica_keys(e.deployment for e in state.deployments) for state in (status, desired))
+    current = replica_keys(entry.deployment for entry in status.deployments)
+    target = replica_keys((entry.deployment for entry in desired.deployments), current)
     replicas = {current[entry.deployment]: entry.target_replicas for entry in status.deployments}
     desired_replicas = {target[entry.deployment]: entry.replicas for entry in desired.deployments}
     served, routed = {route.query for route in desired.routes}, set(status.routes)

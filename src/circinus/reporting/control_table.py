@@ -46,7 +46,8 @@ def deployment_changes(running: EngineStatus | None, planned: Sequence[SizedDepl
         mode: mode to deploy in; an engine in another mode replaces all replicas.
     """
     statuses = () if running is None else running.deployments
-    old, new = (replica_keys(entry.deployment for entry in entries) for entries in (statuses, planned))
+    old = replica_keys(status.deployment for status in statuses)
+    new = replica_keys((sized.deployment for sized in planned), old)
     before = {old[status.deployment]: (status.deployment.name, status.target_replicas) for status in statuses}
     after = {new[sized.deployment]: (sized.deployment.name, sized.replicas) for sized in planned}
     start = [f"start {name}: {count}" for key, (name, count) in after.items() if key not in before]

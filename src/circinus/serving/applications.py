@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from pydantic import TypeAdapter
 
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode
 from circinus.serving.replicas.replica_protocol import ReplicaSpec
-from circinus.specification import replica_keys
+from circinus.specification import Deployment, ReplicaKey, replica_keys
 
 _DEPLOYMENT = TypeAdapter(DesiredDeployment)
+_NUMBER = re.compile(r"-n(\d+)$")
+"""Number of the replicas in the name of an application, which otherwise ends in a hexadecimal digest."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +29,25 @@ class Application:
     spec: ReplicaSpec
 
 
-def build_applications(desired: DesiredState, *, emulate_speeds: bool = True) -> tuple[Application, ...]:
+def build_applications(
+    desired: DesiredState, running: Mapping[str, Deployment] = MappingProxyType({}), *, emulate_speeds: bool = True
+) -> tuple[Application, ...]:
     """Return an application for each deployment, named by what its replicas depend on and the batches they get.
 
     The number of replicas, their memory, the batch wait and the utilization target change in place.
 
     Args:
         desired: the desired state.
+        running: name -> deployment of the applications that run.
         emulate_speeds: whether computing replicas emulate the speed of their pool's hardware; otherwise a changed speed
             is no reason to replace them.
     """
-    applications, keys = [], replica_keys(target.deployment for target in desired.deployments)
+    applications, before = list[Application](), dict[Deployment, ReplicaKey]()
+    for name, deployment in running.items():
+        number = _NUMBER.search(name)
+        ((kind, _),) = replica_keys([deployment]).values()
+        before[deployment] = kind, int(number[1]) if number else 0
+    keys = replica_keys((target.deployment for target in desired.deployments), before)
     for target in desired.deployments:
         deployment, replays = target.deployment, desired.mode is Mode.REPLAY
         speed = target.relative_speed if replays or emulate_speeds else 1.0
@@ -45,7 +57,7 @@ def build_applications(desired: DesiredState, *, emulate_speeds: bool = True) ->
         normalized = replace(in_use, deployment=kind, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
         paths = [str(path) for path in (*desired.module_paths, desired.recordings)]
         fields = _DEPLOYMENT.dump_python(normalized, mode="json", exclude={"is_spread"})
-        identity = json.dumps([desired.mode, paths, fields, number], sort_keys=True)
+        identity = json.dumps([desired.mode, paths, fields], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
         label = re.sub(r"[^A-Za-z0-9]+", "-", f"{deployment.operator}-{deployment.pool}").strip("-")
         spec = ReplicaSpec(
@@ -59,5 +71,6 @@ def build_applications(desired: DesiredState, *, emulate_speeds: bool = True) ->
             batch_ratio=ratio,
             module_paths=desired.module_paths,
         )
-        applications.append(Application(f"{label}-{digest}", target, spec))
+        suffix = f"-n{number}" if number else ""
+        applications.append(Application(f"{label}-{digest}{suffix}", target, spec))
     return tuple(applications)

@@ -43,6 +43,7 @@ from circinus.specification.plan import (
     KnobValues,
     PlanShare,
     QueryPlan,
+    ReplicaKey,
     replica_keys,
 )
 from circinus.specification.query import LatePolicy, PinnedKnob, PinnedOperator, Query
@@ -82,6 +83,7 @@ __all__ = [
     "Query",
     "QueryPlan",
     "RecordedArrivals",
+    "ReplicaKey",
     "Site",
     "Slo",
     "SloKind",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, count
 from operator import not_
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field
@@ -218,15 +219,32 @@ class Deployment(_HashedOnce):
         return f"{self.pipeline}/{self.operator}{knobs}@{self.pool}:c{a.cpus:g}b{a.batch_size}u{a.utilization_target:g}"
 
 
-def replica_keys(deployments: Iterable[Deployment]) -> dict[Deployment, tuple[Deployment, int]]:
-    """Return a key of the replicas of each deployment of a state, equal in states that differ only in targets.
+ReplicaKey = tuple[Deployment, int]
+"""Key of the replicas of a deployment: the deployment with a target of 0, and a number."""
 
-    Replicas do not use the utilization target. A key is the deployment with a target of 0, and a number: deployments
-    that differ in the target alone are numbered in its order.
+
+def replica_keys(
+    deployments: Iterable[Deployment], running: Mapping[Deployment, ReplicaKey] = MappingProxyType({})
+) -> dict[Deployment, ReplicaKey]:
+    """Return a key of the replicas of each deployment of a state; replicas do not use the utilization target.
+
+    A deployment that runs keeps its key. Others take over keys of deployments that end and differ from them in the
+    target alone, both in the order of their targets; without one, they get the next number.
+
+    Args:
+        deployments: of the state.
+        running: keys in the state before.
     """
-    numbers, keys = Counter[Deployment](), dict[Deployment, tuple[Deployment, int]]()
-    for deployment in sorted(deployments, key=lambda each: each.allocation.utilization_target):
+
+    def target(deployment: Deployment) -> float:
+        return deployment.allocation.utilization_target
+
+    after = list(deployments)
+    keys = {deployment: running[deployment] for deployment in after if deployment in running}
+    taken, before = set(keys.values()), [running[deployment] for deployment in sorted(running, key=target)]
+    for deployment in sorted((each for each in after if each not in keys), key=target):
         kind = replace(deployment, allocation=replace(deployment.allocation, utilization_target=0.0))
-        keys[deployment] = kind, numbers[kind]
-        numbers[kind] += 1
+        possible = chain((key for key in before if key[0] == kind), ((kind, number) for number in count()))
+        keys[deployment] = next(key for key in possible if key not in taken)
+        taken.add(keys[deployment])
     return keys

@@ -165,11 +165,11 @@ class EngineConformance(StatusConformance, SplitConformance):
 
     @run_async_test
     async def test_another_batch_wait_or_target_replaces_no_replica(self, engine: Engine) -> None:
-        worker = StageSpec("who", "process_id", batch_size=4)
-        await engine.apply(chain("q", replace(worker, batch_wait_s=0.01)))
+        low, mid, high = (StageSpec("who", "process_id", batch_size=4, utilization_target=u) for u in (0.2, 0.5, 0.9))
+        await engine.apply(chain("q", replace(mid, batch_wait_s=0.01)))
         process = await ask(engine, 0)
-        for changed in (worker, replace(worker, utilization_target=0.9)):
-            await engine.apply(chain("q", changed))
+        for changed in (chain("q", high), state([route("q", high), route("r", low)], [low, high]), chain("q", high)):
+            await engine.apply(changed)
             assert await ask(engine, 0) == process
 
     @run_async_test

@@ -10,7 +10,7 @@ import numpy as np
 from circinus.planning.bin_packing import pack, with_spread
 from circinus.serving import DesiredState
 from circinus.serving.engine import DesiredDeployment, Route
-from circinus.specification import Deployment, Infrastructure, Pool, replica_keys
+from circinus.specification import Deployment, Infrastructure, Pool, ReplicaKey, replica_keys
 
 _PACKING_STEPS = 100
 """Limit of partial packings; an additional rollout step is cheaper than a long search."""
@@ -75,9 +75,9 @@ def next_intermediate_state(
 
 def _union(before: DesiredState, after: DesiredState) -> list[DesiredDeployment]:
     """Return the larger of both states' replicas by kind; a deployment with another target keeps its replicas."""
-    result: dict[Kind, DesiredDeployment] = {}
+    result, keys = dict[Kind, DesiredDeployment](), dict[Deployment, ReplicaKey]()
     for state in (before, after):
-        keys = replica_keys(entry.deployment for entry in state.deployments)
+        keys = replica_keys((entry.deployment for entry in state.deployments), keys)
         for entry in state.deployments:
             kind = (keys[entry.deployment], *_kind_of(entry)[1:])
             existing = result.get(kind)

@@ -16,6 +16,7 @@ from circinus.serving.replicas.replica_protocol import ReplayStage
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.dispatcher import Dispatcher
 from circinus.serving.settings import SERVING
+from circinus.specification import Deployment
 
 
 class DeploymentRuntime:
@@ -62,6 +63,11 @@ class DeploymentRuntime:
         self._backoff_s = 0.0
         """Delay of the next replacement, which doubles while replicas end without having processed a batch."""
         self._restore_task: asyncio.Task[None] | None = None
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment, whose utilization target may change."""
+        return self._application.target.deployment
 
     async def scale_up(self, replicas: int) -> None:
         """Start replicas up to a number, and return when all are ready.
@@ -126,7 +132,7 @@ class DeploymentRuntime:
         """Return the current status."""
         ready = [replica for replica in self._replicas if replica.is_ready]
         return DeploymentStatus(
-            deployment=self._application.target.deployment,
+            deployment=self.deployment,
             target_replicas=self.desired_replicas,
             replicas_ready=len(ready),
             queue_length=len(self.dispatcher),

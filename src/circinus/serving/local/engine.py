@@ -177,7 +177,8 @@ class LocalEngine:
             raise ServingError("the engine was closed", code="engine.closed", hint="Start another engine.")
 
     async def _change(self, desired: DesiredState, stages: Mapping[tuple[str, RouteStage], ReplayStage]) -> None:
-        previous, applications = self._deployed, build_applications(desired)
+        previous = self._deployed
+        applications = build_applications(desired, {key: old.deployment for key, old in previous.running.items()})
         running = {app.name: previous.running.get(app.name) or self._new_deployment(app) for app in applications}
         previous_sizes = {key: deployment.desired_replicas for key, deployment in previous.running.items()}
         self._starting = tuple(running.values())

@@ -11,6 +11,7 @@ from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.rolling_update import apps_without_nodes, router_configs
 from circinus.serving.ray.settings import router_name
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus
+from circinus.specification import Deployment
 
 
 class RouterStatusCache:
@@ -85,6 +86,12 @@ class ClusterSnapshot:
     def deployed_router_configs(self) -> list[RouterConfig]:
         """Configurations that the routers were deployed with."""
         return router_configs([app.config for app in self.apps.values()])
+
+    @property
+    def deployments(self) -> dict[str, Deployment]:
+        """Application -> its deployment, as the routers were deployed with."""
+        targets = (target for config in self.deployed_router_configs for target in config.deployments.items())
+        return {name: target.deployment for name, target in targets}
 
     @property
     def sites(self) -> list[str]:

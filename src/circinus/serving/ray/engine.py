@@ -219,7 +219,7 @@ class RayEngine:
     async def _change(self, desired: DesiredState, cluster: Cluster, guard: Guard) -> None:
         snapshot = await _observe(cluster)
         previous, pools, lost = snapshot.apps, snapshot.pools, snapshot.lost_applications
-        applications = build_applications(desired, emulate_speeds=False)
+        applications = build_applications(desired, snapshot.deployments, emulate_speeds=False)
         configs = build_router_configs(desired, applications, snapshot.deployed_router_configs)
         self._check_pools(desired, pools)
         if lost:  # requests that wait there can never finish
