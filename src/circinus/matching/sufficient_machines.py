@@ -26,7 +26,7 @@ def sufficient_machines(
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     progress: Progress = lambda step: None,
 ) -> MachineSizing | None:
-    """Return the cheapest machines that serve more weight than any allowed ones; None if none were found.
+    """Return the cheapest machines that serve the most weight; None if allowed ones were not found to serve less.
 
     Args:
         sizing: of the allowed machines.
