@@ -40,7 +40,8 @@ class SizingWorkspace(ReportingWorkspace):
                 served; by default none.
             max_nodes: pool -> greatest number of nodes, instead of that of the infrastructure.
             keep: pools that are there already: all of their nodes run and are paid, whatever plans use.
-            quick: whether to leave out what each query adds, what looser SLOs save, and the curve.
+            quick: whether to leave out what each query adds, what looser SLOs save, the curve, and machines beyond the
+                allowed ones.
             time_limit: time for each matching; by default 5 s, and 0.1 s for each query beyond 40.
             sources: pipeline -> measurement backend, where it is not this machine.
             corrections: whether service times observed under traffic correct the profile.
@@ -68,7 +69,9 @@ class SizingWorkspace(ReportingWorkspace):
         profiles, _ = corrected_profiles(candidates, self.store, seed=self.seed, sources=sources, corrected=corrections)
         settings = MatchSettings(time_limit_s=None if time_limit is None else seconds(time_limit, "time_limit"))
         found = size_machines(candidates, profiles, settings=settings, explains=not quick, progress=on_progress)
-        sufficient = sufficient_machines(found, profiles, settings=settings, progress=on_progress)
+        sufficient = None
+        if not quick:
+            sufficient = sufficient_machines(found, profiles, settings=settings, progress=on_progress)
         sizing = SizingReport(self.specification, found, sufficient)
         return (
             sizing

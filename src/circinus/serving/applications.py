@@ -44,9 +44,9 @@ def build_applications(
     """
     applications, before = list[Application](), dict[Deployment, ReplicaKey]()
     for name, deployment in running.items():
-        number = _NUMBER.search(name)
+        suffix = _NUMBER.search(name)
         ((kind, _),) = replica_keys([deployment]).values()
-        before[deployment] = kind, int(number[1]) if number else 0
+        before[deployment] = kind, int(suffix[1]) if suffix else 0
     keys = replica_keys((target.deployment for target in desired.deployments), before)
     for target in desired.deployments:
         deployment, replays = target.deployment, desired.mode is Mode.REPLAY
@@ -71,6 +71,6 @@ def build_applications(
             batch_ratio=ratio,
             module_paths=desired.module_paths,
         )
-        suffix = f"-n{number}" if number else ""
-        applications.append(Application(f"{label}-{digest}{suffix}", target, spec))
+        name = f"{label}-{digest}-n{number}" if number else f"{label}-{digest}"
+        applications.append(Application(name, target, spec))
     return tuple(applications)
