@@ -52,7 +52,7 @@ def checked_promises(
     """Check all promises of a matching."""
     planned = simulation_inputs(specification, profiles, matching)
     slos = [one.query.slos for one in planned]
-    broken = [*_overfull(specification, matching), *filter(None, map(_inaccurate, planned))]
+    broken = [*overfull(specification, matching), *filter(None, map(_inaccurate, planned))]
     if any(of_query.latency is not None for of_query in slos):
         network = Network(specification.required_infrastructure)
         late = set(_late(planned, matching, network, _REQUESTS, _SEED))
@@ -107,7 +107,7 @@ def _inaccurate(planned: PlannedQuery) -> str | None:
     return None if is_met else f"{planned.query.name}: accuracy"
 
 
-def _overfull(specification: Specification, matching: Matching) -> Iterator[str]:
+def overfull(specification: Specification, matching: Matching) -> Iterator[str]:
     """Yield the nodes and links whose capacity is exceeded, and the pools that need more nodes than are paid."""
     infrastructure, taken = (
         specification.required_infrastructure,

@@ -40,7 +40,8 @@ _MODES = {"default": MatchSettings(), "at targets only": MatchSettings(fits_targ
 def three_tiers(draws: int, console: Console) -> PartResult:
     """Plan five queries several times, and compare what is served with what is possible."""
     arena = read_arenas(traces_folder())[0]
-    pipeline, profile = profiled(without_dead_knob(arena).drawn(np.random.default_rng(0)), "speech")
+    trace, profile = profiled(without_dead_knob(arena).drawn(np.random.default_rng(0)), "speech")
+    pipeline = trace.pipeline
     rows = [_compared(_draw(seed, pipeline, profile), seed) for seed in range(draws)]
     for row in rows:
         console.print(row)

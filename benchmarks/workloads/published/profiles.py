@@ -52,8 +52,8 @@ def without_dead_knob(arena: Arena) -> Arena:
     )
 
 
-def profiled(arena: Arena, name: str) -> tuple[Pipeline, PipelineProfile]:
-    """Profile every configuration of a drawn arena on every item, on a simulated clock.
+def profiled(arena: Arena, name: str) -> tuple[MeasurementTrace, PipelineProfile]:
+    """Profile every configuration of a drawn arena on every item, on a simulated clock; return its trace, too.
 
     Args:
         arena: a drawn arena.
@@ -61,16 +61,16 @@ def profiled(arena: Arena, name: str) -> tuple[Pipeline, PipelineProfile]:
     """
     dataset = arena.space.pipeline.dataset.model_copy(update={"held_out": 0.0})
     pipeline = arena.space.pipeline.model_copy(update={"name": name, "dataset": dataset})
-    source = TraceBackend(_trace(arena, pipeline), SimulatedClock())
+    trace = _trace(arena, pipeline)
     with tempfile.TemporaryDirectory(prefix="circinus-load-") as folder:
         profile = profile_pipeline(
             Specification({name: pipeline}, None, ()),
             name,
             Path(folder) / "store.sqlite",
-            source=source,
+            source=TraceBackend(trace, SimulatedClock()),
             exhaustive=True,
         )
-    return pipeline, profile
+    return trace, profile
 
 
 def _trace(arena: Arena, pipeline: Pipeline) -> MeasurementTrace:

@@ -28,7 +28,7 @@ from circinus.matching.lagrangian.relaxation import RelaxedView
 from circinus.matching.problem_builder import build_problem
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
-from circinus.profiling import PipelineProfile
+from circinus.profiling import MeasurementTrace, PipelineProfile
 from circinus.specification import Infrastructure, Network, Pipeline, Query, SloKind, Specification
 
 MIXED = "mixed"
@@ -54,6 +54,7 @@ class Workload:
 
     name: str
     pipelines: Mapping[str, Pipeline]
+    traces: Mapping[str, MeasurementTrace]
     profiles: Mapping[str, PipelineProfile]
     infrastructure: Infrastructure
     frontiers: tuple[Frontier, ...]
@@ -113,7 +114,14 @@ class FluidWorkload:
         return replace(self.problem, multiplicity=np.asarray(counts * (queries / self.class_of.size)))
 
 
-def workloads(folder: Path, seed: int, *, kinds: int = KINDS, busier: float = 1.0) -> Iterator[Workload]:
+def workloads(
+    folder: Path,
+    seed: int,
+    *,
+    kinds: int = KINDS,
+    busier: float = 1.0,
+    latency_factors: tuple[float, float] = LATENCY_FACTORS,
+) -> Iterator[Workload]:
     """Yield the workload of each data set, and the mixed one with kinds of all.
 
     Args:
@@ -121,6 +129,7 @@ def workloads(folder: Path, seed: int, *, kinds: int = KINDS, busier: float = 1.
         seed: seed of the measured population and of the kinds.
         kinds: number of kinds of each data set.
         busier: factor of the rates.
+        latency_factors: bounds of latency limits over the tightest that can be guaranteed.
 
     Raises:
         TracesAbsentError: see `read_arenas`.
@@ -130,13 +139,14 @@ def workloads(folder: Path, seed: int, *, kinds: int = KINDS, busier: float = 1.
     for number, arena in enumerate(read_arenas(folder)):
         rng = np.random.default_rng([seed, number])
         name = arena.space.name
-        pipeline, profile = profiled(without_dead_knob(arena).drawn(rng), name)
-        planned = _Kinds(pipeline, profile, Network(places), rng, busier).drawn(kinds)
-        single.append(Workload(name, {name: pipeline}, {name: profile}, places, planned))
+        trace, profile = profiled(without_dead_knob(arena).drawn(rng), name)
+        planned = _Kinds(trace.pipeline, profile, Network(places), rng, busier, latency_factors).drawn(kinds)
+        single.append(Workload(name, {name: trace.pipeline}, {name: trace}, {name: profile}, places, planned))
         yield single[-1]
     yield Workload(
         MIXED,
         {name: pipeline for workload in single for name, pipeline in workload.pipelines.items()},
+        {name: trace for workload in single for name, trace in workload.traces.items()},
         {name: profile for workload in single for name, profile in workload.profiles.items()},
         places,
         tuple(frontier for workload in single for frontier in workload.frontiers[:: len(single)]),
@@ -153,9 +163,11 @@ class _Kinds:
         network: Network,
         rng: np.random.Generator,
         busier: float,
+        latency_factors: tuple[float, float],
     ) -> None:
         self._pipeline, self._profile, self._network, self._rng = pipeline, profile, network, rng
         self._rate_per_s = RATE_PER_S * busier
+        self._latency_factors = latency_factors
         self._comparison = ">=" if pipeline.metric.direction == "maximize" else "<="
         self._thresholds = self._achievable()
         self._tightest_s: dict[tuple[float, float], float] = {}
@@ -174,7 +186,7 @@ class _Kinds:
         percentile, threshold = float(rng.choice(PERCENTILES)), float(rng.choice(self._thresholds))
         source = f"place-{rng.integers(PLACES)}"
         rate_per_s = self._rate_per_s * float(rng.lognormal(0.0, RATE_SPREAD))
-        limit_s = self._tightest(percentile, threshold) * _factor(rng, LATENCY_FACTORS)
+        limit_s = self._tightest(percentile, threshold) * _factor(rng, self._latency_factors)
         slos = self._slos(percentile, limit_s, threshold)
         frontier = self._planned(name, source, rate_per_s, slos)
         if rng.random() >= COST_LIMITED or not frontier.candidates:
