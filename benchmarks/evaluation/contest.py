@@ -90,6 +90,11 @@ class Market:
         """Return the profile of measured configurations."""
         return replace(self.contest.truth[pipeline], configurations=tuple(measured))
 
+    def planned(self, matching: Matching, first_plan_s: float, planning_s: float) -> Planned:
+        """Return plans with what they took."""
+        touched = sum(map(len, self.measured.values()))
+        return Planned(matching, self.seconds, first_plan_s, planning_s, touched)
+
 
 def _on_items(complete: ConfigurationProfile, items: IntArray) -> ConfigurationProfile:
     """Return a complete profile on some items; its accuracy is their mean score, without a margin."""

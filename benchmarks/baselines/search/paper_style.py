@@ -80,7 +80,7 @@ class PaperStyle:
     def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:
         """See `Searcher`."""
         meter.arrange(clustered_order(one_hot_strata(meter.space.strata), self.clusters, rng))
-        process = GridProcess(knob_positions(meter.space))
+        process = GridProcess(knob_positions(meter.space.pipeline, meter.space.configurations))
         candidates = placeable(meter)
         seen = self._first(candidates, rng)
         values = [self._profiled(case, meter, k) for k in seen]

@@ -44,7 +44,7 @@ class VulcanStyle:
 
     def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:
         """See `Searcher`."""
-        process = GridProcess(knob_positions(meter.space))
+        process = GridProcess(knob_positions(meter.space.pipeline, meter.space.configurations))
         means = np.full(len(meter.items), np.nan)
         evaluated = np.zeros(meter.space.fits.shape, dtype=bool)
 

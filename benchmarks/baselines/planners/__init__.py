@@ -1,0 +1,1 @@
+"""Other planners in a contest, by their published descriptions; each module says what was simplified."""
