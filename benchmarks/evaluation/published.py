@@ -18,20 +18,19 @@ from benchmarks.workloads.published.speech import traces_folder
 
 TIGHTNESS = {"tight": (1.05, 1.5), "medium": (1.5, 2.5), "loose": (2.5, 6.0), "mixed": (1.05, 6.0)}
 """Latency limits over the tightest that can be guaranteed."""
-_KINDS = 30
+KINDS = 30
+"""Number of kinds of queries of each data set."""
 _BUSIER = 20.0
 """Factor of the rates of `workloads`, with which a few hundred queries fill the capacities."""
 
 
-def contests(loads: Sequence[float], seed: int, tightness: str = "mixed") -> Iterator[Contest]:
+def contests(loads: Sequence[float], seed: int, tightness: str = "mixed", *, kinds: int = KINDS) -> Iterator[Contest]:
     """Yield a contest for each data set, and for all together, at each load.
 
     Raises:
         TracesAbsentError: the published traces are not on this machine.
     """
-    for workload in workloads(
-        traces_folder(), seed, kinds=_KINDS, busier=_BUSIER, latency_factors=TIGHTNESS[tightness]
-    ):
+    for workload in workloads(traces_folder(), seed, kinds=kinds, busier=_BUSIER, latency_factors=TIGHTNESS[tightness]):
         capacity = queries_at_capacity(FluidWorkload.of(workload))
         for load in loads:
             specification, _ = workload.queries(ceil(load * capacity), seed)
