@@ -140,5 +140,9 @@ class Planner(Protocol):
     def tiers(self) -> tuple[str, ...] | None:
         """The tiers that it was made for; None: all."""
 
+    @property
+    def description(self) -> str:
+        """What it does, after which paper, and what was simplified; Markdown."""
+
     def plan(self, contest: Contest, seed: int) -> Planned:
         """Buy measurements and plan all queries. Deterministic given the seed, but for times."""

@@ -20,6 +20,7 @@ class Product:
 
     name: str = "Circinus"
     tiers: tuple[str, ...] | None = None
+    description: str = __doc__
     settings: MatchSettings = field(default_factory=MatchSettings)
 
     def plan(self, contest: Contest, seed: int) -> Planned:

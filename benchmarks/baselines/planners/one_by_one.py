@@ -6,6 +6,7 @@ overloaded, which most of these planners would not ensure.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ class OneByOne:
     tiers: tuple[str, ...] | None = None
     shares_prefixes: bool = False
     """Whether shared prefixes of configurations are measured once."""
+
+    @property
+    def description(self) -> str:
+        """See `Planner`; the text of the module."""
+        return sys.modules[self.prepare.__module__].__doc__ or ""
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`."""
