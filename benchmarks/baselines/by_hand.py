@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, MergedLoad, PlanCandidate, ReplicaDemand, merge_loads, replicas_for
@@ -123,6 +124,14 @@ class Nodes:
                 return True
         return False
 
+    def room(self, pool: str, demand: ReplicaDemand) -> int:
+        """Return the number of replicas that still fit into a pool."""
+        amounts = (demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes)
+        return sum(
+            min(int(left / amount + 1e-9) for amount, left in zip(amounts, free, strict=True) if amount > 0)
+            for free in self._free[pool]
+        )
+
     def place_all(
         self, demands: Mapping[Deployment, ReplicaDemand], replicas: Mapping[Deployment, int] | None = None
     ) -> bool:
@@ -152,8 +161,15 @@ def _fill_up(candidates: Sequence[PlanCandidate], demands: Mapping[Deployment, R
             short.discard(deployment)
 
 
+class PlanEstimator(Protocol):
+    """Estimator of the plan of a query."""
+
+    def candidate(self, plan: QueryPlan, conditions: MergedLoad | None = None) -> PlanCandidate:
+        """Return the estimate of a plan, under the merged load if there is one."""
+
+
 def as_matching(
-    admitted: Sequence[tuple[Query, PlanCandidate, Estimator]],
+    admitted: Sequence[tuple[Query, PlanCandidate, PlanEstimator]],
     rejections: Sequence[Rejection],
     demands: Mapping[Deployment, ReplicaDemand],
     nodes: Nodes,

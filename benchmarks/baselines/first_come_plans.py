@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from benchmarks.baselines.by_hand import UTILIZATION_TARGET, FixedChoice, Nodes, as_matching, fixed_plan
+from benchmarks.baselines.admission import FreeCapacity
+from benchmarks.baselines.by_hand import FixedChoice, Nodes, as_matching, fixed_plan
 from benchmarks.baselines.vulcan_plans import vulcan_plan
 from circinus.errors import PlanningError
-from circinus.estimation import Estimator, PlanCandidate, ReplicaDemand, replicas_for
+from circinus.estimation import Estimator, PlanCandidate
 from circinus.matching import Matching, Rejection
 from circinus.profiling import PipelineProfile
-from circinus.specification import Deployment, DirectedLink, Network, Query, QueryPlan, Specification
+from circinus.specification import Network, Query, QueryPlan, Specification
 
 PlanOf = Callable[[Query], QueryPlan | None]
 """Plan of a query; None: it has none."""
@@ -51,7 +51,7 @@ def first_come(specification: Specification, profiles: Mapping[str, PipelineProf
     """
     infrastructure = specification.infrastructure
     assert infrastructure is not None, "plans need an infrastructure"
-    network, capacity = Network(infrastructure), _FreeCapacity(Nodes(infrastructure), infrastructure.usable_link_share)
+    network, capacity = Network(infrastructure), FreeCapacity(Nodes(infrastructure), infrastructure.usable_link_share)
     admitted: list[tuple[Query, PlanCandidate, Estimator]] = []
     rejections = []
     for query in specification.queries:
@@ -75,34 +75,3 @@ def first_come(specification: Specification, profiles: Mapping[str, PipelineProf
             rejections.append(Rejection(query.name, "not enough capacity left", ("resources",), None))
     total_weight = sum(query.weight for query in specification.queries)
     return as_matching(admitted, rejections, capacity.demands, capacity.nodes, total_weight)
-
-
-class _FreeCapacity:
-    """Remaining capacity of nodes and links."""
-
-    def __init__(self, nodes: Nodes, usable_link_share: float) -> None:
-        self.nodes, self._link_share = nodes, usable_link_share
-        self.demands: dict[Deployment, ReplicaDemand] = {}
-        self._busy: defaultdict[Deployment, float] = defaultdict(float)
-        self._sent_per_s: defaultdict[DirectedLink, float] = defaultdict(float)
-
-    def admit(self, candidate: PlanCandidate) -> bool:
-        """Admit a query if it fits; return whether it does."""
-        for crossing in candidate.links:
-            link = crossing.link
-            if self._sent_per_s[link] + crossing.bytes_per_s > self._link_share * link.bandwidth_bytes_per_s:
-                return False
-        missing: dict[Deployment, int] = {}
-        demands: dict[Deployment, ReplicaDemand] = {}
-        for use in candidate.deployments:
-            replicas = replicas_for(self._busy[use.deployment] + use.busy_replicas, UTILIZATION_TARGET)
-            missing[use.deployment] = max(0, replicas - len(self.nodes.placed.get(use.deployment, ())))
-            demands[use.deployment] = use.demand
-        if not self.nodes.place_all(demands, missing):
-            return False
-        self.demands |= demands
-        for use in candidate.deployments:
-            self._busy[use.deployment] += use.busy_replicas
-        for crossing in candidate.links:
-            self._sent_per_s[crossing.link] += crossing.bytes_per_s
-        return True

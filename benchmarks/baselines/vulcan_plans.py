@@ -13,7 +13,7 @@ from itertools import product
 
 from benchmarks.baselines.by_hand import UTILIZATION_TARGET
 from circinus.profiling import ConfigurationProfile, PipelineProfile
-from circinus.specification import Allocation, Network, Pipeline, Pool, Query, QueryPlan
+from circinus.specification import Allocation, Network, OperatorSpec, Pipeline, Pool, Query, QueryPlan
 
 _MIN_COST = 1e-12
 _SECONDS_PER_H, _BYTES_PER_GB = 3600.0, 1e9
@@ -36,7 +36,7 @@ def vulcan_plan(query: Query, pipeline: Pipeline, profile: PipelineProfile, netw
         for placement in placements(query, pipeline, network):
             value = utility(query, pipeline, configuration, placement, network)
             if value is not None and (best is None or value > best[0]):
-                best = value, _plan(pipeline, configuration, placement)
+                best = value, plan_on(pipeline, configuration, placement)
     return None if best is None else best[1]
 
 
@@ -80,25 +80,43 @@ def utility(
 
 
 def mean_latency_s(
-    query: Query, pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, network: Network
+    query: Query,
+    pipeline: Pipeline,
+    configuration: ConfigurationProfile,
+    placement: Placement,
+    network: Network,
+    *,
+    max_batch_size: int = 1,
+    batches: float = 1.0,
 ) -> float:
-    """Return mean service and transfer times along the slowest path and back; infinite without a path."""
+    """Return mean service and transfer times along the slowest path and back; infinite without a path.
+
+    Args:
+        query: for its source.
+        pipeline: pipeline of the query.
+        configuration: measurements.
+        placement: pool of each operator.
+        network: links.
+        max_batch_size: maximum size of the batches, which are full.
+        batches: number of batches whose times pass at each operator, with those that a request waits for.
+    """
     ready_s: dict[str, float] = {}
     sites = {name: pool.site for name, pool in placement.items()}
     sizes = {name: float(profile.output_bytes.mean()) for name, profile in configuration.operators.items()}
     sent = float(configuration.input_bytes.mean())
     for operator in pipeline.topological_order():
         name = operator.name
-        arrival_s = [ready_s[b] + _transfer_s(network, sites[b], sites[name], sizes[b]) for b in operator.after]
-        first_s = _transfer_s(network, query.source, sites[name], sent)
-        profile = configuration.operators[name]
-        ready_s[name] = (
-            max(arrival_s, default=first_s) + float(profile.service_s.mean()) / placement[name].hardware.speed
-        )
-    return max(ready_s[s] + _transfer_s(network, sites[s], query.source, sizes[s]) for s in pipeline.sinks())
+        arrival_s = [ready_s[b] + transfer_s(network, sites[b], sites[name], sizes[b]) for b in operator.after]
+        first_s = transfer_s(network, query.source, sites[name], sent)
+        profile, hardware = configuration.operators[name], placement[name].hardware
+        ratio = profile.batch_ratio_on(hardware).get((min(operator.cpus), batch_size(operator, max_batch_size)), 1.0)
+        service_s = float(profile.service_s.mean()) / hardware.speed
+        ready_s[name] = max(arrival_s, default=first_s) + batches * ratio * service_s
+    return max(ready_s[s] + transfer_s(network, sites[s], query.source, sizes[s]) for s in pipeline.sinks())
 
 
-def _transfer_s(network: Network, source: str, target: str, size_bytes: float) -> float:
+def transfer_s(network: Network, source: str, target: str, size_bytes: float) -> float:
+    """Return the time of a transfer without waiting; infinite without a path."""
     path = network.path(source, target)
     if path is None:
         return float("inf")
@@ -121,11 +139,21 @@ def _cost_usd_per_h(
     return cost
 
 
-def _plan(pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement) -> QueryPlan:
+def batch_size(operator: OperatorSpec, max_batch_size: int) -> int:
+    """Return the largest allowed batch size up to a limit, or 1."""
+    return max((size for size in operator.batch_sizes if size <= max_batch_size), default=1)
+
+
+def plan_on(
+    pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, max_batch_size: int = 1
+) -> QueryPlan:
+    """Return the plan of a placement, with the fewest CPUs and the largest batches up to a size."""
     operators = sorted(pipeline.operators, key=lambda operator: operator.name)
     return QueryPlan(
         pipeline=pipeline.name,
         configuration=configuration.configuration,
         placement=tuple((operator.name, placement[operator.name].name) for operator in operators),
-        allocations=tuple((o.name, Allocation(min(o.cpus), 1, UTILIZATION_TARGET)) for o in operators),
+        allocations=tuple(
+            (o.name, Allocation(min(o.cpus), batch_size(o, max_batch_size), UTILIZATION_TARGET)) for o in operators
+        ),
     )
