@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from benchmarks.baselines.planners.by_hand import BY_HAND
+from benchmarks.baselines.planners.jellybean import JellyBean
+from benchmarks.baselines.planners.proteus import Proteus
+from benchmarks.baselines.planners.videostorm import VideoStorm
 from benchmarks.baselines.planners.vulcan import VULCAN
 from benchmarks.evaluation.contest import Planner
 
-PUBLISHED: tuple[Planner, ...] = (VULCAN,)
+PUBLISHED: tuple[Planner, ...] = (VULCAN, JellyBean(), VideoStorm(), Proteus())
 """Planners of the literature, by their published descriptions."""
 BASELINES: tuple[Planner, ...] = (*PUBLISHED, *BY_HAND)
