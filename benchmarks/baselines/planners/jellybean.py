@@ -26,6 +26,7 @@ from benchmarks.baselines.planners.visible_plans import (
     Banned,
     is_accurate,
     is_affordable,
+    is_banned,
     kind_of,
     planned_below_cost,
     visible_usd_per_h,
@@ -69,7 +70,7 @@ class JellyBean:
                 found = [longer for measured in chosen[kind_of(query)] for longer in assigner.assignments(measured)]
                 for assignment in sorted(found, key=lambda assignment: assignment.usd_per_h)[:_TRIES]:
                     plan = assigner.divided(assignment)
-                    candidate = None if (query.name, plan) in banned else admission.estimate(query, plan)
+                    candidate = None if is_banned(banned, query, plan) else admission.estimate(query, plan)
                     if candidate is None or not is_affordable(query, visible_usd_per_h(candidate)):
                         continue
                     if admission.admit(query, candidate):

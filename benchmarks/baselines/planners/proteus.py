@@ -32,8 +32,8 @@ from circinus.matching.plan_estimates import PlanEstimates
 from circinus.profiling import PipelineProfile
 from circinus.specification import Query
 
-_DEARER = 1.3
-"""Factor of the cost of queries that were too dear in the end, in the next round."""
+_DEARER, _EXCLUDED = 1.3, 1e3
+"""Factors of the cost of queries that were too dear in the end: in the next round, and if they must have no plan."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Proteus:
         def solved(banned: Banned) -> Admission:
             plans = {(kind_by_name[query], plan) for query, plan in banned}
             dearer = {kind: _DEARER ** sum(other == kind for other, _ in plans) for kind in options}
+            dearer |= {kind: _EXCLUDED for kind, plan in plans if plan is None}
             admission, candidates = Admission(specification, estimates), list[tuple[Query, PlanCandidate]]()
             for query, plan in divided_load(specification, options, dearer).items():
                 candidate = admission.estimate(query, plan)

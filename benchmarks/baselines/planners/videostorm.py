@@ -26,6 +26,7 @@ from benchmarks.baselines.planners.visible_plans import (
     VisiblePlan,
     is_accurate,
     is_affordable,
+    is_banned,
     kind_of,
     planned_below_cost,
     visible_plans,
@@ -131,7 +132,7 @@ def _climb(
         best = max(resources, key=lambda step: waiting[steps[step][0]][0].weight / max(resources[step], 1e-12))
         number, option = steps[best]
         plan = option.candidate.plan
-        query = next((query for query in waiting[number] if (query.name, plan) not in banned), None)
+        query = next((query for query in waiting[number] if not is_banned(banned, query, plan)), None)
         candidate = None if query is None else admission.estimate(query, plan)
         if query is None or candidate is None or not admission.admit(query, candidate):
             del resources[best]

@@ -24,8 +24,8 @@ BATCHES = 2.0
 """Times of each operator in a visible latency: a request waits for one batch before its own (see `proteus`)."""
 _ROUNDS = 4
 
-Banned = Collection[tuple[str, QueryPlan]]
-"""Plans that queries must not have."""
+Banned = Collection[tuple[str, QueryPlan | None]]
+"""(query, a plan that it must not have); None: it must have none."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,26 @@ def planned_below_cost(market: Market, begin_s: float, admitted: Callable[[Banne
     Args:
         market: what was bought.
         begin_s: moment at which planning began.
-        admitted: admits queries with other plans than those banned, which were too dear in earlier rounds.
+        admitted: admits queries with other plans than those banned, which were too dear in earlier rounds; in the last
+            round, queries that were too dear get none.
     """
-    banned, first_plan_s = set[tuple[str, QueryPlan]](), 0.0
+    banned, first_plan_s = set[tuple[str, QueryPlan | None]](), 0.0
     best: Admission | None = None
-    for _ in range(_ROUNDS):
+    for following in range(_ROUNDS)[::-1]:
         admission = admitted(banned)
         first_plan_s = first_plan_s or time.perf_counter() - begin_s
         dear, affordable = admission.too_dear, admission.without_dear()
         best = affordable if best is None or affordable.weight > best.weight else best
         if not dear:
             break
-        banned |= {(query, candidate.plan) for query, candidate in dear.items()}
+        banned |= {(query, candidate.plan if following > 1 else None) for query, candidate in dear.items()}
     assert best is not None, "there is at least one round"
     return market.planned(best.matching(), first_plan_s, time.perf_counter() - begin_s)
+
+
+def is_banned(banned: Banned, query: Query, plan: QueryPlan) -> bool:
+    """Return whether a query must not have a plan."""
+    return (query.name, plan) in banned or (query.name, None) in banned
 
 
 def kind_of(query: Query) -> Query:
