@@ -19,6 +19,8 @@ _PRICE = 1e-3
 """Weight of the price of all workers beside the weight of all queries."""
 _ROUNDING = 1e-5
 _MIN_SHARE = 1e-6
+_MIXING = 0.01
+"""Addition to what variants below the accuracy objective miss of it, as shares are rounded."""
 
 
 class Programme:
@@ -38,7 +40,7 @@ class Programme:
 
     def at_most(self, line: Mapping[int, float], limit: float) -> None:
         """Add the row of a line (column -> factor)."""
-        columns, values = np.array(list(line), dtype=np.int32), np.array(list(line.values()), dtype=np.float64)
+        columns, values = np.array(list(line), dtype=np.int64), np.array(list(line.values()), dtype=np.float64)
         self._model.add_row(columns, values, -np.inf, limit)
 
     def solve(self, gap: float) -> FloatArray:
@@ -85,7 +87,7 @@ def divided_load(
     _add_workers(programme, busy, demands, infrastructure, total_weight)
     values = programme.solve(_GAP * total_weight)
     plans = dict[Query, QueryPlan]()
-    for kind, own in waiting.items():
+    for kind, of_kind in waiting.items():
         shares = values[load[kind]]
         count = round(sum(values[c] for c in served[kind]))
         if count:
@@ -94,7 +96,7 @@ def divided_load(
                 for share, option in zip(shares, options[kind], strict=True)
                 if share > _MIN_SHARE * shares.sum()
             ]
-            plans |= dict.fromkeys(own[:count], QueryPlan.split(parts))
+            plans |= dict.fromkeys(of_kind[:count], QueryPlan.split(parts))
     return plans
 
 
@@ -117,9 +119,9 @@ def _add_objectives(
     programme.at_most(dict.fromkeys(served, -1.0) | dict.fromkeys(load, 1.0), 0.0)
     accuracy, cost = kind.slos.accuracy, kind.slos.cost
     if accuracy is not None:
-        sign = 1.0 if accuracy.is_minimum else -1.0
-        scores = {c: -sign * option.configuration.accuracy.value for c, option in zip(load, options, strict=True)}
-        programme.at_most(dict.fromkeys(served, sign * accuracy.threshold + _ROUNDING) | scores, 0.0)
+        margins = [accuracy.margin(option.configuration.accuracy.value) for option in options]
+        missing = [-m if m >= 0 else _ROUNDING - (1 + _MIXING) * m for m in margins]
+        programme.at_most(dict(zip(load, missing, strict=True)), 0.0)
     if cost is not None:
         costs = {column: dearer * option.usd_per_h for column, option in zip(load, options, strict=True)}
         programme.at_most(dict.fromkeys(served, -cost.limit_usd_per_h) | costs, 0.0)
