@@ -49,6 +49,11 @@ class JellyBean:
     name: str = "JellyBean-style"
     tiers: tuple[str, ...] | None = None
 
+    @property
+    def description(self) -> str:
+        """See `Planner`; the text of the module."""
+        return __doc__ or ""
+
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`. The seed has no effect."""
         market = Market(contest, shares_prefixes=True)

@@ -43,6 +43,11 @@ class Proteus:
     name: str = "Proteus-style"
     tiers: tuple[str, ...] | None = ("cloud",)
 
+    @property
+    def description(self) -> str:
+        """See `Planner`; the text of the module."""
+        return __doc__ or ""
+
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`. The seed has no effect."""
         market = Market(contest, shares_prefixes=True)

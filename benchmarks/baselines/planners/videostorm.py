@@ -50,6 +50,11 @@ class VideoStorm:
     name: str = "VideoStorm-style"
     tiers: tuple[str, ...] | None = ("cloud",)
 
+    @property
+    def description(self) -> str:
+        """See `Planner`; the text of the module."""
+        return __doc__ or ""
+
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`."""
         market, rng = Market(contest, shares_prefixes=True), np.random.default_rng(seed)
