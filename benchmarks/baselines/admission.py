@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from benchmarks.baselines.by_hand import Nodes, as_matching
@@ -11,17 +12,25 @@ from circinus.errors import PlanningError
 from circinus.estimation import DeploymentUse, MergedLoad, PlanCandidate, ReplicaDemand, replicas_for
 from circinus.matching import Matching, Rejection
 from circinus.matching.plan_estimates import PlanEstimates
-from circinus.specification import Deployment, DirectedLink, Query, QueryPlan, Specification
+from circinus.specification import Deployment, DirectedLink, Infrastructure, Query, QueryPlan, Specification
 
 
 class FreeCapacity:
-    """Remaining capacity of nodes and links."""
+    """Remaining capacity of nodes and links, with the replicas that run."""
 
-    def __init__(self, nodes: Nodes, usable_link_share: float) -> None:
-        self.nodes, self._link_share = nodes, usable_link_share
+    def __init__(self, infrastructure: Infrastructure) -> None:
+        self.nodes, self._link_share = Nodes(infrastructure), infrastructure.usable_link_share
         self.demands: dict[Deployment, ReplicaDemand] = {}
-        self._busy: defaultdict[Deployment, float] = defaultdict(float)
+        self.busy: defaultdict[Deployment, float] = defaultdict(float)
+        """Mean number of busy replicas."""
         self._sent_per_s: defaultdict[DirectedLink, float] = defaultdict(float)
+
+    def copied(self) -> FreeCapacity:
+        """Return a copy, to try an admission."""
+        other = copy(self)
+        other.nodes, other.demands = self.nodes.copied(), dict(self.demands)
+        other.busy, other._sent_per_s = self.busy.copy(), self._sent_per_s.copy()
+        return other
 
     def replicas(self, deployment: Deployment) -> int:
         """Return the number of running replicas."""
@@ -29,16 +38,16 @@ class FreeCapacity:
 
     def missing(self, deployment: Deployment, busy_replicas: float) -> int:
         """Return the number of replicas to add for a further load."""
-        busy = self._busy[deployment] + busy_replicas
+        busy = self.busy[deployment] + busy_replicas
         return max(0, replicas_for(busy, deployment.allocation.utilization_target) - self.replicas(deployment))
 
     def spare(self, deployment: Deployment) -> float:
         """Return the load in busy replicas that the running replicas can take, too."""
-        return deployment.allocation.utilization_target * self.replicas(deployment) - self._busy[deployment]
+        return deployment.allocation.utilization_target * self.replicas(deployment) - self.busy[deployment]
 
     def usd_per_h(self, use: DeploymentUse) -> float:
         """Return the price of a query's part of the running replicas."""
-        share = use.busy_replicas / max(self._busy[use.deployment], 1e-12)
+        share = use.busy_replicas / max(self.busy[use.deployment], 1e-12)
         return share * self.replicas(use.deployment) * use.demand.cost_usd_per_h
 
     def fits_links(self, candidate: PlanCandidate) -> bool:
@@ -59,17 +68,31 @@ class FreeCapacity:
             for _ in range(self.missing(deployment, busy[deployment])):
                 self.nodes.place(deployment, demand)
 
-    def admit(self, candidate: PlanCandidate) -> bool:
-        """Admit a query if it fits; return whether it does."""
+    def added_usd_per_h(self, candidate: PlanCandidate) -> tuple[float, float]:
+        """Return the cost of the replicas that a plan adds and of its transfers, and that of its shares of replicas."""
+        added = sum(
+            self.missing(use.deployment, use.busy_replicas) * use.demand.cost_usd_per_h for use in candidate.deployments
+        )
+        return added + candidate.transfer_cost_usd_per_h, candidate.estimate.cost_usd_per_h.lower
+
+    def admit(self, candidate: PlanCandidate, replicas: Mapping[Deployment, int] | None = None) -> bool:
+        """Admit a query if it fits; return whether it does.
+
+        Args:
+            candidate: its plan.
+            replicas: replicas that its deployments need with it; by default those at their utilization targets.
+        """
         if not self.fits_links(candidate):
             return False
         demands = {use.deployment: use.demand for use in candidate.deployments}
         missing = {use.deployment: self.missing(use.deployment, use.busy_replicas) for use in candidate.deployments}
+        for deployment, wanted in (replicas or {}).items():
+            missing[deployment] = max(0, wanted - self.replicas(deployment))
         if not self.nodes.place_all(demands, missing):
             return False
         self.demands |= demands
         for use in candidate.deployments:
-            self._busy[use.deployment] += use.busy_replicas
+            self.busy[use.deployment] += use.busy_replicas
         for crossing in candidate.links:
             self._sent_per_s[crossing.link] += crossing.bytes_per_s
         return True
@@ -80,7 +103,7 @@ class Admission:
 
     def __init__(self, specification: Specification, estimates: PlanEstimates) -> None:
         infrastructure = specification.required_infrastructure
-        self.capacity = FreeCapacity(Nodes(infrastructure), infrastructure.usable_link_share)
+        self.capacity = FreeCapacity(infrastructure)
         self._specification, self._estimates = specification, estimates
         self._admitted: dict[str, tuple[Query, PlanCandidate, _Reestimates]] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -113,6 +114,13 @@ class Nodes:
         }
         self.placed: dict[Deployment, list[int]] = {}
 
+    def copied(self) -> Nodes:
+        """Return a copy with the same replicas."""
+        other = copy(self)
+        other._free = {pool: [list(node) for node in nodes] for pool, nodes in self._free.items()}
+        other.placed = {deployment: list(nodes) for deployment, nodes in self.placed.items()}
+        return other
+
     def place(self, deployment: Deployment, demand: ReplicaDemand) -> bool:
         """Place a replica on the first node with enough capacity; return whether one has it."""
         amounts = (demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes)
@@ -136,15 +144,14 @@ class Nodes:
         self, demands: Mapping[Deployment, ReplicaDemand], replicas: Mapping[Deployment, int] | None = None
     ) -> bool:
         """Place replicas of each deployment, by default one, or none at all; return whether all fit."""
-        free = {pool: [list(node) for node in nodes] for pool, nodes in self._free.items()}
-        placed = {deployment: list(nodes) for deployment, nodes in self.placed.items()}
+        before = self.copied()
         if all(
             self.place(deployment, demand)
             for deployment, demand in demands.items()
             for _ in range(1 if replicas is None else replicas[deployment])
         ):
             return True
-        self._free, self.placed = free, placed
+        self._free, self.placed = before._free, before.placed
         return False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from benchmarks.baselines.admission import FreeCapacity
-from benchmarks.baselines.by_hand import FixedChoice, Nodes, as_matching, fixed_plan
+from benchmarks.baselines.by_hand import FixedChoice, as_matching, fixed_plan
 from benchmarks.baselines.vulcan_plans import vulcan_plan
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate
@@ -51,7 +51,7 @@ def first_come(specification: Specification, profiles: Mapping[str, PipelineProf
     """
     infrastructure = specification.infrastructure
     assert infrastructure is not None, "plans need an infrastructure"
-    network, capacity = Network(infrastructure), FreeCapacity(Nodes(infrastructure), infrastructure.usable_link_share)
+    network, capacity = Network(infrastructure), FreeCapacity(infrastructure)
     admitted: list[tuple[Query, PlanCandidate, Estimator]] = []
     rejections = []
     for query in specification.queries:

@@ -76,7 +76,7 @@ def utility(
         if latency_s > query.slos.latency.limit_s:
             return None
         slack += 0.5 * (1.0 - latency_s / query.slos.latency.limit_s)
-    return slack / max(_cost_usd_per_h(query, pipeline, configuration, placement, network), _MIN_COST)
+    return slack / max(busy_usd_per_h(query, pipeline, configuration, placement, network), _MIN_COST)
 
 
 def mean_latency_s(
@@ -123,7 +123,7 @@ def transfer_s(network: Network, source: str, target: str, size_bytes: float) ->
     return sum(link.one_way_s + size_bytes / link.bandwidth_bytes_per_s for link in path)
 
 
-def _cost_usd_per_h(
+def busy_usd_per_h(
     query: Query, pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, network: Network
 ) -> float:
     """Return the cost of busy CPU seconds and of priced transfers."""

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.baselines.search.measured_plans import cheapest_plan, mean_scores
 from benchmarks.search.meter import Answer, Meter
 from benchmarks.search.slo_cases import Case
-from circinus.specification import Configuration, KnobValues
+from circinus.specification import Configuration, KnobValues, Pipeline
 
 _LIMITS = ("accuracy", "latency", "cost")
 _WORST = 1e6
@@ -45,7 +45,7 @@ class OptunaConstrained:
         numbers = {configuration: k for k, configuration in enumerate(meter.space.configurations)}
 
         def objective(trial: Any) -> float:
-            cost, beyond = self._evaluate(case, meter, numbers[_suggested(meter, trial)])
+            cost, beyond = self._evaluate(case, meter, numbers[suggested(meter.space.pipeline, trial)])
             for limit, value in beyond.items():
                 trial.set_constraint(limit, value)
             return cost
@@ -71,10 +71,10 @@ class OptunaConstrained:
         return float(cost[placement]), dict(zip(_LIMITS, beyond, strict=True))
 
 
-def _suggested(meter: Meter, trial: Any) -> Configuration:
+def suggested(pipeline: Pipeline, trial: Any) -> Configuration:
     """Return the configuration of a trial: ordered knobs are numbers, others categories."""
     operators: dict[str, KnobValues] = {}
-    for operator in meter.space.pipeline.operators:
+    for operator in pipeline.operators:
         values: dict[str, Any] = {}
         for knob in operator.knobs:
             if any(values.get(other) not in allowed for other, allowed in knob.only_if.items()):
