@@ -34,6 +34,9 @@ from circinus.matching import Matching, Rejection
 from circinus.profiling import ConfigurationProfile
 from circinus.specification import Pipeline, Query, QueryPlan
 
+_PASSES = 2
+"""Times that a query is tried: at first nothing runs that it could share, which may make it too dear."""
+
 
 class _Climber:
     """Plans queries one after another."""
@@ -62,6 +65,10 @@ class _Climber:
         self.cluster.run(query, measured, sized)
         return sized.candidate, estimator
 
+    def forget_failures(self) -> None:
+        """Try again to plan queries whose kind had no plan: replicas that started since may be shared."""
+        self._impossible.clear()
+
     def _climbed(self, query: Query, measured: ConfigurationProfile, estimator: Estimator) -> Sized | None:
         """Begin with the lowest latency for which there is capacity, and save step by step."""
         pipeline = self._pipelines[query.pipeline]
@@ -74,12 +81,11 @@ class _Climber:
         tried = set[QueryPlan]()
         while best is not None:
             actions = [plan for plan in self._actions(pipeline, near, best.candidate.plan) if plan not in tried]
-            tried.update(actions)
-            results = (self.cluster.sized(query, measured, estimator, plan, best.usd_per_h) for plan in actions)
-            cheaper = min((s for s in results if s is not None), key=lambda s: s.usd_per_h, default=None)
-            if cheaper is None:
+            if not actions:
                 break
-            best = cheaper
+            tried.update(actions)
+            for plan in actions:
+                best = self.cluster.sized(query, measured, estimator, plan, best.usd_per_h) or best
         return best
 
     @staticmethod
@@ -102,22 +108,26 @@ class InferLine:
 
     name: str = "InferLine-style"
     tiers: tuple[str, ...] | None = ("cloud",)
+    description: str = __doc__
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`."""
         market = Market(contest, shares_prefixes=True)
         begin_s = time.perf_counter()
         profiles = {name: market.complete(name) for name in contest.specification.pipelines}
-        climber, rejections = _Climber(contest, seed), list[Rejection]()
+        climber = _Climber(contest, seed)
         admitted = dict[str, tuple[Query, PlanCandidate, Estimator]]()
-        for query in contest.specification.queries:
-            accurate = [m for m in profiles[query.pipeline].configurations if is_accurate(query, m)]
-            least = min(accurate, key=lambda measured: measured.mean_service_s, default=None)
-            running = None if least is None else climber.admit(query, least)
-            if running is None:
-                rejections.append(Rejection(query.name, "no plan holds with the capacity left", ("resources",), None))
-            else:
-                admitted[query.name] = (query, *running)
+        waiting = list(contest.specification.queries)
+        for _ in range(_PASSES):
+            for query in waiting:
+                accurate = [m for m in profiles[query.pipeline].configurations if is_accurate(query, m)]
+                least = min(accurate, key=lambda measured: measured.mean_service_s, default=None)
+                running = None if least is None else climber.admit(query, least)
+                if running is not None:
+                    admitted[query.name] = (query, *running)
+            waiting = [query for query in waiting if query.name not in admitted]
+            climber.forget_failures()
+        rejections = [Rejection(q.name, "no plan holds with the capacity left", ("resources",), None) for q in waiting]
         first_plan_s = time.perf_counter() - begin_s
         matching = _confirmed(contest, climber.cluster, admitted, rejections)
         return market.planned(matching, first_plan_s, time.perf_counter() - begin_s)

@@ -7,6 +7,7 @@ misses a limit of which the planner has a model takes its next plan, or none.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,11 @@ class NextBest:
     """The objectives that it has a model of."""
     greedy: bool = False
     """Whether a query takes the plan that adds the least cost to the replicas that run, instead of its first."""
+
+    @property
+    def description(self) -> str:
+        """See `Planner`; the text of the module."""
+        return sys.modules[self.prepare.__module__].__doc__ or ""
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`."""

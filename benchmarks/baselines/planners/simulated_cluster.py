@@ -20,10 +20,12 @@ from circinus.simulation.engine import Simulation
 from circinus.simulation.model_builder import build_model
 from circinus.specification import Deployment, PoissonArrivals, Query, QueryPlan
 
-_REQUESTS, _MOST_REQUESTS = 1_000, 20_000
+_REQUESTS, _MOST_REQUESTS = 500, 10_000
 """Simulated requests of the least frequent stream, and at most of all together."""
 _COARSE, _CLEARLY = 0.1, 1.1
 """Share of these requests that is simulated first, and the excess of a percentile over its limit that then suffices."""
+_OWN_SHARE = 0.95
+"""Share of its limit within which a stream begins, as one that is at its limit would keep all others out."""
 _BUSIEST = 0.95
 """Utilization from which on no simulation is needed to see that a replica is missing."""
 _MOST_TRIED = 6
@@ -74,7 +76,7 @@ class Cluster:
         if not self._streams:
             return []
         replicas = {deployment: self.capacity.replicas(deployment) for deployment in self.capacity.demands}
-        return self._missed(self._streams, replicas, 2 * _REQUESTS, 10 * _MOST_REQUESTS)
+        return self._missed(self._streams, replicas, 4 * _REQUESTS, 30 * _MOST_REQUESTS, {})
 
     def key(self, query: Query, plan: QueryPlan) -> object:
         """Return the key of the stream of a query."""
@@ -99,19 +101,20 @@ class Cluster:
             candidate = estimator.candidate(plan)
         except PlanningError:  # the traffic exceeds a link
             return None
-        share_usd_per_h = candidate.estimate.cost_usd_per_h.lower
-        if share_usd_per_h > limit_usd_per_h(slos):
-            return None
-        demands = {use.deployment: use.demand for use in candidate.deployments}
-        running = {deployment: self.capacity.replicas(deployment) for deployment in demands}
-        busy = {use.deployment: self.capacity.busy.get(use.deployment, 0.0) for use in candidate.deployments}
-        for use in candidate.deployments:
-            busy[use.deployment] += use.busy_replicas
+        uses, share_usd_per_h = candidate.deployments, candidate.estimate.cost_usd_per_h.lower
+        running = {use.deployment: self.capacity.replicas(use.deployment) for use in uses}
+        busy = {use.deployment: self.capacity.busy.get(use.deployment, 0.0) + use.busy_replicas for use in uses}
         replicas = {d: max(running[d], replicas_for(load, _BUSIEST)) for d, load in busy.items()}
+        price = {use.deployment: use.demand.cost_usd_per_h for use in uses}
         for _ in range(_MOST_TRIED):
-            added = sum(demands[d].cost_usd_per_h * (number - running[d]) for d, number in replicas.items())
+            added = sum(price[d] * (number - running[d]) for d, number in replicas.items())
+            own = sum(price[d] * replicas[d] * use.busy_replicas / busy[d] for use in uses for d in [use.deployment])
+            if own + candidate.transfer_cost_usd_per_h > limit_usd_per_h(slos):
+                return None
+            if added + share_usd_per_h >= below_usd_per_h:
+                return None
             capacity = self.capacity.copied()
-            if added + share_usd_per_h >= below_usd_per_h or not capacity.admit(candidate, replicas):
+            if not capacity.admit(candidate, replicas):
                 return None
             if self._holds(query, measured, candidate, capacity):
                 return Sized(candidate, capacity, added + share_usd_per_h)
@@ -129,9 +132,10 @@ class Cluster:
             together |= joining
             stations.update(*(s.stations for s in joining.values()))
         replicas = {deployment: capacity.replicas(deployment) for deployment in capacity.demands}
-        if self._missed(together, replicas, _COARSE * _REQUESTS, _COARSE * _MOST_REQUESTS, _CLEARLY):
+        clearly = dict.fromkeys(together, _CLEARLY)
+        if self._missed(together, replicas, _COARSE * _REQUESTS, _COARSE * _MOST_REQUESTS, clearly):
             return False
-        return not self._missed(together, replicas, _REQUESTS, _MOST_REQUESTS)
+        return not self._missed(together, replicas, _REQUESTS, _MOST_REQUESTS, {key: _OWN_SHARE})
 
     def _stream(self, query: Query, measured: ConfigurationProfile, candidate: PlanCandidate) -> tuple[object, _Stream]:
         key = self.key(query, candidate.plan)
@@ -148,16 +152,16 @@ class Cluster:
         replicas: Mapping[Deployment, int],
         least: float,
         most: float,
-        excess: float = 1.0,
+        factors: Mapping[object, float],
     ) -> list[object]:
-        """Simulate streams together; return the keys of those whose percentile is beyond the limit times an excess.
+        """Simulate streams together; return the keys of those whose percentile is beyond the limit.
 
         Args:
             streams: the streams.
             replicas: of all their deployments.
             least: expected number of requests of the least frequent stream.
             most: maximum of all requests.
-            excess: factor of the limits.
+            factors: factors of limits; others hold as they are.
         """
         planned = [stream.planned for stream in streams.values()]
         rates_per_s = [one.query.rate_per_s for one in planned]
@@ -169,5 +173,6 @@ class Cluster:
             key
             for key, one, run in zip(streams, planned, simulation.runs, strict=True)
             if len(run.latency_s)
-            and np.quantile(run.latency_s, one.query.slos.percentile / 100) > excess * limit_s(one.query.slos)
+            and np.quantile(run.latency_s, one.query.slos.percentile / 100)
+            > factors.get(key, 1.0) * limit_s(one.query.slos)
         ]
