@@ -24,8 +24,6 @@ _REQUESTS, _MOST_REQUESTS = 500, 10_000
 """Simulated requests of the least frequent stream, and at most of all together."""
 _COARSE, _CLEARLY = 0.1, 1.1
 """Share of these requests that is simulated first, and the excess of a percentile over its limit that then suffices."""
-_OWN_SHARE = 0.95
-"""Share of its limit within which a stream begins, as one that is at its limit would keep all others out."""
 _BUSIEST = 0.95
 """Utilization from which on no simulation is needed to see that a replica is missing."""
 _MOST_TRIED = 6
@@ -76,7 +74,7 @@ class Cluster:
         if not self._streams:
             return []
         replicas = {deployment: self.capacity.replicas(deployment) for deployment in self.capacity.demands}
-        return self._missed(self._streams, replicas, 4 * _REQUESTS, 30 * _MOST_REQUESTS, {})
+        return self._missed(self._streams, replicas, 4 * _REQUESTS, 30 * _MOST_REQUESTS)
 
     def key(self, query: Query, plan: QueryPlan) -> object:
         """Return the key of the stream of a query."""
@@ -132,10 +130,9 @@ class Cluster:
             together |= joining
             stations.update(*(s.stations for s in joining.values()))
         replicas = {deployment: capacity.replicas(deployment) for deployment in capacity.demands}
-        clearly = dict.fromkeys(together, _CLEARLY)
-        if self._missed(together, replicas, _COARSE * _REQUESTS, _COARSE * _MOST_REQUESTS, clearly):
+        if self._missed(together, replicas, _COARSE * _REQUESTS, _COARSE * _MOST_REQUESTS, _CLEARLY):
             return False
-        return not self._missed(together, replicas, _REQUESTS, _MOST_REQUESTS, {key: _OWN_SHARE})
+        return not self._missed(together, replicas, _REQUESTS, _MOST_REQUESTS)
 
     def _stream(self, query: Query, measured: ConfigurationProfile, candidate: PlanCandidate) -> tuple[object, _Stream]:
         key = self.key(query, candidate.plan)
@@ -152,16 +149,16 @@ class Cluster:
         replicas: Mapping[Deployment, int],
         least: float,
         most: float,
-        factors: Mapping[object, float],
+        excess: float = 1.0,
     ) -> list[object]:
-        """Simulate streams together; return the keys of those whose percentile is beyond the limit.
+        """Simulate streams together; return the keys of those whose percentile is beyond the limit times an excess.
 
         Args:
             streams: the streams.
             replicas: of all their deployments.
             least: expected number of requests of the least frequent stream.
             most: maximum of all requests.
-            factors: factors of limits; others hold as they are.
+            excess: factor of the limits.
         """
         planned = [stream.planned for stream in streams.values()]
         rates_per_s = [one.query.rate_per_s for one in planned]
@@ -173,6 +170,5 @@ class Cluster:
             key
             for key, one, run in zip(streams, planned, simulation.runs, strict=True)
             if len(run.latency_s)
-            and np.quantile(run.latency_s, one.query.slos.percentile / 100)
-            > factors.get(key, 1.0) * limit_s(one.query.slos)
+            and np.quantile(run.latency_s, one.query.slos.percentile / 100) > excess * limit_s(one.query.slos)
         ]
