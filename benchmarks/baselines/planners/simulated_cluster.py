@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.baselines.first_come_plans import FreeCapacity
+from benchmarks.baselines.admission import FreeCapacity
 from benchmarks.baselines.planners.query_plans import limit_s, limit_usd_per_h
 from benchmarks.baselines.vulcan_plans import mean_latency_s
 from benchmarks.evaluation.contest import Contest
