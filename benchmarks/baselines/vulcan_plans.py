@@ -140,20 +140,22 @@ def busy_usd_per_h(
 
 
 def batch_size(operator: OperatorSpec, max_batch_size: int) -> int:
-    """Return the largest allowed batch size up to a limit, or 1."""
-    return max((size for size in operator.batch_sizes if size <= max_batch_size), default=1)
+    """Return the largest allowed batch size up to a limit, or the first."""
+    return max((size for size in operator.batch_sizes if size <= max_batch_size), default=operator.batch_sizes[0])
 
 
 def plan_on(
-    pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, max_batch_size: int = 1
+    pipeline: Pipeline,
+    configuration: ConfigurationProfile,
+    placement: Placement,
+    max_batch_size: int = 1,
+    target: float = UTILIZATION_TARGET,
 ) -> QueryPlan:
-    """Return the plan of a placement, with the fewest CPUs and the largest batches up to a size."""
+    """Return the plan of a placement, with the fewest CPUs, the largest batches up to a size, and a target."""
     operators = sorted(pipeline.operators, key=lambda operator: operator.name)
     return QueryPlan(
         pipeline=pipeline.name,
         configuration=configuration.configuration,
         placement=tuple((operator.name, placement[operator.name].name) for operator in operators),
-        allocations=tuple(
-            (o.name, Allocation(min(o.cpus), batch_size(o, max_batch_size), UTILIZATION_TARGET)) for o in operators
-        ),
+        allocations=tuple((o.name, Allocation(min(o.cpus), batch_size(o, max_batch_size), target)) for o in operators),
     )

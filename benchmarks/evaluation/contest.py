@@ -21,7 +21,7 @@ from circinus.statistics.interval import Interval
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """What planners are given, and what they are judged by."""
+    """Queries and infrastructure that planners get, and the truth that judges them."""
 
     name: str
     specification: Specification
@@ -142,7 +142,7 @@ class Planner(Protocol):
 
     @property
     def description(self) -> str:
-        """What it does, after which paper, and what was simplified; Markdown."""
+        """Method, paper and simplifications; Markdown."""
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """Buy measurements and plan all queries. Deterministic given the seed, but for times."""

@@ -1,4 +1,4 @@
-"""What becomes of a planner's promises: all queries together in one simulation with the true times of each item.
+"""Judgement of a planner's promises: all queries together in one simulation with the true times of each item.
 
 A query counts as kept if its latency, accuracy and cost objectives all hold. The accuracy is the mean score of all
 recorded items under what ran, and the cost that of the query's part of all replicas, so that neither is left to chance.
@@ -40,7 +40,7 @@ _PACKING_STEPS = 500
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a served query."""
+    """Outcome of a served query."""
 
     query: str
     weight: float
@@ -61,7 +61,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of all plans of a planner."""
+    """Outcome of all plans of a planner."""
 
     verdicts: tuple[Verdict, ...]
     usd_per_h: Mapping[str, float]

@@ -141,7 +141,7 @@ def test_clusters_hold_what_is_alike_and_beginnings_are_in_proportion() -> None:
 
 
 def test_knobs_as_positions() -> None:
-    positions = knob_positions(ARENA.space)
+    positions = knob_positions(ARENA.space.pipeline, ARENA.space.configurations)
     assert positions.shape == (15, 1 + 3)
     assert sorted(set(positions[:, 0])) == [0.0, 0.25, 0.5, 0.75, 1.0]
     models = np.unique(positions[:, 1:], axis=0)

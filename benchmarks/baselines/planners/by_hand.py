@@ -1,4 +1,4 @@
-"""What people choose by hand: the most accurate configuration in the cloud, or the cheapest on the device.
+"""Choices that people make by hand: the most accurate configuration in the cloud, or the cheapest on the device.
 
 "Cheapest" is the configuration of least work among those that keep the query's accuracy objective, so that no query
 gets one that is known to miss it. Both need every configuration measured on every item.

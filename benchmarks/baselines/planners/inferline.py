@@ -19,16 +19,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.baselines.by_hand import UTILIZATION_TARGET, as_matching
+from benchmarks.baselines.by_hand import as_matching
 from benchmarks.baselines.planners.query_plans import (
     is_accurate,
     kind_of,
     limit_usd_per_h,
     near_placements,
-    plan_at,
 )
 from benchmarks.baselines.planners.simulated_cluster import Cluster, Sized
-from benchmarks.baselines.vulcan_plans import Placement, mean_latency_s
+from benchmarks.baselines.vulcan_plans import Placement, mean_latency_s, plan_on
 from benchmarks.evaluation.contest import Contest, Market, Planned
 from circinus.estimation import Estimator, PlanCandidate
 from circinus.matching import Matching, Rejection
@@ -75,7 +74,7 @@ class _Climber:
         pipeline = self._pipelines[query.pipeline]
         near = list(near_placements(query, pipeline, self._network))
         near.sort(key=lambda placement: mean_latency_s(query, pipeline, measured, placement, self._network))
-        plans = (plan_at(pipeline, measured, placement, UTILIZATION_TARGET) for placement in near)
+        plans = (plan_on(pipeline, measured, placement) for placement in near)
         best = next(
             (s for plan in plans if (s := self.cluster.sized(query, measured, estimator, plan)) is not None), None
         )

@@ -29,9 +29,8 @@ from benchmarks.baselines.planners.query_plans import (
     limit_s,
     limit_usd_per_h,
     near_placements,
-    plan_at,
 )
-from benchmarks.baselines.vulcan_plans import mean_latency_s
+from benchmarks.baselines.vulcan_plans import mean_latency_s, plan_on
 from benchmarks.evaluation.contest import Contest, Market
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate, ReplicaDemand
@@ -91,7 +90,7 @@ def _variants(contest: Contest, query: Query, measured: ConfigurationProfile) ->
         if latency_s > _SHARE_FOR_SERVICE * limit_s(query.slos):
             continue
         try:
-            plan = estimator.candidate(plan_at(pipeline, measured, placement, UTILIZATION_TARGET, size))
+            plan = estimator.candidate(plan_on(pipeline, measured, placement, size))
         except PlanningError:  # the traffic exceeds a link
             continue
         for stage in plan.estimate.stages:

@@ -22,12 +22,11 @@ import numpy as np
 
 from benchmarks.baselines.admission import Admission
 from benchmarks.baselines.planners.jellybean_workers import WorkerAssigner
+from benchmarks.baselines.planners.query_plans import is_accurate, kind_of
 from benchmarks.baselines.planners.visible_plans import (
     Banned,
-    is_accurate,
     is_affordable,
     is_banned,
-    kind_of,
     planned_below_cost,
     visible_usd_per_h,
 )
@@ -48,11 +47,7 @@ class JellyBean:
 
     name: str = "JellyBean-style"
     tiers: tuple[str, ...] | None = None
-
-    @property
-    def description(self) -> str:
-        """See `Planner`; the text of the module."""
-        return __doc__ or ""
+    description: str = __doc__
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`. The seed has no effect."""

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from benchmarks.baselines.admission import Admission
 from benchmarks.baselines.planners.proteus_programme import divided_load
+from benchmarks.baselines.planners.query_plans import kind_of
 from benchmarks.baselines.planners.visible_plans import (
     Banned,
     VisiblePlan,
-    kind_of,
     planned_below_cost,
     visible_plans,
 )
@@ -42,11 +42,7 @@ class Proteus:
 
     name: str = "Proteus-style"
     tiers: tuple[str, ...] | None = ("cloud",)
-
-    @property
-    def description(self) -> str:
-        """See `Planner`; the text of the module."""
-        return __doc__ or ""
+    description: str = __doc__
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`. The seed has no effect."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.baselines.planners.visible_plans import VisiblePlan, kind_of
+from benchmarks.baselines.planners.query_plans import kind_of
+from benchmarks.baselines.planners.visible_plans import VisiblePlan
 from circinus.arrays import FloatArray
 from circinus.estimation import ReplicaDemand
 from circinus.matching.solvers.highs import LpModel, solve_milp

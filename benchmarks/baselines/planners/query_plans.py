@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.baselines.by_hand import UTILIZATION_TARGET
-from benchmarks.baselines.vulcan_plans import Placement, mean_latency_s, placements
+from benchmarks.baselines.vulcan_plans import Placement, mean_latency_s, placements, plan_on
 from benchmarks.evaluation.contest import Contest
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate
 from circinus.profiling import ConfigurationProfile
-from circinus.specification import Allocation, Configuration, Network, Pipeline, Pool, Query, QueryPlan, Slos
+from circinus.specification import Configuration, Network, Pipeline, Pool, Query, Slos
 
 TARGETS = (UTILIZATION_TARGET, 0.4)
 """Utilization targets of all replicas of a plan: the second where waits at the first are too long."""
@@ -77,7 +77,7 @@ class QueryPlans:
                 continue
             for target in TARGETS:
                 try:
-                    candidate = estimator.candidate(plan_at(pipeline, measured, placement, target))
+                    candidate = estimator.candidate(plan_on(pipeline, measured, placement, target=target))
                 except PlanningError:  # the traffic exceeds a link
                     break
                 estimate = candidate.estimate
@@ -98,19 +98,3 @@ def near_placements(query: Query, pipeline: Pipeline, network: Network) -> Itera
     for placement in placements(query, pipeline, network):
         if all(nearest[pool.tier] == pool for pool in placement.values()):
             yield placement
-
-
-def plan_at(
-    pipeline: Pipeline, measured: ConfigurationProfile, placement: Placement, target: float, batch_size: int = 1
-) -> QueryPlan:
-    """Return a plan whose operators have their fewest CPUs, and the largest of their batch sizes up to one."""
-    operators = sorted(pipeline.operators, key=lambda operator: operator.name)
-    sizes = {
-        o.name: max((size for size in o.batch_sizes if size <= batch_size), default=o.batch_sizes[0]) for o in operators
-    }
-    return QueryPlan(
-        pipeline=pipeline.name,
-        configuration=measured.configuration,
-        placement=tuple((operator.name, placement[operator.name].name) for operator in operators),
-        allocations=tuple((o.name, Allocation(min(o.cpus), sizes[o.name], target)) for o in operators),
-    )

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.baselines.admission import Admission
+from benchmarks.baselines.planners.query_plans import is_accurate, kind_of
 from benchmarks.baselines.planners.visible_plans import (
     Banned,
     VisiblePlan,
-    is_accurate,
     is_affordable,
     is_banned,
-    kind_of,
     planned_below_cost,
     visible_plans,
 )
@@ -49,11 +48,7 @@ class VideoStorm:
 
     name: str = "VideoStorm-style"
     tiers: tuple[str, ...] | None = ("cloud",)
-
-    @property
-    def description(self) -> str:
-        """See `Planner`; the text of the module."""
-        return __doc__ or ""
+    description: str = __doc__
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`."""

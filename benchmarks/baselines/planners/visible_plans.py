@@ -76,16 +76,6 @@ def is_banned(banned: Banned, query: Query, plan: QueryPlan) -> bool:
     return (query.name, plan) in banned or (query.name, None) in banned
 
 
-def kind_of(query: Query) -> Query:
-    """Return the query without its name and weight."""
-    return query.model_copy(update={"name": "any", "weight": 1.0})
-
-
-def is_accurate(query: Query, configuration: ConfigurationProfile) -> bool:
-    """Return whether the mean score meets the query's objective."""
-    return query.slos.accuracy is None or query.slos.accuracy.is_met_by(configuration.accuracy.value)
-
-
 def is_affordable(query: Query, usd_per_h: float) -> bool:
     """Return whether a cost meets the query's objective."""
     return query.slos.cost is None or query.slos.cost.is_met_by(usd_per_h)

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.baselines.first_come_plans import PlanOf
 from benchmarks.baselines.planners.one_by_one import OneByOne
+from benchmarks.baselines.planners.query_plans import kind_of
 from benchmarks.baselines.search.gaussian_process import GridProcess, expected_improvement
 from benchmarks.baselines.search.knob_encoding import knob_positions
 from benchmarks.baselines.vulcan_plans import placements, utility, vulcan_plan
@@ -62,7 +63,7 @@ def _prepare(contest: Contest, market: Market, seed: int) -> tuple[Mapping[str, 
     of_kind: dict[Query, QueryPlan | None] = {}
     plans = dict[str, QueryPlan | None]()
     for query in specification.queries:
-        kind = query.model_copy(update={"name": "any", "weight": 1.0})
+        kind = kind_of(query)
         if kind not in of_kind:
             of_kind[kind] = plan_of(query)
         plans[query.name] = of_kind[kind]
