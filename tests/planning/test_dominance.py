@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from budget import examples
-from circinus.planning.dominance import ParetoArchive, nondominated
+from circinus.planning.dominance import GrowingArchive, ParetoArchive, nondominated
 
 amounts = st.integers(0, 4).map(float)
 points = st.tuples(st.integers(0, 40), st.integers(1, 5)).flatmap(
     lambda shape: arrays(np.float64, shape, elements=amounts)
 )
+
+triples = st.integers(0, 40).flatmap(lambda count: arrays(np.float64, (count, 3), elements=amounts))
 
 
 def _beats(one: np.ndarray, other: np.ndarray) -> bool:
@@ -76,3 +78,14 @@ def test_nothing_beats_or_is_beaten_where_there_is_nothing() -> None:
 
 def test_a_member_of_nothing_beats_everybody() -> None:
     assert ParetoArchive(np.zeros((1, 3))).beats(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]])).tolist() == [True, True]
+
+
+@given(st.lists(triples, max_size=6), st.integers(0, 1))
+def test_points_merged_in_parts_are_those_of_the_union(parts: list[np.ndarray], empty: int) -> None:
+    archive, front = GrowingArchive(), np.zeros((0, 3))
+    for part in [*parts, *[np.zeros((0, 3))] * empty]:
+        retained, added = archive.merge(front, part)
+        front = np.concatenate([front[retained], part[added]])
+    union = np.concatenate([np.zeros((0, 3)), *parts])
+    assert sorted(map(tuple, front)) == sorted(map(tuple, union[nondominated(union)]))
+    assert archive.beats(union).all()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.planning.dominance import DOMINANCE_TOLERANCE, ParetoArchive
+from circinus.planning.dominance import DOMINANCE_TOLERANCE, GrowingArchive
 from circinus.planning.placement_search import RESULT, PartialPlacements, finished, latest
 from circinus.planning.plan_arrays import PlanArrays, PlanMetrics
 from circinus.planning.search_space import Limits, SearchSpace
@@ -90,10 +90,9 @@ class AllocationSearch:
         }
         self._remaining = self._remaining_bounds()
 
-    def cheapest(self, existing: PlanArrays) -> PlanArrays:
-        """Return the mutually non-dominated plans within the limits, combined with existing plans."""
-        labels, _ = self._run(ParetoArchive(existing.resources), settle=True)
-        return existing.merged_with(self._plans(labels))
+    def cheapest(self, existing: GrowingArchive) -> PlanArrays:
+        """Return the plans within the limits that neither existing resources nor others of their cell dominate."""
+        return self._plans(self._run(existing, settle=True)[0])
 
     def undominated(self) -> PlanArrays:
         """Return the plans within the limits that no other plan of their cell dominates."""
@@ -104,7 +103,7 @@ class AllocationSearch:
         labels, latency_s = self._run(None, settle=False)
         return self._plans(labels), latency_s
 
-    def with_margin(self, existing: ParetoArchive, measure: PlanMetrics) -> tuple[PlanArrays, FloatArray]:
+    def with_margin(self, existing: GrowingArchive, measure: PlanMetrics) -> tuple[PlanArrays, FloatArray]:
         """Return plans within the limits and (n,) upper bounds of their latency, if margins count.
 
         The plans include all that no point of `existing` and no plan of their cell dominates.
@@ -119,11 +118,11 @@ class AllocationSearch:
 
     def _run(
         self,
-        existing: ParetoArchive | None,
+        existing: GrowingArchive | None,
         *,
         settle: bool,
         measure: PlanMetrics | None = None,
-        points: ParetoArchive | None = None,
+        points: GrowingArchive | None = None,
     ) -> tuple[_Labels, FloatArray]:
         count, scenarios = self._cells.count, self._space.arrays.percentile.grid.count
         labels = _Labels(
@@ -137,7 +136,7 @@ class AllocationSearch:
             labels = self._prune(operator, labels, settle=settle, measure=measure, points=points)
         return labels, labels.finish_s[RESULT]
 
-    def _extend(self, operator: int, labels: _Labels, existing: ParetoArchive | None) -> _Labels:
+    def _extend(self, operator: int, labels: _Labels, existing: GrowingArchive | None) -> _Labels:
         """Return every label with every option of `operator` within the capacities and not dominated by `existing`."""
         table = self._space.options[operator]
         row, pool = self._rows[labels.cell, operator + 1], self._cells.pools[labels.cell, operator]
@@ -162,7 +161,13 @@ class AllocationSearch:
         return _Labels(cell, np.column_stack([labels.options[label], option]), finish_s, resources[mask])
 
     def _prune(
-        self, operator: int, labels: _Labels, *, settle: bool, measure: PlanMetrics | None, points: ParetoArchive | None
+        self,
+        operator: int,
+        labels: _Labels,
+        *,
+        settle: bool,
+        measure: PlanMetrics | None,
+        points: GrowingArchive | None,
     ) -> _Labels:
         """Return the labels within the latency limit that no existing point or other label of the cell dominates."""
         remaining, percentile, limit_s = self._remaining[operator], self._space.percentile, self._limits.latency_s

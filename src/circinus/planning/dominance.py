@@ -48,6 +48,46 @@ class ParetoArchive:
         return np.asarray(self.below(points).any(axis=1))
 
 
+class GrowingArchive:
+    """Set of points for dominance queries, to which points are added.
+
+    It consists of archives of which each is larger than the next, so that a point is sorted few times.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[FloatArray, ParetoArchive]] = []
+
+    def add(self, members: FloatArray) -> None:
+        """Add (m, columns) nonnegative points."""
+        while self._parts and len(self._parts[-1][0]) <= len(members):
+            members = np.concatenate([self._parts.pop()[0], members])
+        if len(members):
+            self._parts.append((members, ParetoArchive(members)))
+
+    def beats(self, points: FloatArray) -> BoolArray:
+        """Return (n,) whether some member is nowhere greater than the point (equal members included)."""
+        beaten = np.zeros(len(points), dtype=np.bool_)
+        for _, archive in self._parts:
+            beaten[~beaten] = archive.beats(points[~beaten])
+        return beaten
+
+    def merge(self, existing: FloatArray, additional: FloatArray) -> tuple[BoolArray, IntArray]:
+        """Add (n, columns) points that no member dominates.
+
+        Args:
+            existing: (m, columns) points that do not dominate each other, all added before.
+            additional: (n, columns) points.
+
+        Returns:
+            (m,) whether none of the additional points dominates an existing one, and the ascending indexes of the added
+            points. Of equal points the first remains.
+        """
+        added = np.flatnonzero(~self.beats(additional))
+        added = added[nondominated(additional[added])]
+        self.add(additional[added])
+        return ~ParetoArchive(additional[added]).beats(existing), added
+
+
 def nondominated(points: FloatArray) -> IntArray:
     """Return the ascending indexes of the points that no other point dominates; of equal points the first remains.
 
@@ -62,12 +102,13 @@ def nondominated(points: FloatArray) -> IntArray:
     varying = points[:, (points != points[0]).any(axis=0)]
     scaled = varying / np.maximum(varying.max(axis=0, initial=0.0), np.finfo(np.float64).tiny)
     order = np.argsort(scaled.sum(axis=1), kind="stable")
-    survivors = np.zeros(0, dtype=np.int64)
+    survivors, archive = [np.zeros(0, dtype=np.int64)], GrowingArchive()
     for start in range(0, len(order), _BLOCK):
         block = order[start : start + _BLOCK]
-        block = block[~ParetoArchive(scaled[survivors]).beats(scaled[block])]
-        survivors = np.concatenate([survivors, block[_survivors(scaled[block])]])
-    return np.sort(survivors)
+        block = block[~archive.beats(scaled[block])]
+        survivors.append(block[_survivors(scaled[block])])
+        archive.add(scaled[survivors[-1]])
+    return np.sort(np.concatenate(survivors))
 
 
 def _survivors(points: FloatArray) -> BoolArray:

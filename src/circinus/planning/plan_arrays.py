@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation import PlanCandidate
-from circinus.planning.dominance import nondominated
+from circinus.planning.dominance import GrowingArchive
 from circinus.planning.resource_columns import RESOURCES
 from circinus.planning.search_space import SearchSpace
 from circinus.specification import Allocation, Configuration, QueryPlan
@@ -93,12 +93,10 @@ class PlanArrays:
     def take(self, rows: IntArray | BoolArray) -> PlanArrays:
         return PlanArrays(self.configuration[rows], self.pools[rows], self.options[rows], self.resources[rows])
 
-    def merged_with(self, additional: PlanArrays) -> PlanArrays:
-        """Return the union with `additional`, without dominated plans."""
-        if not additional.count:
-            return self
-        all_plans = PlanArrays.joined(self, additional)
-        return all_plans.take(nondominated(all_plans.resources))
+    def merged_with(self, additional: PlanArrays, archive: GrowingArchive) -> PlanArrays:
+        """Return the union with `additional`, without dominated plans; `archive` has the resources of all before."""
+        retained, added = archive.merge(self.resources, additional.resources)
+        return PlanArrays.joined(self.take(retained), additional.take(added)) if len(added) else self
 
     def plan(self, names: PlanNames, index: int) -> QueryPlan:
         """Return one plan with the names of pools and allocations."""

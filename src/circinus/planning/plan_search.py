@@ -14,7 +14,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.allocation_search import AllocationSearch
-from circinus.planning.dominance import ParetoArchive, nondominated
+from circinus.planning.dominance import GrowingArchive, nondominated
 from circinus.planning.placement_search import CHEAPEST, FASTEST, PartialPlacements, PlacementSearch
 from circinus.planning.plan_arrays import PlanArrays, PlanMetrics
 from circinus.planning.search_space import Limits, SearchSpace
@@ -38,19 +38,19 @@ def nondominated_plans(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, considered: Counter[str]
 ) -> PlanArrays:
     """Return the plans within `limits` that no other plan of the given configurations dominates in resources."""
-    plans = PlanArrays.none(space)
+    plans, archive = PlanArrays.none(space), GrowingArchive()
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), considered)
         considered["placements"] += cells.count
-        plans = plans.merged_with(cheapest_option_plans(space, group, cells, limits)[0])
-        cells = cells.take(~ParetoArchive(plans.resources).beats(cells.min_resources))
+        plans = plans.merged_with(cheapest_option_plans(space, group, cells, limits)[0], archive)
+        cells = cells.take(~archive.beats(cells.min_resources))
         considered["placements with several allocations to compare"] += cells.count
         order = np.argsort(cells.min_resources[:, space.columns.dedicated_cost], kind="stable")
         for start in range(0, len(order), _CELLS_AT_A_TIME):
             part = cells.take(order[start : start + _CELLS_AT_A_TIME])
-            part = part.take(~ParetoArchive(plans.resources).beats(part.min_resources))
+            part = part.take(~archive.beats(part.min_resources))
             if part.count:
-                plans = AllocationSearch(space, group, part, limits).cheapest(plans)
+                plans = plans.merged_with(AllocationSearch(space, group, part, limits).cheapest(archive), archive)
     return plans
 
 
@@ -175,12 +175,11 @@ class HighMarginPlans:
     points: FloatArray
     """(n, coordinates) see `PlanMetrics.points`."""
 
-    def merged_with(self, plans: PlanArrays, points: FloatArray) -> HighMarginPlans:
-        """Return the union with more plans, without dominated ones."""
-        all_plans = PlanArrays.joined(self.plans, plans)
-        all_points = np.concatenate([self.points, points])
-        retained = nondominated(all_points)
-        return HighMarginPlans(all_plans.take(retained), all_points[retained])
+    def merged_with(self, plans: PlanArrays, points: FloatArray, archive: GrowingArchive) -> HighMarginPlans:
+        """Return the union with more plans, without dominated ones; `archive` has the points of all before."""
+        retained, added = archive.merge(self.points, points)
+        joined = PlanArrays.joined(self.plans.take(retained), plans.take(added))
+        return HighMarginPlans(joined, np.concatenate([self.points[retained], points[added]]))
 
     def without(self, others: PlanArrays) -> HighMarginPlans:
         """Return the plans that are not in `others`."""
@@ -193,7 +192,7 @@ def high_margin_plans(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, measure: PlanMetrics
 ) -> HighMarginPlans:
     """Return the plans within `limits` that no other plan dominates in resources and margins."""
-    front = HighMarginPlans(PlanArrays.none(space), np.zeros((0, len(measure.columns) + 2)))
+    front, archive = HighMarginPlans(PlanArrays.none(space), np.zeros((0, len(measure.columns) + 2))), GrowingArchive()
     for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
         cheapest_s = space.percentile.upper(cells.latency_s[:, CHEAPEST])
@@ -201,13 +200,16 @@ def high_margin_plans(
             group[cells.prefix], cells.min_resources, space.percentile.upper(cells.latency_s[:, FASTEST])
         )
         plans, mask = cheapest_option_plans(space, group, cells, limits)
-        front = front.merged_with(plans, measure.points(plans.configuration, plans.resources, cheapest_s[mask]))
+        front = front.merged_with(
+            plans, measure.points(plans.configuration, plans.resources, cheapest_s[mask]), archive
+        )
         for part in _parts(best):
-            part = part[~ParetoArchive(front.points).beats(measure.with_tolerance(best[part]))]
+            part = part[~archive.beats(measure.with_tolerance(best[part]))]
             if len(part):
                 search = AllocationSearch(space, group, cells.take(part), limits)
-                plans, latency_s = search.with_margin(ParetoArchive(front.points), measure)
-                front = front.merged_with(plans, measure.points(plans.configuration, plans.resources, latency_s))
+                plans, latency_s = search.with_margin(archive, measure)
+                points = measure.points(plans.configuration, plans.resources, latency_s)
+                front = front.merged_with(plans, points, archive)
     return front
 
 
