@@ -8,9 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, share_of
-from circinus.matching import Matching, MatchSettings, match
+from circinus.matching import Matching, MatchSettings, match, plan_all_queries
+from circinus.matching.match_run import Answer
 from circinus.matching.optimizer import PASSES
+from circinus.matching.settings import MATCHING
 from circinus.specification import CostSlo, LatencySlo, Query, Slos
+from circinus.testing.random_instances import random_specification
 from random_matchings import (
     Instance,
     best_answer,
@@ -277,3 +280,21 @@ def test_an_observer_sees_the_answer_of_each_pass() -> None:
     )
     assert [name for name, _ in seen] == ["search", *(improve.__name__ for improve in PASSES)]
     assert seen[-1][1] == {assignment.query for assignment in matching.assignments}
+
+
+def test_an_observer_first_sees_a_heuristic_answer_to_many_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circinus.matching.search.MATCHING", replace(MATCHING, max_exact_queries=1))
+    specification, profiles = random_specification(5, queries=4)
+    slos, seen = [query.slos for query in specification.queries], list[tuple[str, Answer]]()
+    plan_all_queries(
+        specification,
+        profiles,
+        settings=MatchSettings(time_limit_s=HANG_LIMIT_S),
+        explain_rejections=(),
+        observer=lambda name, answer: seen.append((name, answer)),
+    )
+    (first, answer), (second, _), *_ = seen
+    assert (first, second) == ("first answer", "search")
+    assert answer.served
+    sized = answer.solution.sizing.final.items()
+    assert not any(plan.estimate.violations(slos[query], sized=True) for query, plan in sized)

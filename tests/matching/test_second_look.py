@@ -282,7 +282,7 @@ def test_a_second_look_keeps_the_running_plan_or_counts_a_change(monkeypatch: py
 
 def test_only_a_given_time_limit_limits_the_time_of_second_looks() -> None:
     assert MatchSettings().second_look_limit_s == math.inf
-    assert MatchSettings(time_limit_s=3.0).second_look_limit_s == 6.0
+    assert MatchSettings(time_limit_s=3.0).second_look_limit_s == 3.0
 
 
 @pytest.mark.parametrize(

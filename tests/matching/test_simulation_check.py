@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from budget import HANG_LIMIT_S, share_of
 from circinus.estimation import merge_loads
 from circinus.matching import Matching, MatchSettings, admission, optimizer, plan_all_queries, simulation_check
 from circinus.matching.explanation.slo_relaxation import with_slos
+from circinus.matching.match_run import Answer
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import SizedDeployment
+from circinus.matching.settings import MATCHING
 from circinus.matching.simulation_check import (
     SimulationCheck,
     check_by_simulation,
@@ -302,7 +306,7 @@ def test_a_simulation_goes_on_while_sections_have_too_few_requests_for_a_verdict
         arrival_s, never = np.arange(requests, dtype=np.float64), np.full(requests, np.inf)
         done_s = arrival_s + np.where(items == 0, slow_s, 0.5 * slow_s)
         run = QueryRun(model.queries[0], arrival_s, items, done_s, never)
-        return simulation_check._CheckedQuery(assignment, planned[0], [run]).is_decided(requests, requests, 0.99)
+        return simulation_check._CheckedQuery(assignment, planned[0], [[run]]).is_decided(requests, requests, 0.99)
 
     assert not decided(600)
     assert decided(60_000)
@@ -400,9 +404,11 @@ def test_a_query_whose_every_plan_is_slower_in_the_simulation_is_rejected(monkey
     assert relaxed.limit_s == pytest.approx(1.5 * asked.limit_s, rel=0.1)
 
 
+@pytest.mark.parametrize("most_exact", [MATCHING.max_exact_queries, 1], ids=["few queries", "many queries"])
 def test_a_query_gets_another_plan_than_the_one_that_is_slower_in_the_simulation(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, most_exact: int
 ) -> None:
+    monkeypatch.setattr("circinus.matching.search.MATCHING", replace(MATCHING, max_exact_queries=most_exact))
     _, matching, rounds = _with_slow_plans(monkeypatch, lambda name, before: name == "q1" and not before, 1.5)
     first = rounds[0]["q1"]
     assert len(rounds) == 2
@@ -410,6 +416,21 @@ def test_a_query_gets_another_plan_than_the_one_that_is_slower_in_the_simulation
         assert (assignment.query, assignment.chosen.plan) != ("q1", first)
         if assignment.query == "q1" and assignment.ladder is not None:
             assert first not in [rung.candidate.plan for rung in assignment.ladder.rungs]
+
+
+def test_repeated_matchings_share_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_s, now_s, limits_s, answered = SIMPLE.limit_s(6), 0.0, list[float](), optimizer._answer
+
+    def answer(*arguments: Any, settings: MatchSettings, **options: Any) -> Answer:
+        nonlocal now_s
+        now_s += 0.6 * limit_s
+        limits_s.append(settings.limit_s(6))
+        return answered(*arguments, settings=replace(settings, time_limit_s=HANG_LIMIT_S), **options)
+
+    monkeypatch.setattr(optimizer, "_answer", answer)
+    monkeypatch.setattr(optimizer, "time", SimpleNamespace(monotonic=lambda: now_s))
+    _with_slow_plans(monkeypatch, lambda name, before: name == "q1" and before < 2, 1.5)
+    assert limits_s[:3] == pytest.approx([limit_s, 0.4 * limit_s, 0.1 * limit_s])
 
 
 def _surely(speed: float) -> HardwareClass:

@@ -78,7 +78,7 @@ def make_plan(
         store: profile store.
         seed: seed of the order in which items were measured.
         running: incumbent plans, or None.
-        time_limit_s: time limit of the matching.
+        time_limit_s: time limit of all matchings together.
         max_plans: maximum number of plans of each query that the matching chooses among.
         sources: pipeline -> measurement backend, where it is not this machine.
         corrected: whether observed service times correct the profiles.

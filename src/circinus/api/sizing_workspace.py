@@ -42,7 +42,7 @@ class SizingWorkspace(ReportingWorkspace):
             keep: pools that are there already: all of their nodes run and are paid, whatever plans use.
             quick: whether to leave out what each query adds, what looser SLOs save, the curve, and machines beyond the
                 allowed ones.
-            time_limit: time for each matching; by default 5 s, and 0.1 s for each query beyond 40.
+            time_limit: time for each plan; by default 20 s, and 0.1 s for each query beyond 40, at most 60 s.
             sources: pipeline -> measurement backend, where it is not this machine.
             corrections: whether service times observed under traffic correct the profile.
             on_progress: callback with each step that takes time.

@@ -109,7 +109,8 @@ class Workspace(SizingWorkspace):
             incumbent: running plan, which changes only where something is gained.
             churn_price_usd_per_h: minimum saving that justifies changing a running query's plan.
             max_changes: maximum number of running queries whose plan may change; by default any number.
-            time_limit: time for the matching; by default 5 s, and 0.1 s for each query beyond 40.
+            time_limit: time for all matchings together; by default 20 s, and 0.1 s for each query beyond 40, at most
+                60 s.
             max_plans: maximum number of plans on each query's frontier, among which the matching chooses first; by
                 default 60.
             sources: pipeline -> measurement backend, where it is not this machine.

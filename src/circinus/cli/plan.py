@@ -82,8 +82,8 @@ def plan(
         float | None,
         quantity(
             duration_option,
-            "Time limit of the matching of all queries.",
-            "5s, and 0.1s more for each query beyond 40",
+            "Time limit of all matchings together.",
+            "8s, and 0.1s more for each query beyond 40, at most 60s",
             "Solver",
         ),
     ] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import not_
 from typing import Annotated, assert_never
@@ -204,3 +204,9 @@ class PlanCandidate:
     def unsplit(self) -> tuple[PlanCandidate, ...]:
         """The parts, or the candidate itself if its plan is not split."""
         return self.parts or (self,)
+
+    def for_query(self, name: str) -> PlanCandidate:
+        """Return the candidate of a query of the same kind."""
+        if name == self.query:
+            return self
+        return replace(self, query=name, parts=tuple(part.for_query(name) for part in self.parts))

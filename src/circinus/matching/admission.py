@@ -96,6 +96,7 @@ class AdmissionPlanner:
         short: bool = False,
         max_simulations: int = MATCHING.max_simulated_plans,
         only: QueryPlan | None = None,
+        sized: Sequence[PlanCandidate] | None = None,
     ) -> tuple[Admission, Matching]:
         """Return the admission, and the matching with the query if it was admitted, else unchanged.
 
@@ -106,6 +107,7 @@ class AdmissionPlanner:
             short: whether short simulations suffice, of which bounds are more cautious, and reasons are not needed.
             max_simulations: maximum number of plans that are simulated.
             only: the one plan that is tried; None: all.
+            sized: plans that a search at the final sizes found for the kind of query; None: it searches.
         """
         self.check_time()
         plans = self.plans.with_query(query)
@@ -118,7 +120,8 @@ class AdmissionPlanner:
             late = plans.replan(_with_wider_limit(query), self.search).candidates
             if not short:  # what is shown of a plan is about the query's own limit
                 late = tuple(plans.estimate_of(query.name, candidate.plan) for candidate in late)
-            unlisted = (*late, *plans.sized_plans(query, running.load))
+            found = plans.sized_plans(query, running.load) if sized is None else sized
+            unlisted = (*late, *(candidate.for_query(query.name) for candidate in found))
         is_bounded = bool(frontier.candidates) and any(r.query == query.name for r in self.matching.rejections)
         simulations, undecided = 0, False
         confirmed, kept = None, SimulationCheck(self.matching, {})

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from circinus.arrays import IntArray
+from circinus.estimation import PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit
 from circinus.matching.cuts import ChurnCut
-from circinus.matching.feasibility import Infeasibility, check_feasibility
+from circinus.matching.feasibility import FeasibleSolution, Infeasibility, check_feasibility, repair
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import SizedDeployment
+from circinus.matching.problem import Problem
 from circinus.matching.settings import MATCHING
-from circinus.specification import Query
+from circinus.planning import Frontier
+from circinus.planning.frontier import query_kind
 
-_ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
-"""Fields of a query that do not affect its rejection."""
-
-
-def query_kind(query: Query) -> Query:
-    """Return a query without the fields that do not affect its rejection, as queries of a kind share explanations."""
-    return query.model_copy(update=_ANY_QUERY)
+Selection = Callable[[Iterable[PlanCandidate]], Sequence[PlanCandidate]]
+"""Returns some of the given plans."""
 
 
-def sized_deployments(answer: Answer) -> tuple[SizedDeployment, ...]:
+def sized_deployments(problem: Problem, solution: FeasibleSolution) -> tuple[SizedDeployment, ...]:
     """Return the deployments in use, sorted by name."""
-    problem, solution = answer.problem, answer.solution
     paid_usd_per_h = problem.paid_usd_per_h(solution.usage.replicas, solution.usage.nodes)
     return tuple(
         SizedDeployment(
@@ -45,7 +46,7 @@ def running_state(answer: Answer) -> AdmissionControl:
     return AdmissionControl(
         [run.queries[query] for query, _ in served],
         {problem.queries[query]: problem.candidates[candidate] for query, candidate in served},
-        sized_deployments(answer),
+        sized_deployments(problem, answer.solution),
         run.infrastructure,
         run.reestimate,
     )
@@ -60,7 +61,7 @@ def backfill(answer: Answer) -> Answer:
     if answer.optimal or answer.problem.priority_levels.is_sufficient(answer.chosen):
         return answer
     problem, run = answer.problem, answer.run
-    deadline_s = run.clock() + MATCHING.backfill_time_share * run.limit_s
+    deadline_s = run.deadline_of(MATCHING.backfill_time_share)
     running = running_state(answer)
     unserved = [query for query in np.flatnonzero(answer.chosen < 0).tolist() if len(problem.candidates_of(query))]
     failed, importance = set[object](), problem.priority_levels.importance
@@ -98,3 +99,24 @@ def with_choice(answer: Answer, chosen: IntArray) -> Answer | None:
     if not all(cut.is_satisfied(problem, chosen, outcome.usage) for cut in change_limits):
         return None
     return answer.with_solution(outcome)  # the cost bound was proved for another weight
+
+
+def refilled(
+    answer: Answer, offered: Mapping[str, Frontier], refuted: Collection[str], without_excluded: Selection
+) -> Answer:
+    """Return the answer without plans that were excluded, after a backfill.
+
+    Args:
+        answer: before.
+        offered: frontiers without the excluded plans.
+        refuted: queries whose plans were excluded.
+        without_excluded: selects plans that are not excluded.
+    """
+    run = replace(answer.run, frontiers=offered, deadline_s=math.inf)
+    remaining = {name: without_excluded(listed) for name, listed in answer.candidates.items()}
+    answer = replace(answer, run=run, reference=None, cuts=(), optimal=False, cost_bound_usd_per_h=0.0)
+    served = {answer.problem.queries[query]: candidate for query, candidate in answer.problem.served(answer.chosen)}
+    plans = {name: answer.problem.candidates[own].plan for name, own in served.items() if name not in refuted}
+    problem = answer.problem_of(remaining)
+    solution = repair(problem, problem.choice_of(plans), run.slos, run.reestimate, widely=answer.is_large)
+    return backfill(replace(answer, problem=problem, solution=solution, solver_choice=solution.chosen))

@@ -14,7 +14,7 @@ from circinus.estimation.merged_load import MergedLoad
 from circinus.matching.cuts import PackingCut, PoolCut
 from circinus.matching.pool_packing import pack_pools, share_of_pool
 from circinus.matching.problem import RESOURCES, Problem, Usage
-from circinus.matching.sizing import Reestimate, Sizing, SloViolation, evaluate_sizing
+from circinus.matching.sizing import Reestimate, Sizing, SloViolation, evaluate_sizing, is_doubtful
 from circinus.matching.solvers.greedy import IncrementalSolution, drop_violating_queries
 from circinus.matching.tolerances import CAPACITY_TOLERANCE
 from circinus.planning.violations import as_sized
@@ -83,6 +83,7 @@ def check_feasibility(
     *,
     widely: bool = False,
     min_replicas: IntArray | None = None,
+    doubtful: bool = False,
 ) -> Infeasibility | FeasibleSolution:
     """Check capacities, then packing on nodes, then every query's SLOs at the final sizes.
 
@@ -93,6 +94,7 @@ def check_feasibility(
         reestimate: estimates a plan under the merged load.
         widely: see `pack_pools`.
         min_replicas: see `Problem.usage_of`.
+        doubtful: whether a choice is feasible, with violations in its sizing, if a simulation has to decide on each.
     """
     usage = problem.usage_of(chosen, min_replicas)
     shortage = capacity_violation(problem, usage)
@@ -107,14 +109,15 @@ def check_feasibility(
             packing_cuts=cuts,
         )
     sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
-    if sizing.violations:
-        violation = sizing.violations[0]
+    sure = tuple(v for v in sizing.violations if not (doubtful and is_doubtful(v.sized, slos[v.query])))
+    if sure:
+        violation = sure[0]
         sized = sizing.final[violation.query].estimate
         return Infeasibility(
             violation.slos,
             violation.reason,
             sized.excess(slos[violation.query], sized=True),
-            violations=sizing.violations,
+            violations=sure,
             conditions=sizing.conditions,
             sized=sized,
             is_sized=True,

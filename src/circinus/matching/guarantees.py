@@ -55,13 +55,13 @@ def enforce_pins(answer: Answer) -> Answer:
         return _merge_pinned(answer, pinned_only, missing[0])
     if not required:
         return answer
-    deadline_s = run.clock() + MATCHING.conflict_time_factor * run.limit_s
+    deadline_s = run.clock() + MATCHING.conflict_time_factor * run.search_limit_s
 
     def are_jointly_servable(names: Collection[str]) -> bool:
         remaining_s = deadline_s - run.clock()
         if remaining_s <= 0:
             raise _DeadlineError
-        return search(run, restrict_to=names, limit_s=min(run.limit_s, remaining_s)).served >= set(names)
+        return search(run, restrict_to=names, limit_s=min(run.search_limit_s, remaining_s)).served >= set(names)
 
     conflict, partial_answer = tuple(pinned), pinned_only
     with suppress(_DeadlineError):
@@ -92,7 +92,7 @@ def with_others_rejected(matching: Matching, specification: Specification) -> Ma
 
 
 def pins_error(
-    refused: Sequence[Rejection], listed: Mapping[str, Frontier], match: Callable[[Mapping[str, Frontier]], Matching]
+    refused: Sequence[Rejection], listed: Mapping[str, Frontier], match: Callable[[Mapping[str, Frontier]], object]
 ) -> PlanningError:
     """Return the error for pinned queries that a second look refused, with their conflict at utilization targets.
 

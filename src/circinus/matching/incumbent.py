@@ -53,6 +53,11 @@ class Incumbent:
         plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
         return cls(plans, change_usd_per_h, max_changes)
 
+    @property
+    def change_usd_per_h(self) -> float:
+        """Price of a change, which is never free: so a change without any saving never wins."""
+        return max(self.churn_price_usd_per_h, _MIN_CHURN_USD_PER_H)
+
     def deployments_of(self, queries: Sequence[Query]) -> list[Deployment]:
         """Return the distinct deployments of the queries' running plans."""
         plans = [self.plans[query.name] for query in queries if query.name in self.plans]
@@ -85,8 +90,7 @@ class Incumbent:
 
     def mark(self, problem: Problem) -> Problem:
         """Return the problem with the running candidates marked."""
-        churn_price_usd_per_h = max(self.churn_price_usd_per_h, _MIN_CHURN_USD_PER_H)
-        return replace(problem, incumbent=IncumbentChoice(problem.choice_of(self.plans), churn_price_usd_per_h))
+        return replace(problem, incumbent=IncumbentChoice(problem.choice_of(self.plans), self.change_usd_per_h))
 
     def churn_cuts(self, retained: IntArray) -> list[ChurnCut]:
         """Return the limit on changes of the candidates with which queries (Q,) may stay, if there is one."""

@@ -15,7 +15,7 @@ from circinus.matching.feasibility import FeasibleSolution
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.problem import Problem
 from circinus.matching.problem_builder import build_problem, merged_demands
-from circinus.matching.settings import MatchSettings
+from circinus.matching.settings import MATCHING, MatchSettings
 from circinus.matching.sizing import Reestimate
 from circinus.matching.solvers.solver import Solver
 from circinus.planning import Frontier
@@ -35,6 +35,10 @@ class MatchRun:
     settings: MatchSettings
     clock: Callable[[], float]
     incumbent: Incumbent | None
+    deadline_s: float
+    """End of the time limit, which the search and all passes share, on the clock."""
+    observer: Observer
+    """Receives the first answer to many queries, then those of the search and of each pass, with their names."""
 
     @cached_property
     def queries(self) -> tuple[Query, ...]:
@@ -47,9 +51,14 @@ class MatchRun:
         return tuple(query.slos for query in self.queries)
 
     @property
-    def limit_s(self) -> float:
+    def search_limit_s(self) -> float:
         """Time limit of a search."""
-        return self.settings.limit_s(len(self.frontiers))
+        return MATCHING.search_time_share * self.settings.limit_s(len(self.frontiers))
+
+    def deadline_of(self, share: float) -> float:
+        """Return the end of a pass that takes a share of the remaining time, on the clock."""
+        now_s = self.clock()
+        return now_s + share * max(self.deadline_s - now_s, 0.0)
 
     @cached_property
     def shared_demands(self) -> Mapping[Deployment, ReplicaDemand]:
@@ -91,6 +100,11 @@ class Answer:
     """True if a choice among all plans replaced one among the candidates."""
 
     @property
+    def has_limited_changes(self) -> bool:
+        """Whether the number of changes of running plans is limited."""
+        return self.run.incumbent is not None and self.run.incumbent.max_changes is not None
+
+    @property
     def chosen(self) -> IntArray:
         """(Q,) candidate of each query, -1 for none."""
         return self.solution.chosen
@@ -123,3 +137,7 @@ class Answer:
     def with_solution(self, solution: FeasibleSolution) -> Answer:
         """Return the answer with another choice of its candidates; nothing is proved about its cost."""
         return replace(self, solution=solution, optimal=False, cost_bound_usd_per_h=0.0)
+
+
+Observer = Callable[[str, Answer], None]
+"""Receives the name of a step, and its answer."""

@@ -9,21 +9,23 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Final
 
 import numpy as np
 
 from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
-from circinus.matching.backfill import backfill, sized_deployments
+from circinus.matching.backfill import backfill, refilled, sized_deployments
 from circinus.matching.candidate_source import CandidateSource
+from circinus.matching.consolidation import consolidate
 from circinus.matching.cuts import ChurnCut
 from circinus.matching.explanation.assignment_explanations import explain_assignments
 from circinus.matching.explanation.rejections import rejections
 from circinus.matching.explanation.shadow_prices import RelaxationBounds, shadow_prices
 from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares, pins_error, with_others_rejected
 from circinus.matching.incumbent import Incumbent
-from circinus.matching.match_run import Answer, MatchRun
+from circinus.matching.match_run import Answer, MatchRun, Observer
 from circinus.matching.phases import phase
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Matching, larger_weight, tenant_shares
@@ -31,14 +33,9 @@ from circinus.matching.plan_space_bounds import are_reached, plan_space_bounds
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.rebuilding import rebuild
 from circinus.matching.search import search
-from circinus.matching.second_look import second_look
+from circinus.matching.second_look import second_look, without_plans
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
-from circinus.matching.simulation_check import (
-    SimulationCheck,
-    check_by_simulation,
-    exclude_refuted,
-    simulation_inputs,
-)
+from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
 from circinus.matching.sizing import Reestimate
 from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
@@ -56,9 +53,6 @@ from circinus.queueing.event_block import load_kernels
 from circinus.specification import Infrastructure, Network, Specification
 
 _log = logging.getLogger(__name__)
-
-Observer = Callable[[str, Answer], None]
-"""Receives the name of the search or of a pass, and its answer."""
 
 PASSES: Final[tuple[Callable[[Answer], Answer], ...]] = (
     enforce_pins,  # served, or an error that names a minimal conflict
@@ -79,7 +73,7 @@ def log_pass(name: str, answer: Answer) -> None:
     _log.debug("%s: %d of %d queries at $%.4g/h", name, len(answer.served), len(answer.run.queries), cost)
 
 
-def optimize(run: MatchRun, observer: Observer = log_pass) -> Answer:
+def optimize(run: MatchRun) -> Answer:
     """Return the answer of all passes.
 
     1. `search` collects candidates: of frontiers, running plans, columns at dual prices, plans on deployments of an
@@ -90,13 +84,12 @@ def optimize(run: MatchRun, observer: Observer = log_pass) -> Answer:
 
     Args:
         run: the inputs.
-        observer: called after the search and after each pass.
     """
     answer = search(run)
-    observer(search.__name__, answer)
+    run.observer(search.__name__, answer)
     for improve in PASSES:
         answer = improve(answer)
-        observer(improve.__name__, answer)
+        run.observer(improve.__name__, answer)
     return answer
 
 
@@ -110,12 +103,15 @@ def plan_all_queries(
     explain_rejections: Collection[str] | None = None,
     frontiers: Mapping[str, Frontier] | None = None,
     estimates: PlanEstimates | None = None,
+    observer: Observer = log_pass,
+    time_left_s: float | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Plan every query alone, then match all queries.
 
     If a plan violates its SLOs in a simulation of all queries together, it is excluded and all queries are matched
-    again. Rejected queries then get a second look. If others leave no room for a pinned one, pinned queries are planned
-    alone, and a second look adds the others: 5 of 19 random pinned queries that are served as sized only need that.
+    again; of many queries, only those whose plans were excluded. Rejected queries then get a second look. If others
+    leave no room for a pinned one, pinned queries are planned alone, and a second look adds the others: 5 of 19 random
+    pinned queries that are served as sized only need that.
 
     Args:
         specification: with an infrastructure.
@@ -127,79 +123,93 @@ def plan_all_queries(
             some tens of admissions.
         frontiers: query name -> its plans; by default they are searched for.
         estimates: cached ones of the same queries and profiles.
+        observer: see `MatchRun`.
+        time_left_s: of the time limit, which all matchings share; each gets a small share of the limit at least. By
+            default all is left.
 
     Raises:
         PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
             cannot be served.
     """
     infrastructure = specification.required_infrastructure
-    network = Network(infrastructure)
+    limit_s = settings.limit_s(len(specification.queries))
+    left_s = limit_s if time_left_s is None else time_left_s
     plans = estimates or PlanEstimates(specification, profiles, search=search)
     if frontiers is None:
         with phase("planned each query alone"):
             frontiers = plan_queries(specification, profiles, search, plans.compiled)
     plans.adopt(frontiers)
-    match_settings = replace(settings, requires_pins=False)
-    revised = list[Answer]()
+    is_revised = False
 
     def note_revised(name: str, answer: Answer) -> None:
-        log_pass(name, answer)
-        revised.extend([answer] if answer.is_revised or answer.reference is not None else [])
+        nonlocal is_revised
+        observer(name, answer)
+        is_revised = is_revised or (not answer.is_large and (answer.is_revised or answer.reference is not None))
 
-    match_offered = partial(
-        match,
-        infrastructure=infrastructure,
-        reestimate=plans.reestimate,
-        source=plans,
-        incumbent=incumbent,
-        observer=note_revised,
-    )
-    matching, offered = _match_confirmed(
-        partial(match_offered, settings=match_settings),
-        lambda answer: check_by_simulation(
-            answer, simulation_inputs(specification, profiles, answer), network, seed=settings.seed
-        ),
-        frontiers,
-        plans,
-    )
+    def match_offered(offered: Mapping[str, Frontier], *, requires_pins: bool = False) -> Answer:
+        nonlocal left_s
+        started_s, min_s = time.monotonic(), MATCHING.min_time_share * limit_s
+        answer = _answer(
+            offered,
+            infrastructure,
+            plans.reestimate,
+            source=plans,
+            settings=replace(settings, requires_pins=requires_pins, time_limit_s=max(left_s, min_s)),
+            incumbent=incumbent,
+            observer=note_revised,
+        )
+        left_s -= time.monotonic() - started_s
+        return answer
+
+    matching, offered = _match_confirmed(match_offered, specification, profiles, settings.seed, frontiers, plans)
+    planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.without_exclusions())
+    shrink = partial(consolidate, frontiers=frontiers, settings=settings, incumbent=incumbent)
     if matching.rejections and matching.satisfied_weight < settings.required_weight * (1.0 - WEIGHT_TOLERANCE):
         if settings.time_limit_s is not None:
             load_kernels()
-        plan_on = partial(plan_all_queries, profiles=profiles, search=search, settings=settings, explain_rejections=())
-        planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.without_exclusions())
-        limit_s = settings.second_look_limit_s
-        with phase("tried rejected queries again"):
-            planner = second_look(planner, frontiers, incumbent, limit_s=limit_s)
+        again = partial(
+            plan_all_queries,
+            profiles=profiles,
+            search=search,
+            settings=settings,
+            explain_rejections=(),
+            observer=observer,
+            time_left_s=left_s,
+        )
+
+        def look(planner: AdmissionPlanner) -> AdmissionPlanner:
+            with phase("tried rejected queries again"):
+                return second_look(planner, frontiers, incumbent, limit_s=settings.second_look_limit_s)
+
+        planner = look(planner)
         pinned = tuple(query for query in specification.queries if query.pin is not None)
         names = {query.name for query in pinned}
         refused = [rejection for rejection in planner.matching.rejections if rejection.query in names]
         may_change = incumbent is None or incumbent.max_changes is None
         if refused and len(pinned) < len(frontiers) and may_change and not infrastructure.tenants:
             of_pinned = {query.name: frontiers[query.name] for query in pinned}
-            pinned_only, _ = plan_on(replace(specification, queries=pinned), incumbent=incumbent, frontiers=of_pinned)
-            matching = with_others_rejected(pinned_only, specification)
-            planner = second_look(planner.with_matching(matching), frontiers, incumbent, limit_s=limit_s)
+            pinned_only, _ = again(replace(specification, queries=pinned), incumbent=incumbent, frontiers=of_pinned)
+            planner = look(planner.with_matching(with_others_rejected(pinned_only, specification)))
         elif refused:
-            required = partial(match_offered, settings=replace(match_settings, requires_pins=True))
-            raise pins_error(refused, {name: f for name, f in offered.items() if f.candidates}, required)
-        if revised and _may_serve_more(planner):
-            # Which plans are chosen at utilization targets decides whom a second look can add.
-            few = replace(settings, considers_all_plans=False, divides_requests=False, fits_targets=False)
-            with suppress(PlanningError):  # pinned queries may need all plans
-                of_candidates, _ = plan_on(
-                    specification,
-                    settings=few,
-                    incumbent=incumbent,
-                    frontiers=frontiers,
-                    estimates=plans.without_exclusions(),
-                )
-                planner = _heavier(planner, of_candidates)
-        if incumbent is not None and incumbent.plans and not infrastructure.tenants and _may_serve_more(planner):
-            planner = _or_running_plans(planner, frontiers, incumbent, limit_s)
-            if may_change and _may_serve_more(planner):
-                with suppress(PlanningError):  # pinned queries may fit only as they run
-                    afresh, _ = plan_on(specification, frontiers=frontiers)
-                    planner = _heavier(planner, afresh)
+            of_listed = {name: frontier for name, frontier in offered.items() if frontier.candidates}
+            raise pins_error(refused, of_listed, partial(match_offered, requires_pins=True))
+        # Which plans are chosen at utilization targets decides whom a second look can add.
+        few = replace(settings, considers_all_plans=False, divides_requests=False, fits_targets=False)
+        of_candidates = partial(again, settings=few, incumbent=incumbent, estimates=plans.without_exclusions())
+        runs = incumbent is not None and bool(incumbent.plans) and not infrastructure.tenants
+        nothing = without_plans(planner)
+        ways: tuple[tuple[bool, Callable[[], Matching]], ...] = (
+            (is_revised, lambda: of_candidates(specification, frontiers=frontiers)[0]),
+            # `circinus admit` promises queries beside running plans as sized, and the next plan holds what it promises.
+            (runs, lambda: look(nothing).matching),
+            (runs and may_change, lambda: again(specification, frontiers=frontiers)[0]),
+        )
+        for is_possible, plan in ways:
+            if is_possible and _may_serve_more(planner):
+                with suppress(PlanningError):  # pinned queries may need all plans, or fit only as they run
+                    planner = _heavier(planner, plan())
+        smaller = shrink(planner)
+        planner = look(smaller) if smaller is not planner and _may_serve_more(smaller) else smaller
         matching = replace(
             planner.matching,
             rejections=tuple(
@@ -209,52 +219,48 @@ def plan_all_queries(
                 for rejection in planner.matching.rejections
             ),
         )
+    else:
+        matching = shrink(planner).matching
     deployments = add_startup_times(matching.deployments, profiles, infrastructure)
     return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
 
 
 def _match_confirmed(
-    match_offered: Callable[[Mapping[str, Frontier]], Matching],
-    check: Callable[[Matching], SimulationCheck],
+    match_offered: Callable[[Mapping[str, Frontier]], Answer],
+    specification: Specification,
+    profiles: Mapping[str, PipelineProfile],
+    seed: int,
     frontiers: Mapping[str, Frontier],
     plans: PlanEstimates,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Match until a simulation refutes no plan; return the matching and the frontiers without the refuted plans."""
-    offered, answers = frontiers, list[Matching]()
-    while True:
-        with phase("matched all queries"):
-            answers.append(match_offered(offered))
+    network, offered = Network(specification.required_infrastructure), frontiers
+    with phase("matched all queries"):
+        answer = match_offered(offered)
+        first = matching = _matching(answer)
+    for trial in count(1):
         with phase("simulated their plans"):
-            result = check(answers[-1])
+            planned = simulation_inputs(specification, profiles, matching)
+            result = check_by_simulation(matching, planned, network, seed=seed)
         if not result.violated:
-            matching = result.matching if len(answers) == 1 else _with_bounds(result.matching, answers[0])
-            return matching, offered
-        is_last = len(answers) >= MATCHING.max_simulated_plans
+            break
+        is_last = trial >= MATCHING.max_simulated_plans
         for name, violating in result.violated.items():
             if violating.plan.is_split:
                 plans.exclude_part(name, None if is_last else result.late_parts.get(name))
             else:
                 plans.exclude(name, None if is_last else violating.plan)
-        offered = {
-            name: exclude_refuted(frontier, result.violated[name], result.violated, plans)
-            if name in result.violated
-            else frontier
-            for name, frontier in offered.items()
+        refuted = {
+            name: exclude_refuted(offered[name], plan, result.violated, plans) for name, plan in result.violated.items()
         }
-
-
-def _or_running_plans(
-    planner: AdmissionPlanner, frontiers: Mapping[str, Frontier], incumbent: Incumbent, limit_s: float
-) -> AdmissionPlanner:
-    """Return the planner, or one that keeps running plans as sized and admits others to them, if that serves more.
-
-    `circinus admit` promises queries on these terms, and what it promises the next plan holds.
-    """
-    matching = planner.matching
-    nothing = replace(matching, assignments=(), deployments=(), satisfied_weight=0.0, cost_usd_per_h=0.0)
-    nothing = with_others_rejected(nothing, planner.specification)
-    kept = second_look(planner.with_matching(nothing), frontiers, incumbent, limit_s=limit_s)
-    return _heavier(planner, kept.matching)
+        offered = {name: refuted.get(name, frontier) for name, frontier in offered.items()}
+        with phase("matched queries again"):
+            if answer.is_large and not answer.has_limited_changes:
+                answer = refilled(answer, offered, refuted, plans.without_excluded)
+            else:
+                answer = match_offered(offered)
+            matching = _matching(answer)
+    return (result.matching if trial == 1 else _with_bounds(result.matching, first)), offered
 
 
 def _may_serve_more(planner: AdmissionPlanner) -> bool:
@@ -317,11 +323,39 @@ def match(
         clock: for the time limit.
         incumbent: running plans. The result is lexicographically never worse than keeping them: total weight first,
             then cost including churn.
-        observer: see `optimize`.
+        observer: see `MatchRun`.
 
     Raises:
         PlanningError: invalid amounts of plans (see `build_problem`), or pinned queries that cannot be served.
     """
+    return _matching(
+        _answer(
+            frontiers,
+            infrastructure,
+            reestimate,
+            source=source,
+            settings=settings,
+            incumbent=incumbent,
+            observer=observer,
+            solver=solver,
+            clock=clock,
+        )
+    )
+
+
+def _answer(
+    frontiers: Mapping[str, Frontier],
+    infrastructure: Infrastructure,
+    reestimate: Reestimate,
+    *,
+    source: CandidateSource | None,
+    settings: MatchSettings,
+    incumbent: Incumbent | None,
+    observer: Observer,
+    solver: Solver | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Answer:
+    """Return the answer of a matching; the arguments are those of `match`."""
     with ExitStack() as resources:
         run = MatchRun(
             frontiers=frontiers,
@@ -332,9 +366,10 @@ def match(
             settings=settings,
             clock=clock,
             incumbent=incumbent,
+            deadline_s=clock() + settings.limit_s(len(frontiers)),
+            observer=observer,
         )
-        answer = optimize(run, observer)
-    return _matching(answer)
+        return optimize(run)
 
 
 def _solver(queries: int, seed: int, clock: Callable[[], float], resources: ExitStack) -> Solver:
@@ -369,7 +404,7 @@ def _matching(answer: Answer) -> Matching:
     return Matching(
         assignments=explain_assignments(answer),
         rejections=rejections(answer),
-        deployments=sized_deployments(answer),
+        deployments=sized_deployments(problem, answer.solution),
         satisfied_weight=satisfied,
         total_weight=float(levels.weight.sum()),
         cost_usd_per_h=usage.cost_usd_per_h,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
@@ -11,12 +11,12 @@ from itertools import islice, product
 from circinus.errors import PlanningError
 from circinus.estimation import MergedLoad, PlanCandidate, QueryEstimators
 from circinus.estimation.latest_start import latest_starts_s
-from circinus.matching.backfill import query_kind
 from circinus.matching.candidate_source import CandidateSource
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.plan_space import PlanSpace, pools_of
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, plan_query
+from circinus.planning.frontier import query_kind
 from circinus.planning.planner import CompiledProfiles, sized_plans
 from circinus.planning.pool_eligibility import matches_pins
 from circinus.planning.search_space import shared_targets
@@ -36,8 +36,8 @@ from circinus.specification import (
 class PlanEstimates(CandidateSource):
     """Cached estimates of plans from profiles.
 
-    An estimator is prepared once for each query and configuration; each plan of a query is estimated once before
-    matching.
+    An estimator is prepared once for each kind of query and configuration; each plan of a kind is estimated once before
+    matching. Queries of a kind differ in name, weight, priority and tenant only.
     """
 
     def __init__(
@@ -57,12 +57,15 @@ class PlanEstimates(CandidateSource):
             for configuration in profile.usable
         }
         self._populations = {name: profile.score_population for name, profile in profiles.items()}
-        self._variants: dict[str, str] = {}
-        """Query with other fields than in the specification -> key of its estimates that are shared."""
+        self._kinds = {name: repr(query_kind(query)) for name, query in self._queries.items()}
+        """Query -> key of its estimates, which queries of a kind share."""
         self._latest_starts_s: dict[tuple[str, QueryPlan], Mapping[str, float]] = {}
-        self._estimators = {name: self._query_estimators(query) for name, query in self._queries.items()}
+        self._estimators = {self._kinds[name]: self._query_estimators(query) for name, query in self._queries.items()}
+        """Kind -> its estimators."""
         self._isolated_estimates: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
         self._reestimated: dict[tuple[str, QueryPlan, object, object], PlanCandidate] = {}
+        self._composed: dict[tuple[str, object, bool, bool, int], Sequence[PlanCandidate]] = {}
+        self._replanned: dict[tuple[Query, SearchSettings], Frontier] = {}
         self._all_plans: dict[tuple[Query, Sequence[float], bool], Sequence[PlanCandidate]] = {}
         self._excluded: set[tuple[str, QueryPlan | None]] = set()
         self._excluded_parts: set[tuple[str, QueryPlan | None]] = set()
@@ -73,8 +76,9 @@ class PlanEstimates(CandidateSource):
         """Take over the estimates and estimators of frontiers, which were searched for on the same profiles."""
         for name, frontier in frontiers.items():
             if frontier.estimators is not None:
-                self._estimators[name] = frontier.estimators
-                self._isolated_estimates.update(((name, candidate.plan), candidate) for candidate in frontier.plans)
+                kind = self._kinds[name]
+                self._estimators[kind] = frontier.estimators
+                self._isolated_estimates.update(((kind, candidate.plan), candidate) for candidate in frontier.plans)
 
     def exclude(self, query: str, plan: QueryPlan | None) -> None:
         """Exclude a plan of a query from candidates; None excludes all its plans."""
@@ -111,9 +115,11 @@ class PlanEstimates(CandidateSource):
         other = self.without_exclusions()
         if query != self._queries.get(query.name):
             other._queries = self._queries | {query.name: query}
-            other._estimators = self._estimators | {query.name: self._estimators_for(query)}
-            other._isolated_estimates = {k: v for k, v in self._isolated_estimates.items() if k[0] != query.name}
-            other._variants = self._variants | {query.name: repr(query)}
+            kind = repr(query_kind(query))
+            other._kinds = self._kinds | {query.name: kind}
+            if kind not in self._estimators:
+                other._estimators = self._estimators | {kind: self._estimators_for(query)}
+                other._isolated_estimates = self._isolated_estimates.copy()
         return other
 
     def replan(self, query: Query, search: SearchSettings) -> Frontier:
@@ -122,14 +128,20 @@ class PlanEstimates(CandidateSource):
             self._pipeline_profiles[query.pipeline],
             replace(search, near_misses=0, max_margin_plans=0),
         )
-        pipeline, estimators = self._pipelines[query.pipeline], self._estimators_for(query)
-        frontier = plan_query(query, pipeline, profile, self._network, unexplained, self.compiled, estimators)
+        key = query_kind(query), unexplained
+        if key not in self._replanned:
+            if len(self._replanned) >= MATCHING.max_cached_frontiers:
+                self._replanned.clear()
+            pipeline, estimators = self._pipelines[query.pipeline], self._estimators_for(query)
+            frontier = plan_query(query, pipeline, profile, self._network, unexplained, self.compiled, estimators)
+            self._replanned[key] = replace(frontier, unlisted=None, estimators=None)
+        frontier = self._replanned[key].for_query(query)
         return replace(frontier, candidates=self.without_excluded(frontier.candidates))
 
     def sized_plans(self, query: Query, running: RunningLoad) -> tuple[PlanCandidate, ...]:
         """Return candidates for meeting a query's SLOs at the final sizes beside a running load (`sized_plans`)."""
         pipeline, profile = self._pipelines[query.pipeline], self._pipeline_profiles[query.pipeline]
-        settings, estimators = replace(self._search, running=running), self._estimators[query.name]
+        settings, estimators = replace(self._search, running=running), self._estimators[self._kinds[query.name]]
         found = sized_plans(query, pipeline, profile, self._network, settings, self.compiled, estimators)
         return self.without_excluded(found)
 
@@ -165,7 +177,7 @@ class PlanEstimates(CandidateSource):
     def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
         """Return the candidate's estimate under the merged load; cached by the loads that the plan meets."""
         key = (
-            self._variants.get(candidate.query, candidate.query),
+            self._kinds[candidate.query],
             candidate.plan,
             tuple(conditions.deployments.get(use.deployment) for use in candidate.deployments),
             tuple(conditions.links.get(use.link) for use in candidate.links),
@@ -174,7 +186,7 @@ class PlanEstimates(CandidateSource):
             if len(self._reestimated) >= MATCHING.max_cached_estimates:
                 self._reestimated.clear()
             self._reestimated[key] = self._estimated(candidate.query, candidate.plan, conditions)
-        return self._reestimated[key]
+        return self._reestimated[key].for_query(candidate.query)
 
     def estimate_of(self, query: str, plan: QueryPlan) -> PlanCandidate:
         """Return the estimate of a query's plan in isolation.
@@ -210,7 +222,7 @@ class PlanEstimates(CandidateSource):
             profile = self._profiles.get((plan.pipeline, plan.configuration))
             if profile is None or query.slos.latency is None:
                 return candidate
-            key = self._variants.get(query.name, query.name), plan
+            key = self._kinds[query.name], plan
             starts_s = self._latest_starts_s.get(key)
             if starts_s is None:
                 starts_s = latest_starts_s(query, self._pipelines[plan.pipeline], plan, profile, self._network)
@@ -249,22 +261,32 @@ class PlanEstimates(CandidateSource):
         """
         pipeline = self._pipelines[query.pipeline]
         max_target = self._network.infrastructure.utilization_limit
-        choices = []
-        for operator, pools in zip(pipeline.operators, pools_of(query, pipeline, self._network), strict=True):
-            choices.append(
-                [
-                    deployment
-                    for deployment in running
-                    if (deployment.pipeline, deployment.operator) == (pipeline.name, operator.name)
-                    and deployment.pool in pools
-                    and deployment.allocation.cpus in operator.cpus
-                    and deployment.allocation.batch_size in operator.batch_sizes
-                    and deployment.allocation.utilization_target <= max_target
-                ]
+        choices = tuple(
+            tuple(
+                deployment
+                for deployment in running
+                if (deployment.pipeline, deployment.operator) == (pipeline.name, operator.name)
+                and deployment.pool in pools
+                and deployment.allocation.cpus in operator.cpus
+                and deployment.allocation.batch_size in operator.batch_sizes
+                and deployment.allocation.utilization_target <= max_target
             )
+            for operator, pools in zip(pipeline.operators, pools_of(query, pipeline, self._network), strict=True)
+        )
+        key = self._kinds[query.name], choices, any_latency, as_parts, max_plans
+        if key not in self._composed:
+            if len(self._composed) >= MATCHING.max_cached_compositions:
+                self._composed.clear()
+            self._composed[key] = tuple(self._composed_plans(query, choices, any_latency, as_parts, max_plans))
+        return self.without_excluded(candidate.for_query(query.name) for candidate in self._composed[key])
+
+    def _composed_plans(
+        self, query: Query, choices: Sequence[Sequence[Deployment]], any_latency: bool, as_parts: bool, max_plans: int
+    ) -> Iterator[PlanCandidate]:
+        """Yield the plans of `on_deployments`, excluded or not, on some deployments for each operator."""
         plans = (
             QueryPlan(
-                pipeline=pipeline.name,
+                pipeline=query.pipeline,
                 configuration=Configuration.of({d.operator: d.knobs for d in deployments}),
                 placement=tuple(sorted((d.operator, d.pool) for d in deployments)),
                 allocations=tuple(sorted((d.operator, d.allocation) for d in deployments)),
@@ -274,11 +296,11 @@ class PlanEstimates(CandidateSource):
         accurate = (p for p in plans if self._is_accurate(query, p.configuration, as_part=as_parts))
         if as_parts:
             isolated = (self._part(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
-            parts = (c for c in isolated if c is not None and self._is_possible_part(query, c))
-            return self.without_excluded(islice(parts, max_plans))
-        estimate = self.sized_candidate if any_latency else self.feasible_estimate
-        candidates = (estimate(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
-        return [candidate for candidate in candidates if candidate is not None]
+            yield from islice((c for c in isolated if c is not None and self._is_possible_part(query, c)), max_plans)
+            return
+        permitted = {SloKind.LATENCY} if any_latency else set[SloKind]()
+        candidates = (self._isolated(query, plan) for plan in islice(accurate, MATCHING.max_composed_plans))
+        yield from (c for c in candidates if c is not None and set(c.estimate.violations(query.slos)) <= permitted)
 
     def all_plans(
         self,
@@ -322,7 +344,7 @@ class PlanEstimates(CandidateSource):
                     estimates.append(self._part(query, plan) if as_parts else self._isolated(query, plan))
                 is_met = self._is_possible_part if as_parts else self._is_feasible
                 self._all_plans[key] = [e for e in estimates if e is not None and is_met(query, e)]
-            plans[query.name] = self.without_excluded(replace(c, query=query.name) for c in self._all_plans[key])
+            plans[query.name] = self.without_excluded(c.for_query(query.name) for c in self._all_plans[key])
         return plans
 
     def parts(
@@ -381,35 +403,41 @@ class PlanEstimates(CandidateSource):
 
     def _isolated(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         """Return the cached estimate of a query's plan in isolation, or None if the query overloads a link."""
-        key = (query.name, plan)
+        key = (self._kinds[query.name], plan)
         if key not in self._isolated_estimates:
             try:
                 candidate = self._estimated(query.name, plan)
             except PlanningError:
                 candidate = None
             self._isolated_estimates[key] = candidate
-        return self._isolated_estimates[key]
+        isolated = self._isolated_estimates[key]
+        return None if isolated is None else isolated.for_query(query.name)
 
     def _part(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         """Return the estimate of a plan for any share of a query's requests, of which a link may hold a part only."""
         candidate = self._isolated(query, plan)
         if candidate is None:
             with suppress(PlanningError):
-                return self._estimators[query.name].candidate(
-                    plan, lambda c: self._profiles[query.pipeline, c], as_part=True
-                )
+                estimators = self._estimators[self._kinds[query.name]]
+                part = estimators.candidate(plan, lambda c: self._profiles[query.pipeline, c], as_part=True)
+                return part.for_query(query.name)
         return candidate
 
     def _estimated(self, query: str, plan: QueryPlan, conditions: MergedLoad | None = None) -> PlanCandidate:
         pipeline = self._queries[query].pipeline
-        return self._estimators[query].candidate(plan, lambda c: self._profiles[pipeline, c], conditions)
+        estimators = self._estimators[self._kinds[query]]
+        try:
+            return estimators.candidate(plan, lambda c: self._profiles[pipeline, c], conditions).for_query(query)
+        except PlanningError as error:  # the estimators may be those of another query of the kind
+            error.location = f"query {query}" if error.location.startswith("query ") else error.location
+            raise
 
     def _estimators_for(self, query: Query) -> QueryEstimators:
         """Return the estimators of a query; they share latencies with those of the query of its name, if possible."""
         current = self._queries.get(query.name)
         if current is None or query != current.model_copy(update={"slos": query.slos}):
             return self._query_estimators(query)
-        estimators = self._estimators[query.name]
+        estimators = self._estimators[self._kinds[query.name]]
         return estimators if query == current else estimators.with_slos(query.slos)
 
     def _query_estimators(self, query: Query) -> QueryEstimators:

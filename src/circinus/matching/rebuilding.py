@@ -38,7 +38,7 @@ def rebuild(answer: Answer) -> Answer:
     is_possible = run.settings.fits_targets and run.incumbent is None and has_latency
     if not is_possible or run.source is None or not 0 < len(run.queries) <= MATCHING.max_rebuilt_queries:
         return answer
-    deadline_s = run.clock() + MATCHING.fitting_time_share * run.limit_s
+    deadline_s = run.deadline_of(MATCHING.fitting_time_share)
     heaviest_first = sorted(run.queries, key=lambda query: (-query.priority, -query.weight, query.name))
     for first in heaviest_first:
         if run.clock() >= deadline_s:

@@ -59,7 +59,7 @@ def search(
         restrict_to: names of the queries that may be served, without an incumbent; None: all.
         limit_s: time limit; None: that of the settings.
     """
-    return _Search(run, guaranteed, preferred, restrict_to, run.limit_s if limit_s is None else limit_s).answer()
+    return _Search(run, guaranteed, preferred, restrict_to, run.search_limit_s if limit_s is None else limit_s).answer()
 
 
 class _Search:
@@ -97,6 +97,7 @@ class _Search:
             answer = self._solve(self._problem(candidates, self._incumbent), None, 1.0, self._incumbent)
             is_listed = all(run.frontiers[query.name].unlisted is None for query in self._queries)
             return replace(answer, covers_all_plans=is_listed)
+        first = self._first(candidates) if self._is_large and not self._is_restricted else None
         candidates = generate_columns(
             candidates,
             run.frontiers,
@@ -105,8 +106,8 @@ class _Search:
             should_stop=lambda: run.clock() > self._columns_deadline_s,
             seed=run.settings.seed,
         )
-        fresh, candidates = self._of_all_plans(candidates, source) or self._completed(
-            *self._reuse(candidates, source), source
+        fresh, candidates = self._of_all_plans(candidates, source, first) or self._completed(
+            *self._reuse(candidates, source, first=first), source
         )
         if self._incumbent is None:
             return fresh
@@ -134,7 +135,27 @@ class _Search:
     def _is_late(self) -> bool:
         return self._run.clock() >= self._deadline_s
 
-    def _of_all_plans(self, candidates: Candidates, source: CandidateSource) -> tuple[Answer, Candidates] | None:
+    def _first(self, candidates: Candidates) -> Answer:
+        """Return a heuristic answer, at once."""
+        problem = self._problem(candidates)
+        solution = repair(problem, greedy(problem), self._run.slos, self._run.reestimate, widely=True)
+        answer = Answer(
+            run=self._run,
+            problem=problem,
+            solution=solution,
+            solver_choice=solution.chosen,
+            cuts=(),
+            weight_bounds=problem.priority_levels.total_weights,
+            cost_bound_usd_per_h=0.0,
+            optimal=False,
+            is_large=True,
+        )
+        self._run.observer("first answer", answer)
+        return answer
+
+    def _of_all_plans(
+        self, candidates: Candidates, source: CandidateSource, first: Answer | None
+    ) -> tuple[Answer, Candidates] | None:
         """Return the answer among all plans of many queries, and these, or None if they are too many."""
         is_considered = self._run.settings.considers_all_plans and self._is_large and not self._is_restricted
         if not is_considered or len(self._queries) > MATCHING.max_packed_queries:
@@ -143,7 +164,8 @@ class _Search:
         if plans is None or sum(map(len, plans.values())) > MATCHING.max_all_columns:
             return None
         extended = add_columns(candidates, plans)
-        answer = self._solve(self._problem(extended), None, 1.0, None)
+        problem = self._problem(extended)
+        answer = self._solve(problem, None if first is None else moved(first, problem), 1.0, None)
         return replace(answer, covers_all_plans=have_equal_replicas(extended)), extended
 
     def _completed(self, answer: Answer, candidates: Candidates, source: CandidateSource) -> tuple[Answer, Candidates]:

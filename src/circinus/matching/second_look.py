@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from circinus.estimation import PlanCandidate
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.admission_decision import Admission
-from circinus.matching.backfill import query_kind
 from circinus.matching.explanation.slo_relaxation import with_slos
+from circinus.matching.guarantees import with_others_rejected
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.plan_set import Matching, Rejection
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier
+from circinus.planning.frontier import query_kind
 from circinus.specification import Query, QueryPlan
 
 _KEPT = "unchanged from the previous plan; as sized, it still fits next to those of the other queries"
@@ -68,6 +70,12 @@ def second_look(
     return replace(look.planner, matching=replace(matching, rejections=rejections))
 
 
+def without_plans(planner: AdmissionPlanner) -> AdmissionPlanner:
+    """Return the planner with no query served."""
+    nothing = replace(planner.matching, assignments=(), deployments=(), satisfied_weight=0.0, cost_usd_per_h=0.0)
+    return planner.with_matching(with_others_rejected(nothing, planner.specification))
+
+
 @dataclass
 class _SecondLook:
     planner: AdmissionPlanner
@@ -83,6 +91,8 @@ class _SecondLook:
     rejections: dict[str, Rejection] = field(default_factory=dict)
     """Query -> its rejection next to the present plans."""
     _by_kind: dict[Query, Rejection] = field(default_factory=dict)
+    _sized: dict[Query, Sequence[PlanCandidate]] = field(default_factory=dict)
+    """Kind of query -> plans that the last search at the final sizes found."""
 
     @cached_property
     def _queries(self) -> Mapping[str, Query]:
@@ -139,13 +149,31 @@ class _SecondLook:
         return False
 
     def _look(self, query: Query, only: QueryPlan | None = None) -> tuple[Admission, Matching]:
+        """Decide on a query: on the plans that were found for its kind beside fewer queries, then on new ones.
+
+        A search takes 0.4 s for 13 configurations of four operators on nine pools.
+        """
         self.looks -= 1
+        searches, kind = only is None and query.slos.latency is not None, query_kind(query)
+        found = self._sized.get(kind) if searches else None
+        if found is not None:
+            admission, matching = self._admit(query, only, found, 0)
+            if admission.rejection is None:
+                return admission, matching
+        if searches:
+            self._sized[kind] = found = self.planner.plans.sized_plans(query, self.planner.running.load)
+        return self._admit(query, only, found, min(self.simulations, MATCHING.max_simulated_plans))
+
+    def _admit(
+        self, query: Query, only: QueryPlan | None, sized: Sequence[PlanCandidate] | None, max_simulations: int
+    ) -> tuple[Admission, Matching]:
         admission, matching = self.planner.admit(
             query,
             self.frontiers[query.name],
             neighbours="those of the other queries",
-            max_simulations=min(self.simulations, MATCHING.max_simulated_plans),
+            max_simulations=max_simulations,
             only=only,
+            sized=sized,
         )
         self.simulations = max(self.simulations - admission.simulations, 0)
         return admission, matching

@@ -12,19 +12,21 @@ class MatchingSettings:
 
     max_exact_queries: int = 40
     """Maximum number of queries for the exact solver, which mostly takes less than a second."""
-    base_time_limit_s: float = 5.0
+    base_time_limit_s: float = 20.0
     time_limit_per_query_s: float = 0.1
     max_time_limit_s: float = 60.0
     """Default time limit: the base, more for each query beyond those of the exact solver, and its maximum."""
     offered_plans: int = 3
     """Number of each query's plans, the cheapest in isolation, whose deployments are offered to other queries."""
     max_reuse_rounds: int = 3
+    search_time_share: float = 0.75
+    """Share of the time limit for a search; passes share what it leaves."""
     column_generation_share: float = 0.2
-    """Share of the time limit for column generation."""
+    """Share of the search's time for column generation."""
     enumeration_share: float = 0.5
     """Maximum share of the remaining time for estimates of all plans."""
     change_time_share: float = 0.3
-    """Minimum time for choosing between running plans and an answer from scratch, as a share of the time limit."""
+    """Minimum time for choosing between running plans and an answer from scratch, as a share of the search's time."""
     round_share_large: float = 0.5
     """Share of the remaining time for a round with many queries, as further rounds will follow."""
     max_rounds: int = 80
@@ -39,14 +41,24 @@ class MatchingSettings:
     """Maximum number of plans on running deployments that are estimated for one query at a time."""
     max_cached_estimates: int = 20_000
     """Maximum number of cached re-estimates."""
+    max_cached_compositions: int = 100
+    """Maximum number of cached lists of plans on running deployments."""
+    max_cached_frontiers: int = 200
+    """Maximum number of cached frontiers of kinds of queries with other SLOs."""
     max_backfill_plans: int = 40
     """Maximum number of plans of a query that are tried in backfilling, those with the lowest added cost."""
     backfill_time_share: float = 0.5
-    """Time for backfilling queries, as a share of the time limit and in addition to it."""
+    """Share of the remaining time for backfilling queries."""
     splitting_time_share: float = 0.5
-    """Time for dividing requests among several plans, as a share of the time limit and in addition to it."""
-    fitting_time_share: float = 0.3
-    """Time for fitting utilization targets, as a share of the time limit and in addition to it."""
+    """Share of the remaining time for dividing requests among several plans."""
+    fitting_time_share: float = 0.5
+    """Share of the remaining time for fitting utilization targets."""
+    consolidation_time_share: float = 0.3
+    """Time for taking away replicas that a simulation shows to be spare, as a share of the time limit."""
+    consolidation_requests: int = 1_200
+    """Simulated requests of each query that misses its SLO by formula then, with those that wait alike."""
+    max_closing_trials: int = 10
+    """Maximum number of ways to move the queries of a deployment to others."""
     max_fitted_queries: int = 500
     """Maximum number of queries whose utilization targets are fitted to the load."""
     max_fitted_plans: int = 3
@@ -65,10 +77,10 @@ class MatchingSettings:
     """Share of a query's requests that a part takes at least, if that costs nothing."""
     max_division_faults: int = 3
     """Number of divisions of a query that miss an SLO until it is divided no more."""
-    tie_time_share: float = 0.2
-    """Time for breaking ties, as a share of the time limit and in addition to it."""
+    tie_time_share: float = 0.5
+    """Share of the remaining time for breaking ties."""
     conflict_time_factor: float = 2.0
-    """Time for finding a conflict among pinned queries, as a multiple of the time limit."""
+    """Time for finding a conflict among pinned queries, as a multiple of the search's time."""
     max_greedy_passes: int = 8
     """Maximum number of improvement passes; nearly all instances converge after three."""
     max_cut_rounds: int = 20
@@ -90,10 +102,8 @@ class MatchingSettings:
     24 leave 3, 1 and 0 undecided, in equal time."""
     max_kept_trials: int = 200
     """Maximum number of running plans of which an admission decides whether they can stay, if changes are limited."""
-    second_look_time_factor: float = 2.0
-    """Time for second looks, as a multiple of the time limit and in addition to it, if a time limit is given. Without
-    one the numbers above limit the work alone: at 2.5 s, 5 of 286 plans on a busy machine left out a query that an
-    admission had promised."""
+    min_time_share: float = 0.1
+    """Share of the time limit that a matching gets at least if those before took it all."""
     max_simulated_plans: int = 4
     """Maximum number of plans of a query that are tried in simulations; then the query is rejected."""
     simulated_executions: int = 3_000_000
@@ -126,9 +136,11 @@ class MatchSettings:
     """Settings of the matching that are not part of a query."""
 
     time_limit_s: float | None = None
-    """Time limit of a run; then the best answer so far is taken, with its bounds. Tenants' shares may take several
-    runs.
-    Default: 5 s, plus 0.1 s for each query beyond 40, at most 60 s.
+    """Time limit of all matchings of the queries together; then the best answer so far is taken, with its bounds.
+
+    Default: 20 s, plus 0.1 s for each query beyond 40, at most 60 s. Plans of single queries, simulations, pins that
+    conflict, tenants' shares and running plans take further time. So do second looks at rejected queries: as much
+    again, or without a limit if none is given.
     """
     seed: int = 0
     """Random seed of the solver."""
@@ -146,8 +158,11 @@ class MatchSettings:
 
     @property
     def second_look_limit_s(self) -> float:
-        """Time limit for second looks; infinite without a time limit."""
-        return math.inf if self.time_limit_s is None else MATCHING.second_look_time_factor * self.time_limit_s
+        """Time limit for second looks; infinite without a time limit, as numbers limit them.
+
+        At 2.5 s, 5 of 286 plans on a busy machine left out a query that an admission had promised.
+        """
+        return math.inf if self.time_limit_s is None else self.time_limit_s
 
     def limit_s(self, queries: int) -> float:
         """Return the time limit for a number of queries."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,7 @@ from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, NearMiss, SingleRelaxation
+from circinus.planning.frontier import query_kind
 from circinus.planning.violations import describe_violation
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import MarkovModulatedPoisson, arrival_process
@@ -151,6 +153,7 @@ def check_by_simulation(
     restrict_to: Collection[str] | None = None,
     unconfirmed: Collection[str] = (),
     executions: float = MATCHING.simulated_executions,
+    requests: float = 0.0,
     early_risk: float = MATCHING.early_risk,
 ) -> SimulationCheck:
     """Simulate all plans together if any estimate has caveats, and replace the latencies of those estimates.
@@ -159,7 +162,8 @@ def check_by_simulation(
     guaranteed speed. Bounds are those of the simulation's confidence interval; the upper one is scaled by the
     estimate's allowance for few items. Dropped requests are late. Queries with too few simulated requests keep their
     estimates and caveats. The latency of a query with a split plan is that of all its requests. Those of each part are
-    scaled by the allowance of the part's estimate.
+    scaled by the allowance of the part's estimate. Queries that differ in name, weight, priority and tenant only and
+    have the same plan wait alike: the requests of all of them count for each.
 
     Each interim analysis comes after twice the time of the one before. The simulation ends at the first at which the
     verdicts on all queries are sure: a whole confidence interval is on one side of the limit. The intervals there are
@@ -173,6 +177,8 @@ def check_by_simulation(
         restrict_to: queries to check; None: all.
         unconfirmed: queries to check although formulas are accurate, as their bounds miss the SLO narrowly.
         executions: approximate maximum number of simulated executions.
+        requests: number of requests of each unconfirmed query that are simulated even if they take more executions, up
+            to the default.
         early_risk: probability that an interval of an interim analysis does not contain the percentile; 0: there is no
             interim analysis.
     """
@@ -183,10 +189,23 @@ def check_by_simulation(
         return SimulationCheck(matching, {})
     replicas = {d.deployment: d.replicas - d.demand.spare_replicas for d in matching.deployments}
     model = build_model(planned, replicas, network, with_margins=True)
+    streams = defaultdict[object, list[int]](list)
+    for index, plan in enumerate(planned):
+        streams[_stream(plan)].append(index)
+    rates_per_s = {
+        p.query.name: p.query.rate_per_s * len(streams[_stream(p)]) for p in planned if p.query.name in unconfirmed
+    }
     duration_s = simulation_horizon_s(planned, model, executions)
+    if rates_per_s and requests:
+        needed_s = requests / min(rates_per_s.values()) / (1 - MATCHING.warm_up_share)
+        duration_s = max(duration_s, min(needed_s, simulation_horizon_s(planned, model)))
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     checked = {
-        plan.query.name: _CheckedQuery(uncertain[plan.query.name], plan, simulation.runs[parts.start : parts.stop])
+        plan.query.name: _CheckedQuery(
+            uncertain[plan.query.name],
+            plan,
+            [[simulation.runs[model.parts[i][part]] for i in streams[_stream(plan)]] for part in range(len(parts))],
+        )
         for plan, parts in zip(planned, model.parts, strict=True)
         if plan.query.name in uncertain
     }
@@ -216,8 +235,13 @@ def check_by_simulation(
 class _CheckedQuery:
     assignment: Assignment
     planned: PlannedQuery
-    runs: Sequence[QueryRun]
-    """Requests of each part of the plan."""
+    stream_runs: Sequence[Sequence[QueryRun]]
+    """Requests of each part of the plan, of all queries that wait alike."""
+
+    @property
+    def runs(self) -> list[QueryRun]:
+        """Requests of each part of the plan."""
+        return [_pooled(runs) for runs in self.stream_runs]
 
     @property
     def percentile(self) -> float:
@@ -321,6 +345,20 @@ class _CheckedQuery:
             latency_s = factor * _latency_s([run], until_s)
             late.append(float((latency_s > limit_s).sum() / max(len(latency_s), 1)))
         return self.planned.plan.parts[int(np.argmax(late))].plan
+
+
+def _stream(planned: PlannedQuery) -> object:
+    """Return a key that is equal for queries of a kind with the same plan."""
+    return query_kind(planned.query), planned.plan
+
+
+def _pooled(runs: Sequence[QueryRun]) -> QueryRun:
+    """Return the requests of several queries with the same items, in order of arrival."""
+    if len(runs) == 1:
+        return runs[0]
+    order = np.argsort(np.concatenate([run.arrival_s for run in runs]), kind="stable")
+    names = ("arrival_s", "items", "done_s", "dropped_s")
+    return QueryRun(runs[0].query, *(np.concatenate([getattr(run, name) for run in runs])[order] for name in names))
 
 
 def _latency_s(runs: Sequence[QueryRun], until_s: float) -> FloatArray:

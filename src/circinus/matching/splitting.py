@@ -35,9 +35,10 @@ def divide_requests(answer: Answer) -> Answer:
     run = answer.run
     if not any(query.split for query in run.queries):
         return answer
-    has_limited_changes = run.incumbent is not None and run.incumbent.max_changes is not None
     has_spot_nodes = any(pool.spot is not None for pool in run.infrastructure.pools)  # spare replicas are not divided
-    is_possible = run.settings.divides_requests and not (answer.is_large or has_limited_changes or has_spot_nodes)
+    is_possible = run.settings.divides_requests and not (
+        answer.is_large or answer.has_limited_changes or has_spot_nodes
+    )
     if run.source is None or not is_possible:
         return replace(answer, covers_divided_requests=False)
     return _Splitting(answer, run.source).answer()
@@ -46,10 +47,8 @@ def divide_requests(answer: Answer) -> Answer:
 class _Splitting:
     def __init__(self, answer: Answer, source: CandidateSource) -> None:
         self._answer, self._run, self._source = answer, answer.run, source
-        budget_s = MATCHING.splitting_time_share * self._run.limit_s
-        self._started_s = self._run.clock()
-        self._deadline_s = self._started_s + budget_s
-        self._parts_deadline_s = self._started_s + MATCHING.enumeration_share * budget_s
+        self._deadline_s = self._run.deadline_of(MATCHING.splitting_time_share)
+        self._parts_deadline_s = self._run.deadline_of(MATCHING.splitting_time_share * MATCHING.enumeration_share)
         self._fixed = [source.fixed_operators(query) for query in self._run.queries]
         self._best = answer
         self._shares: Shares = {}

@@ -36,7 +36,7 @@ def fit_plans(answer: Answer) -> Answer:
     run = answer.run
     if run.source is None or answer.is_large or not _is_possible(answer):
         return answer
-    deadline_s, best, before = run.clock() + MATCHING.fitting_time_share * run.limit_s, answer, None
+    deadline_s, best, before = run.deadline_of(MATCHING.fitting_time_share), answer, None
     while best is not before:
         before = best
         shares = {query: best.problem.cost_share_usd_per_h(c, best.solution.usage) for query, c in _served(best)}
@@ -84,8 +84,7 @@ def fit_targets(answer: Answer) -> Answer:
 
 
 def _is_possible(answer: Answer) -> bool:
-    incumbent = answer.run.incumbent
-    return answer.run.settings.fits_targets and (incumbent is None or incumbent.max_changes is None)
+    return answer.run.settings.fits_targets and not answer.has_limited_changes
 
 
 def _key(answer: Answer) -> tuple[float, ...]:
@@ -99,7 +98,7 @@ def _served(answer: Answer) -> Iterator[tuple[int, int]]:
 class _Fitting:
     def __init__(self, answer: Answer, source: CandidateSource) -> None:
         self._answer, self._run, self._source = answer, answer.run, source
-        self._deadline_s = self._run.clock() + MATCHING.fitting_time_share * self._run.limit_s
+        self._deadline_s = self._run.deadline_of(MATCHING.fitting_time_share)
         problem = answer.problem
         self._running = [] if problem.incumbent is None else list(problem.served(problem.incumbent.chosen))
         self._plans = {problem.queries[query]: problem.candidates[c] for query, c in problem.served(answer.chosen)}
@@ -126,7 +125,7 @@ class _Fitting:
         cost: dict[Deployment, float] = defaultdict(float)
         for column in np.flatnonzero(usage.used).tolist():
             deployment = problem.deployments[column]
-            key = _at_target(deployment, 0.0)
+            key = at_target(deployment, 0.0)
             families[key].add(deployment)
             cost[key] += float(problem.price_usd_per_h[column] * usage.replicas[column])
         return [frozenset(families[key]) for key in sorted(families, key=lambda key: (-cost[key], key))]
@@ -193,7 +192,8 @@ def fitted_target(utilization: float, limit: float) -> float:
     return round(min(math.ceil(utilization / step) * step, limit), _TARGET_DIGITS)
 
 
-def _at_target(deployment: Deployment, target: float) -> Deployment:
+def at_target(deployment: Deployment, target: float) -> Deployment:
+    """Return a deployment with another utilization target."""
     return replace(deployment, allocation=replace(deployment.allocation, utilization_target=target))
 
 

@@ -31,7 +31,7 @@ def break_ties(answer: Answer) -> Answer:
     """
     run, exchanged, tried = answer.run, answer, set[Exchange]()
     order = TieOrder(run.queries, run.infrastructure)
-    deadline_s = run.clock() + MATCHING.tie_time_share * run.limit_s
+    deadline_s = run.deadline_of(MATCHING.tie_time_share)
     while run.clock() < deadline_s and (exchanges := _exchanges(exchanged, order, tried)):
         before, exchanged = exchanged, _apply(exchanged, exchanges, order, tried, deadline_s)
         if exchanged is not before:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from circinus.estimation import PlanCandidate
 from circinus.specification import Configuration, Query, SloKind
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 MEASUREMENTS = "measurements"
 """In `Frontier.binding`: too little was measured for a guaranteed plan."""
+
+
+_ANY_QUERY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
+"""Fields of a query that do not affect its plans."""
+
+
+def query_kind(query: Query) -> Query:
+    """Return a query without the fields that do not affect its plans: queries of a kind share plans and reasons."""
+    return query.model_copy(update=_ANY_QUERY)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,9 @@ class BestEffortPlan:
     """True if the estimate is at the final sizes beside the other queries; else in isolation at utilization targets."""
 
 
+_Plan = TypeVar("_Plan", NearMiss, SingleRelaxation, BestEffortPlan)
+
+
 @dataclass(frozen=True)
 class Frontier:
     """The non-dominated plans of one query.
@@ -106,6 +118,23 @@ class Frontier:
     def plans(self) -> tuple[PlanCandidate, ...]:
         """Candidates, then high-margin plans."""
         return (*self.candidates, *self.high_margin)
+
+    def for_query(self, query: Query) -> Frontier:
+        """Return the frontier of a query of the same kind."""
+
+        def named(plans: tuple[_Plan, ...]) -> tuple[_Plan, ...]:
+            return tuple(replace(plan, candidate=plan.candidate.for_query(query.name)) for plan in plans)
+
+        best = None if self.best_effort is None else named((self.best_effort,))[0]
+        return replace(
+            self,
+            query=query,
+            candidates=tuple(plan.for_query(query.name) for plan in self.candidates),
+            near_misses=named(self.near_misses),
+            relaxations=named(self.relaxations),
+            high_margin=tuple(plan.for_query(query.name) for plan in self.high_margin),
+            best_effort=best,
+        )
 
     def lowest_price(self, prices: DualPrices) -> float:
         """Return the lowest price of a plan if fully shared, in single precision; infinite without a plan."""

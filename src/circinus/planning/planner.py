@@ -13,7 +13,7 @@ from circinus.errors import PlanningError
 from circinus.estimation import PlanCandidate, QueryEstimators
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator
-from circinus.planning.frontier import MEASUREMENTS, Frontier
+from circinus.planning.frontier import MEASUREMENTS, Frontier, query_kind
 from circinus.planning.near_misses import (
     best_effort_plan,
     describe_isolated_limits,
@@ -195,6 +195,8 @@ def plan_queries(
 ) -> Mapping[str, Frontier]:
     """Return the frontier of every query of `specification`, by query name, in the order of the specification.
 
+    Queries that differ in name, weight, priority and tenant only share one search.
+
     A query on a pipeline without enough measurements for any guarantee has no candidate.
 
     Args:
@@ -208,7 +210,7 @@ def plan_queries(
     """
     network = Network(specification.required_infrastructure)
     compiled = {} if compiled is None else compiled
-    frontiers = {}
+    frontiers, of_kind = {}, dict[Query, Frontier]()
     for query in specification.queries:
         profile = profiles.get(query.pipeline)
         if profile is None:
@@ -219,7 +221,10 @@ def plan_queries(
                 hint="Run `circinus profile`.",
             )
         pipeline = specification.pipelines[query.pipeline]
-        frontiers[query.name] = _plan_query(query, pipeline, profile, network, settings, compiled)
+        kind = query_kind(query)
+        if kind not in of_kind:
+            of_kind[kind] = _plan_query(query, pipeline, profile, network, settings, compiled)
+        frontiers[query.name] = of_kind[kind].for_query(query)
     return frontiers
 
 

@@ -206,7 +206,8 @@ class QuerySearch:
 
     def candidate(self, plans: PlanArrays, index: int) -> PlanCandidate:
         profile = self.arrays.configurations[int(plans.configuration[index])]
-        return self.estimators.of(profile).candidate(plans.plan(self._names, index))
+        candidate = self.estimators.of(profile).candidate(plans.plan(self._names, index))
+        return candidate.for_query(self.query.name)
 
     def cheapest_of(self, plans: PlanArrays, column: int) -> PlanCandidate:
         """Return the plan with minimum usage of a resource column."""

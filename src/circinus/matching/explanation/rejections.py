@@ -7,7 +7,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from circinus.matching.admission_control import AdmissionControl
-from circinus.matching.backfill import query_kind, running_state
+from circinus.matching.backfill import running_state
 from circinus.matching.explanation.assignment_explanations import by_outcome
 from circinus.matching.explanation.candidate_comparisons import (
     CandidateComparison,
@@ -19,7 +19,7 @@ from circinus.matching.explanation.candidate_comparisons import (
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Rejection
 from circinus.planning import BestEffortPlan, Frontier
-from circinus.planning.frontier import MEASUREMENTS
+from circinus.planning.frontier import MEASUREMENTS, query_kind
 from circinus.planning.near_misses import MIN_CHANCE
 
 

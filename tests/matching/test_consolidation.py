@@ -1,0 +1,65 @@
+"""Deployments and replicas that a simulation of all queries shows to be spare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from budget import HANG_LIMIT_S, share_of
+from circinus.matching import Incumbent, Matching, MatchSettings, plan_all_queries
+from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.consolidation import consolidate
+from circinus.matching.simulation_check import simulation_inputs
+from circinus.planning import Frontier
+from circinus.profiling import PipelineProfile
+from circinus.simulation import simulate
+from circinus.specification import Network, SloKind, Specification
+from circinus.testing.random_instances import random_specification
+
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+SEEDS = (3, 1)[: share_of(2)]
+
+
+@cache
+def _instance(
+    seed: int,
+) -> tuple[Specification, dict[str, PipelineProfile], Matching, dict[str, Frontier], Matching]:
+    """Return queries, their plans at utilization targets, and the same queries' plans after consolidation."""
+    specification, profiles = random_specification(seed, queries=8)
+    at_targets = replace(PATIENT, fits_targets=False)
+    before, frontiers = plan_all_queries(specification, profiles, settings=at_targets, explain_rejections=())
+    planner = AdmissionPlanner.of(specification, profiles, before)
+    return specification, profiles, before, dict(frontiers), consolidate(planner, frontiers, PATIENT).matching
+
+
+def test_the_same_queries_cost_less() -> None:
+    instances = [_instance(seed) for seed in SEEDS]
+    assert all(after.served == before.served for _, _, before, _, after in instances)
+    assert all(after.cost_usd_per_h <= before.cost_usd_per_h for _, _, before, _, after in instances)
+    assert any(after.cost_usd_per_h < 0.9 * before.cost_usd_per_h for _, _, before, _, after in instances)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_promises_hold_in_another_simulation(seed: int) -> None:
+    specification, profiles, _, _, after = _instance(seed)
+    slos = {query.name: query.slos for query in specification.queries}
+    assert not [a.query for a in after.assignments if a.chosen.estimate.violations(slos[a.query], sized=True)]
+    replicas = {sized.deployment: sized.replicas for sized in after.deployments}
+    planned = simulation_inputs(specification, profiles, after)
+    network = Network(specification.required_infrastructure)
+    report = simulate(planned, replicas, network, duration_s=1_000.0, warm_up_s=None, seed=99)
+    late = [query.query for query in report.queries if not query.slos_met[SloKind.LATENCY] and query.is_significant]
+    assert not late
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_plans_stay_when_all_queries_are_planned_again(seed: int) -> None:
+    specification, profiles, _, _, after = _instance(seed)
+    dear = Incumbent.of(after, change_usd_per_h=1e6)
+    again, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=(), incumbent=dear)
+    plans = {assignment.query: assignment.chosen.plan for assignment in again.assignments}
+    assert {a.query: plans.get(a.query) for a in after.assignments} == {
+        a.query: a.chosen.plan for a in after.assignments
+    }
