@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.planning.sampler.acquisition import QueryBelief, select_next_configuration
+from circinus.planning.sampler.acquisition import QueryBelief, select_next_configuration, settling_share
 from circinus.planning.sampler.reservation_index import StoppingRule
+from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.specification import Configuration, KnobValues
+from circinus.statistics.interval import Interval
 
 STOPPING = StoppingRule()
 seeds = st.integers(0, 100_000)
@@ -106,3 +112,40 @@ def test_a_first_plan_counts_whole_and_a_cheaper_one_by_what_it_saves() -> None:
     found = select_next_configuration([served, unserved], STOPPING, 1.0)
     np.testing.assert_allclose(found.value_per_s, [0.0, 3 * 0.9 * 0.1 / 2, 0.3 / 2])
     assert found.ranking.tolist() == [2, 1]
+
+
+def _measured(items: int, kinds: str) -> ConfigurationProfile:
+    """Return a configuration of operators `see` and `tell` of these kinds, each with 1 s an item and 5 s to start."""
+    values = {name: KnobValues.of({"kind": kind}) for name, kind in zip(("see", "tell"), kinds, strict=True)}
+    operators = {
+        name: OperatorProfile(
+            operator=name,
+            prefix=Configuration.of({name: values[name]}),
+            service_s=np.ones(items),
+            output_bytes=np.ones(items),
+            peak_memory_bytes=1.0,
+            load_s=4.0,
+            batch_ratio={(1.0, 1): 1.0},
+            startup_s=5.0,
+        )
+        for name in values
+    }
+    return ConfigurationProfile(
+        configuration=Configuration.of(values),
+        items=np.arange(items),
+        scores=np.zeros(items),
+        accuracy=Interval(0.0, 0.0, 1.0),
+        input_bytes=np.ones(items),
+        operators=operators,
+    )
+
+
+def test_the_share_of_settling_is_that_of_items_beyond_first_looks_and_a_replica_starts_once() -> None:
+    looked, settled = _measured(8, "aa"), _measured(24, "ab")
+    profile = PipelineProfile(
+        pipeline="two", dataset_fingerprint="", dataset_items=80, held_out_items=0, hardware_class="local", risk=0.05,
+        configurations=(looked,), unmeasured=2, profiled_s=0.0, saved_s=0.0,
+    )  # fmt: skip
+    assert settling_share(profile) == 0.0
+    both = replace(profile, configurations=(looked, settled))
+    assert settling_share(both) == pytest.approx(16 * 2.0 / (32 * 2.0 + 3 * 5.0))

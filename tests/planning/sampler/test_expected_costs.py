@@ -62,7 +62,7 @@ def _expected(known: PipelineProfile) -> ExpectedCost:
     assert specification.infrastructure is not None
     predictor = ProfilePredictor(PIPELINE, SPACE)
     assert predictor.learn(known)
-    costs = ExpectedCosts(PIPELINE, specification.queries[:1], Network(specification.infrastructure), predictor)
+    costs = ExpectedCosts(PIPELINE, specification.queries[:1], [Network(specification.infrastructure)], predictor)
     return costs.of(known, SPACE.decode(SPACE.enumerate()))
 
 
@@ -112,10 +112,33 @@ def test_what_failed_has_no_plan_and_nothing_is_computed_again(
     assert specification.infrastructure is not None
     predictor = ProfilePredictor(PIPELINE, SPACE)
     predictor.learn(known)
-    costs = ExpectedCosts(PIPELINE, specification.queries, Network(specification.infrastructure), predictor)
+    networks = [Network(specification.infrastructure)] * len(specification.queries)
+    costs = ExpectedCosts(PIPELINE, specification.queries, networks, predictor)
     first = costs.of(known, [failed, known.configurations[0].configuration])
     assert np.isinf(first.usd_per_h[0][0]).all()
     assert np.isfinite(first.usd_per_h[0][1]).any()
     monkeypatch.setattr(ProfilePredictor, "predict", None)
     again = costs.of(known, [known.configurations[0].configuration])
     np.testing.assert_array_equal(again.usd_per_h[1][0], first.usd_per_h[1][1])
+
+
+def test_without_a_plan_those_count_that_are_improbably_fast(everything: PipelineProfile) -> None:
+    known = _known_on(everything, dict.fromkeys(SPACE.decode(covering_array(SPACE)), ITEMS))
+    specification, configurations = two_queries(), SPACE.decode(SPACE.enumerate())
+    query = specification.queries[0]
+    assert specification.infrastructure is not None
+    assert query.slos.latency is not None
+    predictor = ProfilePredictor(PIPELINE, SPACE)
+    predictor.learn(known)
+    more = []
+    for factor in np.linspace(0.2, 1.0, 9):
+        latency = query.slos.latency.model_copy(update={"limit_s": float(factor * query.slos.latency.limit_s)})
+        stricter = query.model_copy(update={"slos": query.slos.model_copy(update={"latency": latency})})
+        costs = ExpectedCosts(PIPELINE, [stricter], [Network(specification.infrastructure)], predictor)
+        usual, fast = (
+            np.isfinite(_costs(costs.of(known, configurations, without_plan=without_plan)))
+            for without_plan in (False, True)
+        )
+        assert fast[usual].all()
+        more.append(int(fast.sum() - usual.sum()))
+    assert max(more) > 0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from circinus.planning.sampler.reservation_index import (
     CandidateBeliefs,
+    Pursuit,
     StoppingRule,
     expected_items_to_decide,
     select_configuration,
@@ -86,6 +87,33 @@ def test_of_two_alike_the_one_begun_is_pursued_and_a_cheap_unknown_one_is_looked
     assert (
         select_configuration(alike, usd, STOPPING, 0.05).configuration == 1
     )  # expensive time favours measured configurations
+
+
+@pytest.mark.parametrize(
+    ("pursuit", "feasibility", "expected"),
+    [
+        (Pursuit.SOONEST, [0.1, 0.45, 0.6, 0.3], 0),  # soon rejected
+        (Pursuit.MOST_PROBABLE, [0.1, 0.45, 0.6, 0.3], 2),
+        (Pursuit.MOST_PROBABLE, [0.1, 0.5, 0.6, 0.3], 1),  # similar, and decided sooner
+        (Pursuit.SETTLE, [0.1, 0.5, 0.6, 0.3], 3),
+        (Pursuit.SETTLE, [0.1, 0.45, 0.6, 0.04], 2),  # not worth settling
+    ],
+)
+def test_without_a_plan_the_order_is_that_of_the_pursuit(
+    pursuit: Pursuit, feasibility: list[float], expected: int
+) -> None:
+    measured, none = np.array([False, False, False, True]), np.zeros(4, dtype=bool)
+    settle_s = np.array([5.0, 50.0, 100.0, 90.0])
+    beliefs = CandidateBeliefs(np.array(feasibility), none, measured, np.ones(4), settle_s)
+    assert select_configuration(beliefs, np.ones((4, 3)), STOPPING, 1.0, pursuit).configuration == expected
+
+
+def test_with_a_plan_begun_configurations_are_settled_before_cheaper_ones_are_begun() -> None:
+    usd, certain = np.array([[1.0], [2.0], [3.0]]), np.array([False, False, True])
+    measured, ones = np.array([False, True, True]), np.ones(3)
+    beliefs = CandidateBeliefs(np.array([0.5, 0.5, 1.0]), certain, measured, ones, ones)
+    assert select_configuration(beliefs, usd, STOPPING, 1000.0, Pursuit.MOST_PROBABLE).configuration == 0
+    assert select_configuration(beliefs, usd, STOPPING, 1000.0, Pursuit.SETTLE).configuration == 1
 
 
 def test_a_plan_that_saves_much_is_worthwhile_though_improbable_and_a_certain_small_saving_is_not() -> None:

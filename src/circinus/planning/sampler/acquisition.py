@@ -19,9 +19,9 @@ from circinus.planning.sampler.candidate_generation import CodeScore
 from circinus.planning.sampler.feasibility import classify_feasibility, slo_feasibility
 from circinus.planning.sampler.prior_selection import MeanPrior
 from circinus.planning.sampler.profile_prediction import CAUTION, ProfilePredictor
-from circinus.planning.sampler.reservation_index import CandidateBeliefs, StoppingRule, select_configuration
-from circinus.profiling import PipelineProfile
-from circinus.specification import Query
+from circinus.planning.sampler.reservation_index import CandidateBeliefs, Pursuit, StoppingRule, select_configuration
+from circinus.profiling import MIN_ITEMS, PipelineProfile
+from circinus.specification import KnobValues, Query
 
 _MIN_S = 1e-9
 _DEFAULT_SLOWDOWN = 2.0
@@ -75,6 +75,11 @@ class QueryBelief(CandidateBeliefs):
     """(k, s) cost of the cheapest plan of certain configurations; infinite for the other configurations."""
     weight: float
 
+    @property
+    def has_plan(self) -> bool:
+        """True if a certain configuration has a plan in any situation."""
+        return bool(np.isfinite(self.certain_usd_per_h).any())
+
 
 @dataclass(frozen=True, eq=False)
 class AcquisitionResult:
@@ -93,11 +98,11 @@ class AcquisitionResult:
 
 
 def select_next_configuration(
-    beliefs: Sequence[QueryBelief], stopping: StoppingRule, saving_s: float
+    beliefs: Sequence[QueryBelief], stopping: StoppingRule, saving_s: float, pursuit: Pursuit = Pursuit.SOONEST
 ) -> AcquisitionResult:
     """Return the configurations by gain per second; of equal ones the first, and the largest gain where none votes.
 
-    A saving of `stopping.saving` of a plan's cost is worth `saving_s`.
+    A saving of `stopping.saving` of a plan's cost is worth `saving_s`. Queries without a plan follow `pursuit`.
     """
     votes, chances = np.zeros((2, len(beliefs[0].is_measured)))
     probability, pruned = 0.0, []
@@ -108,7 +113,7 @@ def select_next_configuration(
         for situation in range(belief.usd_per_h.shape[1]):
             drawn = np.maximum(belief.usd_per_h[:, situation, None] * draws, belief.floor_usd_per_h[:, situation, None])
             cost = np.where(belief.is_certain[:, None], belief.certain_usd_per_h[:, situation, None], drawn)
-            choice = select_configuration(belief, cost, stopping, saving_s)
+            choice = select_configuration(belief, cost, stopping, saving_s, pursuit)
             promising |= choice.is_worthwhile
             chances += np.where(choice.is_worthwhile, share * choice.gain, 0.0)
             unmeasured = np.where(belief.is_measured, 0.0, choice.probability)
@@ -127,3 +132,19 @@ def _best(belief: QueryBelief) -> BoolArray:
     best = belief.certain_usd_per_h.min(axis=0, initial=np.inf)
     cheapest: BoolArray = ((belief.certain_usd_per_h <= best) & np.isfinite(best)).any(axis=1)
     return cheapest
+
+
+def settling_share(profile: PipelineProfile) -> float:
+    """Return the share of the time that was spent on more than a first look at configurations.
+
+    A first look includes the start of replicas.
+    """
+    first_items = min(MIN_ITEMS, profile.population)
+    looks_s, settling_s = 0.0, 0.0
+    starts_s: dict[tuple[str, KnobValues], float] = {}
+    for measured in profile.configurations:
+        item_s, further_items = measured.mean_service_s, max(len(measured.items) - first_items, 0)
+        looks_s += item_s * (len(measured.items) - further_items)
+        settling_s += item_s * further_items
+        starts_s |= {(name, measured.configuration[name]): o.startup_s or 0.0 for name, o in measured.operators.items()}
+    return float(settling_s / max(settling_s + looks_s + sum(starts_s.values()), 1e-9))

@@ -148,8 +148,9 @@ def minus_log_likelihood(
     weighted = (inverse.T @ inverse - np.outer(weights, weights)) * parts  # (c, n, n) twice the derivative by each part
     slots = observations.inputs.slots
     slopes = np.zeros(len(hyperparameters.log_inverse_lengthscale))
-    for component, part in zip(kernel.components, weighted, strict=True):
-        by_choices = slots.T @ part @ slots
+    for component, own, part in zip(kernel.components, kernel.component_slots, weighted, strict=True):
+        by_choices = np.zeros((slots.shape[1], slots.shape[1]))
+        by_choices[own, own] = slots[:, own].T @ part @ slots[:, own]
         slopes += component * kernel.slopes(hyperparameters.inverse_lengthscale, by_choices) / 2
     gradient = np.concatenate([slopes, weighted.sum(axis=(1, 2))])
     return value + float(np.log(np.diag(factor)).sum()), gradient

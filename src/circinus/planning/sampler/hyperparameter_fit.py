@@ -86,39 +86,38 @@ _WIDENING = 1.3
 
 @dataclass(frozen=True, eq=False)
 class HyperparameterPosterior:
-    """Mode of the hyperparameters, representatives of their posterior, and the evidence of the model."""
+    """Representatives of the hyperparameters' posterior, and the evidence of the model."""
 
-    best: Hyperparameters
     representatives: tuple[Hyperparameters, ...]
     """Equally probable representatives, which together have the posterior's mean and slightly inflated scale."""
     log_evidence: float
     """Log marginal likelihood over all hyperparameters, in units of the range."""
 
 
-def fit_hyperparameters(
+def posterior_mode(
     kernel: KnobKernel,
     observations: ScoreObservations,
     expected: Hyperparameters,
     starts: tuple[Hyperparameters, ...],
     iterations: int,
-) -> HyperparameterPosterior:
-    """Find the posterior mode from each of `starts`, and the curvature at the mode."""
-    centre, scales = expected.parameters, expected.scales
-
-    def minus_log_posterior(parameters: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = minus_log_likelihood(kernel, expected.at(parameters), observations)
-        standardized = (parameters - centre) / scales
-        return value + float(standardized @ standardized) / 2, gradient + standardized / scales
-
+) -> tuple[Hyperparameters, float]:
+    """Find the posterior mode from each of `starts`; return it with its negative log posterior density."""
+    function = _minus_log_posterior(kernel, observations, expected)
     ends = [
-        minimize_bfgs(
-            minus_log_posterior, start.parameters, scales / 2, iterations=iterations, tolerance=_TOLERANCE_NATS
-        )
+        minimize_bfgs(function, start.parameters, expected.scales / 2, iterations=iterations, tolerance=_TOLERANCE_NATS)
         for start in starts
     ]
     best, value = min(ends, key=lambda end: end[1])
-    _, gradient = minus_log_posterior(best)
-    shifted = [minus_log_posterior(best + _DIFFERENCE * unit)[1] for unit in np.eye(len(best))]
+    return expected.at(best), value
+
+
+def posterior_around(
+    kernel: KnobKernel, observations: ScoreObservations, expected: Hyperparameters, mode: Hyperparameters, value: float
+) -> HyperparameterPosterior:
+    """Return the posterior with the curvature at its mode, where the negative log density is `value`."""
+    function, best, scales = _minus_log_posterior(kernel, observations, expected), mode.parameters, expected.scales
+    _, gradient = function(best)
+    shifted = [function(best + _DIFFERENCE * unit)[1] for unit in np.eye(len(best))]
     curvature = (np.array(shifted) - gradient) / _DIFFERENCE
     precisions, directions = np.linalg.eigh((curvature + curvature.T) / 2)  # ascending: the least certain first
     precisions = np.maximum(precisions, 1 / scales.max() ** 2)  # never less certain than the prior
@@ -126,7 +125,18 @@ def fit_hyperparameters(
     points = best + (_WIDENING * signs / np.sqrt(precisions)) @ directions.T
     log_prior_scale = float(np.log(scales).sum())
     return HyperparameterPosterior(
-        expected.at(best),
-        tuple(expected.at(point) for point in points),
-        -value - log_prior_scale - float(np.log(precisions).sum()) / 2,
+        tuple(expected.at(point) for point in points), -value - log_prior_scale - float(np.log(precisions).sum()) / 2
     )
+
+
+def _minus_log_posterior(
+    kernel: KnobKernel, observations: ScoreObservations, expected: Hyperparameters
+) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+    centre, scales = expected.parameters, expected.scales
+
+    def minus_log_posterior(parameters: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = minus_log_likelihood(kernel, expected.at(parameters), observations)
+        standardized = (parameters - centre) / scales
+        return value + float(standardized @ standardized) / 2, gradient + standardized / scales
+
+    return minus_log_posterior

@@ -41,6 +41,22 @@ def covering_array(space: ConfigurationSpace) -> IntArray:
     return resolved[np.sort(first)]
 
 
+def covering_codes(codes: IntArray) -> IntArray:
+    """Return (m, d) few of (k, d) codes, k > 0, that have each choice that occurs in any of them.
+
+    The last one comes first, then always one with most further choices, of equal ones in a random order: high values of
+    one knob do not always meet high values of another.
+    """
+    order = np.random.default_rng(0).permutation(len(codes))
+    selected, uncovered = [len(codes) - 1], np.ones(codes.shape, dtype=bool)
+    while True:
+        uncovered &= codes != codes[selected[-1]]
+        gains = uncovered.sum(axis=1)
+        if not gains.any():
+            return codes[selected]
+        selected.append(int(order[gains[order].argmax()]))
+
+
 def _with(space: ConfigurationSpace, codes: IntArray, column: int, choice: int) -> IntArray:
     """Return (1, d) one of `codes` changed so that a conditional choice is active."""
     code = codes[choice % len(codes)].copy()

@@ -53,7 +53,7 @@ class KnobKernel:
     def correlations(self, first: FloatArray, second: FloatArray, inverse_lengthscale: FloatArray) -> FloatArray:
         """Return (c, n, m) correlations for (n, s) and (m, s) slots and (d,) inverse length scales."""
         tables = self.logarithms(inverse_lengthscale)
-        return np.exp(np.stack([first[:, own] @ (tables[own, own] @ second[:, own].T) for own in self._own]))
+        return np.exp(np.stack([first[:, own] @ (tables[own, own] @ second[:, own].T) for own in self.component_slots]))
 
     def cross_covariance(
         self, second: FloatArray, inverse_lengthscale: FloatArray, variances: FloatArray
@@ -61,7 +61,7 @@ class KnobKernel:
         """Return the covariance with (m, s) slots, for (d,) inverse length scales and (c,) variances."""
         tables = self.logarithms(inverse_lengthscale)
         linear, exponents = np.zeros((second.shape[1], len(second))), []
-        for own, component, variance in zip(self._own, self.components, variances.tolist(), strict=True):
+        for own, component, variance in zip(self.component_slots, self.components, variances.tolist(), strict=True):
             logarithms = tables[own, own] @ second[:, own].T
             if component.sum() == 1:
                 linear[own] += variance * np.exp(logarithms)
@@ -96,7 +96,7 @@ class KnobKernel:
         return np.cumsum([0] + [len(knob.choices) + 1 for knob in self.space.columns], dtype=np.int64)
 
     @cached_property
-    def _own(self) -> tuple[slice, ...]:
+    def component_slots(self) -> tuple[slice, ...]:
         """Slots of each component; the columns of an operator are contiguous."""
         slices = []
         for component in self.components:

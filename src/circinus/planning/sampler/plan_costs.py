@@ -38,7 +38,7 @@ def min_plan_costs(
     pipeline: Pipeline,
     queries: Sequence[Query],
     profile: PipelineProfile,
-    network: Network,
+    networks: Sequence[Network],
     configurations: Sequence[Configuration],
     settings: SearchSettings = DEFAULT_SETTINGS,
     *,
@@ -52,6 +52,7 @@ def min_plan_costs(
 
     Args:
         profile: configurations, measured or predicted, all on the same items; accuracies are ignored.
+        networks: of each query.
         configurations: k configurations; those missing in the profile have no plan.
         exact: whether to return the costs of the cheapest plans instead of bounds, which takes many times longer.
         check_time: callback between parts of the work; may raise `DecisionTimeoutError`.
@@ -59,14 +60,14 @@ def min_plan_costs(
     row_of = {configuration: number for number, configuration in enumerate(configurations)}
     compiled: dict[PercentileEstimator, ProfileArrays] = {}
     bounds = []
-    for query in queries:
+    for query, network in zip(queries, networks, strict=True):
         check_time()
         percentile = _without_allowance(latency_percentile(query))
         if percentile not in compiled:
             trimmed = _without_slowest(profile, percentile.percentile)
             compiled[percentile] = compile_profile(pipeline, trimmed, percentile, settings.dtype)
         space = compile_query(query, network, compiled[percentile], settings, check_time)
-        costs = np.full((len(configurations), pool_scenario_count(space)), np.inf)
+        costs = np.full((len(configurations), scenario_count(query, network)), np.inf)
         if space.columns.pools:
             rows = np.array([row_of[c.configuration] for c in space.arrays.configurations], dtype=np.int64)
             everything = np.arange(len(rows))
@@ -87,10 +88,10 @@ class PlanCostCache:
         self,
         pipeline: Pipeline,
         queries: Sequence[Query],
-        network: Network,
+        networks: Sequence[Network],
         settings: SearchSettings = DEFAULT_SETTINGS,
     ) -> None:
-        self._pipeline, self._queries, self._network, self._settings = pipeline, queries, network, settings
+        self._pipeline, self._queries, self._networks, self._settings = pipeline, queries, networks, settings
         self._costs: dict[tuple[int, Configuration], tuple[object, FloatArray]] = {}
 
     def of(
@@ -121,8 +122,10 @@ class PlanCostCache:
                 check_time,
             )
         row_of = {configuration: number for number, configuration in enumerate(configurations)}
-        shapes = [(len(configurations), KINDS * (1 + len(self._network.pools_for(q.source)))) for q in self._queries]
-        costs = tuple(np.full(shape, np.inf) for shape in shapes)
+        costs = tuple(
+            np.full((len(configurations), scenario_count(query, network)), np.inf)
+            for query, network in zip(self._queries, self._networks, strict=True)
+        )
         for number, configuration in requests:
             costs[number][row_of[configuration]] = self._costs[number, configuration][1]
         return costs
@@ -141,7 +144,7 @@ class PlanCostCache:
             percentile = latency_percentile(query)
             if percentile not in compiled:
                 compiled[percentile] = compile_profile(self._pipeline, profile, percentile, self._settings.dtype)
-            space = compile_query(query, self._network, compiled[percentile], self._settings, check_time)
+            space = compile_query(query, self._networks[number], compiled[percentile], self._settings, check_time)
             requested = {configuration for q, configuration in missing if q == number}
             rows = [n for n, c in enumerate(space.arrays.configurations) if c.configuration in requested]
             costs = _exact_costs(space, np.array(rows, dtype=np.int64), self._settings.max_labels, check_time)
@@ -160,16 +163,16 @@ def _version(measured: ConfigurationProfile) -> object:
     return len(measured.items), tuple((o.peak_memory_bytes, tuple(sorted(o.batch_ratio.items()))) for o in operators)
 
 
-def pool_scenario_count(space: SearchSpace) -> int:
+def scenario_count(query: Query, network: Network) -> int:
     """Return the number s of situations and cost kinds."""
-    return KINDS * (1 + len(space.columns.pools))
+    return KINDS * (1 + len(network.pools_for(query.source)))
 
 
 def _exact_costs(
     space: SearchSpace, configurations: IntArray, max_labels: int, check_time: Callable[[], None]
 ) -> FloatArray:
     """Return (configurations, s) costs of the cheapest plans."""
-    min_costs = np.full((len(configurations), pool_scenario_count(space)), np.inf)
+    min_costs = np.full((len(configurations), KINDS * (1 + len(space.columns.pools))), np.inf)
     for row, configuration in enumerate(configurations if space.columns.pools else ()):
         check_time()
         plans = nondominated_plans(space, configuration[None], Limits.of(space), max_labels, Counter())

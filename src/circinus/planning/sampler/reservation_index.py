@@ -7,12 +7,13 @@ just breaks even. An unmeasured configuration is a box of unknown cost: its rese
 cheap, and high if it is unlikely to meet the SLO or takes long.
 
 Without a plan in hand the query is not served, whatever a plan costs: the box that is expected to contain a plan
-soonest comes first.
+soonest comes first. In spaces too large to list it is the most probable one (`Pursuit`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
@@ -35,6 +36,24 @@ class StoppingRule:
     """Expected saving from which one is worthwhile, as a share of `saving`: an improbable plan may save much."""
 
 
+class Pursuit(Enum):
+    """Order in which a query pursues configurations; with a plan, those of `MOST_PROBABLE` and `SOONEST` are the same.
+
+    Listed configurations come by probability of a first plan per second. In a space too large to list there are always
+    further configurations that are improbable and soon rejected. They have the most probability per second, but are
+    not independent: the few measured items may be easier or harder than all items.
+    """
+
+    SOONEST = "soonest"
+    """By probability of a first plan per second."""
+    MOST_PROBABLE = "most probable"
+    """By probability of a first plan."""
+    SETTLE = "settle"
+    """As `MOST_PROBABLE`, but the measured configurations first, also for a cheaper plan."""
+
+
+_SIMILAR = 0.8
+"""Share of the highest probability from which a cheaper configuration that is decided sooner comes first."""
 _Z = 2.0
 """Standard deviations beyond a threshold at which an estimate is considered decided."""
 
@@ -76,7 +95,11 @@ class IndexChoice:
 
 
 def select_configuration(
-    candidates: CandidateBeliefs, usd_per_h: FloatArray, stopping: StoppingRule, saving_s: float
+    candidates: CandidateBeliefs,
+    usd_per_h: FloatArray,
+    stopping: StoppingRule,
+    saving_s: float,
+    pursuit: Pursuit = Pursuit.SOONEST,
 ) -> IndexChoice:
     """Return the configuration to measure next: of the soonest first plan, or then of the lowest reservation cost.
 
@@ -87,16 +110,29 @@ def select_configuration(
         usd_per_h: (k, d) draws of the cost of the cheapest plan within the limits; infinite without a plan.
         stopping: thresholds.
         saving_s: seconds that a saving of `stopping.saving` of the plan's cost is worth.
+        pursuit: order without a plan.
     """
     feasibility = np.where(candidates.is_certain, 0.0, candidates.feasibility)
     best = float(np.where(candidates.is_certain[:, None], usd_per_h, np.inf).min(initial=np.inf))
     if np.isfinite(best):
-        return _select_cheapest(candidates, feasibility, usd_per_h, best, stopping, saving_s)
+        return _select_cheapest(candidates, feasibility, usd_per_h, best, stopping, saving_s, pursuit)
     probability = feasibility * np.isfinite(usd_per_h).mean(axis=1)
     is_worthwhile = probability > stopping.probability_without_plan
-    per_s = np.where(is_worthwhile, probability / candidates.decision_s, 0.0)
-    soonest = int(per_s.argmax()) if is_worthwhile.any() else None
-    return IndexChoice(soonest, probability, is_worthwhile, probability)
+    if not is_worthwhile.any():
+        return IndexChoice(None, probability, is_worthwhile, probability)
+    value = probability / candidates.decision_s
+    if pursuit is Pursuit.SOONEST:
+        return IndexChoice(_first(value, is_worthwhile), probability, is_worthwhile, probability)
+    begun = candidates.is_measured & (probability > stopping.probability)
+    eligible = begun if pursuit is Pursuit.SETTLE and begun.any() else is_worthwhile
+    similar = eligible & (probability >= _SIMILAR * probability[eligible].max())
+    value = value / np.maximum(usd_per_h.min(axis=1), 1e-12)
+    return IndexChoice(_first(value, similar), probability, is_worthwhile, probability)
+
+
+def _first(value: FloatArray, eligible: BoolArray) -> int:
+    """Return the index of the highest (k,) value of the eligible ones."""
+    return int(np.where(eligible, value, -np.inf).argmax())
 
 
 def _select_cheapest(
@@ -106,6 +142,7 @@ def _select_cheapest(
     best: float,
     stopping: StoppingRule,
     saving_s: float,
+    pursuit: Pursuit,
 ) -> IndexChoice:
     """Return the configuration with the lowest reservation cost where a plan in hand costs `best`."""
     is_cheaper = cost < (1.0 - stopping.saving) * best
@@ -114,11 +151,12 @@ def _select_cheapest(
     is_worthwhile = (probability > stopping.probability) | (gain > stopping.expected_saving_share * stopping.saving)
     if not is_worthwhile.any():
         return IndexChoice(None, probability, is_worthwhile, gain)
+    eligible, begun = is_worthwhile, is_worthwhile & candidates.is_measured
+    if pursuit is Pursuit.SETTLE and begun.any():
+        eligible = begun
     per_s = stopping.saving * best / max(saving_s, 1e-9)
     index = np.full(len(feasibility), np.inf)
-    index[is_worthwhile] = _reservation(
-        cost[is_worthwhile], feasibility[is_worthwhile], candidates, is_worthwhile, per_s
-    )
+    index[eligible] = _reservation(cost[eligible], feasibility[eligible], candidates, eligible, per_s)
     return IndexChoice(int(index.argmin()), probability, is_worthwhile, gain)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -15,17 +16,20 @@ from circinus.planning.sampler.acquisition import (
     QueryBelief,
     acquisition_function,
     select_next_configuration,
+    settling_share,
 )
 from circinus.planning.sampler.candidate_generation import candidates
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.expected_costs import ExpectedCosts
 from circinus.planning.sampler.feasibility import awaiting_plan, classify_feasibility, slo_feasibility
-from circinus.planning.sampler.initial_design import covering_array
+from circinus.planning.sampler.initial_design import covering_array, covering_codes
 from circinus.planning.sampler.mean_estimation import estimate_mean_scores
+from circinus.planning.sampler.placeable_codes import placeable_codes
 from circinus.planning.sampler.plan_costs import PlanCostCache, min_plan_costs
+from circinus.planning.sampler.pool_kinds import one_pool_of_each_kind
 from circinus.planning.sampler.prior_selection import MeanPrior
 from circinus.planning.sampler.profile_prediction import ProfilePredictor
-from circinus.planning.sampler.reservation_index import StoppingRule, expected_items_to_decide
+from circinus.planning.sampler.reservation_index import Pursuit, StoppingRule, expected_items_to_decide
 from circinus.planning.sampler.surrogate import Belief
 from circinus.planning.sampler.transfer_learning import TransferSources, missing_from_design, warm_start_design
 from circinus.profiling import (
@@ -45,10 +49,18 @@ from circinus.statistics.mean_decision import shrunk_variance
 
 MAX_ENUMERATED = 600
 """Maximum number of configurations of a space that is evaluated completely in every step."""
+_MIN_UNLISTED = 200
+"""Minimum number of configurations of a larger space to measure before a query is left without a plan: that none of
+200 meets its SLOs is likely only if at most about 1 % of the space does."""
 _FALLBACK_COUNT = 32
 """Number of random configurations to try if all others failed."""
 _CANDIDATES = 256
-"""Number of unmeasured configurations to evaluate in larger spaces."""
+"""Number of unmeasured configurations to evaluate in larger spaces, if all queries have a certain configuration."""
+_FEWER_WITHOUT_PLAN = 4
+"""Ratio of this number to that for a first plan, and of the latter to that while begun configurations are settled."""
+_SETTLING_SHARE = 0.5
+"""Minimum share of the time for settling begun configurations, where a query has no plan and most of the space is
+unknown: otherwise something more promising is always begun and nothing settled, whatever budget there is."""
 _FEWER = 4
 """Ratio of the numbers of candidates before and after a decision that took too long."""
 
@@ -74,14 +86,21 @@ class PlanCostSampler:
         if specification.infrastructure is None or not queries:
             raise ValueError(f"pipeline {pipeline_name}: there is no infrastructure or no query")
         self._pipeline = specification.pipelines[pipeline_name]
-        self._network = Network(specification.infrastructure)
+        network = Network(specification.infrastructure)
         self._queries, self._weights = _merged_queries(queries)
+        self._networks = tuple(one_pool_of_each_kind(network, query) for query in self._queries)
         self._space = ConfigurationSpace.of(self._pipeline)
         self._sources = TransferSources(self._pipeline, self._space)
         self._predictor = ProfilePredictor(self._pipeline, self._space)
         self._stopping = StoppingRule()
-        self._min_configurations = min(self._space.size, len(self._space.columns) + 2)
-        self._all_codes = self._space.enumerate() if self._space.size <= MAX_ENUMERATED else None
+        pools = {pool.name: pool for query in queries for pool in network.pools_for(query.source)}
+        self._all_codes = placeable_codes(self._space, self._pipeline, pools.values(), MAX_ENUMERATED)
+        size = self._space.size if self._all_codes is None else len(self._all_codes)
+        self._placeable = self._all_codes if size < self._space.size else None
+        # Beliefs about a space of which nearly nothing was seen are no evidence that it has no plan.
+        self._min_configurations = min(
+            size, len(self._space.columns) + 2 if self._all_codes is not None else _MIN_UNLISTED
+        )
         self._candidates = _CANDIDATES
         self._prepare_costs()
 
@@ -93,12 +112,13 @@ class PlanCostSampler:
         return self._source_design() or self._default_design
 
     def _prepare_costs(self) -> None:
-        self._certain_costs = PlanCostCache(self._pipeline, self._queries, self._network)
-        self._expected_costs = ExpectedCosts(self._pipeline, self._queries, self._network, self._predictor)
+        self._certain_costs = PlanCostCache(self._pipeline, self._queries, self._networks)
+        self._expected_costs = ExpectedCosts(self._pipeline, self._queries, self._networks, self._predictor)
 
     @cached_property
     def _default_design(self) -> tuple[Configuration, ...]:
-        return self._space.decode(covering_array(self._space))
+        design = covering_array(self._space) if self._placeable is None else covering_codes(self._placeable)
+        return self._space.decode(design)
 
     def _source_design(self) -> tuple[Configuration, ...]:
         """Return the best configurations by scores and costs of the largest source; none if it has no costs."""
@@ -112,7 +132,7 @@ class PlanCostSampler:
             return ()
         configurations = self._space.decode(codes)
         costs = min_plan_costs(
-            self._pipeline, self._queries, predictor.predict(profile, configurations), self._network, configurations
+            self._pipeline, self._queries, predictor.predict(profile, configurations), self._networks, configurations
         )
         rows = warm_start_design(scores, costs, [query.slos.accuracy for query in self._queries])
         return tuple(configurations[row] for row in rows)
@@ -138,33 +158,42 @@ class PlanCostSampler:
         check_time()
         prior, common_variance = self._fitted_prior(profile)
         check_time()
-        codes = self._candidate_codes(profile, prior)
+        pursuit = Pursuit.SOONEST
+        if self._all_codes is None:
+            pursuit = Pursuit.SETTLE if settling_share(profile) < _SETTLING_SHARE else Pursuit.MOST_PROBABLE
+        codes = self._candidate_codes(profile, prior, pursuit)
         configurations = self._space.decode(codes)
         belief = prior.belief(codes)
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         evaluated = np.array([c in measured_of for c in configurations], dtype=bool)
         beliefs = self._query_beliefs(profile, configurations, belief, evaluated, seconds, check_time)
         stopping = self._stopping
-        if len(measured_of) < self._min_configurations:  # too few to conclude that a query has no plan
+        is_early = len(measured_of) < self._min_configurations
+        if is_early:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
         item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
         saving_s = profile.population * item_s
-        acquisition = select_next_configuration(beliefs, stopping, saving_s)
+        acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
+        without_plan = not all(np.isfinite(query_belief.certain_usd_per_h).any() for query_belief in beliefs)
         while (
             len(acquisition.ranking)
             and evaluated[index := int(acquisition.ranking[0])]
             and self._expected_costs.refine(profile, configurations[index], check_time)
         ):
-            expected = self._expected_costs.of(profile, configurations)
+            expected = self._expected_costs.of(profile, configurations, without_plan=without_plan)
             costs = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
             beliefs = [
                 replace(query_belief, usd_per_h=usd_per_h, floor_usd_per_h=floor_usd_per_h)
                 for query_belief, (usd_per_h, floor_usd_per_h) in zip(beliefs, costs, strict=True)
             ]
-            acquisition = select_next_configuration(beliefs, stopping, saving_s)
+            acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
         suggestions = [
             Suggestion(configurations[index], float(acquisition.value_per_s[index])) for index in acquisition.ranking
         ]
+        if not suggestions and is_early and any(not query_belief.has_plan for query_belief in beliefs):
+            # No plan is predicted for any candidate, and predictions may be wrong.
+            further = (c for c in configurations if c not in measured_of and math.isfinite(seconds(c, 1)))
+            suggestions = [Suggestion(c, 1.0) for c in islice(further, 1)]
         pending = self._pending_design(prior, {*measured_of, *failed}, seconds)
         if pending is not None:
             suggestions.insert(0, Suggestion(pending, math.inf))
@@ -197,8 +226,9 @@ class PlanCostSampler:
         measured_of = {measured.configuration: measured for measured in profile.configurations}
         population, first_items = profile.population, min(MIN_ITEMS, profile.population)
         certain, excluded = classify_feasibility(self._queries, configurations, measured_of, population)
-        expected = self._expected_costs.of(profile, configurations, check_time)
         exact = self._certain_costs.of(profile, configurations, certain, check_time)
+        without_plan = not all(np.isfinite(costs).any() for costs in exact)
+        expected = self._expected_costs.of(profile, configurations, check_time, without_plan=without_plan)
         waiting = awaiting_plan(self._queries, configurations, measured_of, certain, exact, population)
         planless = certain & ~np.array([np.isfinite(costs).any(axis=1) for costs in exact]).T
         certain, excluded = certain & ~planless, excluded | planless & ~waiting
@@ -250,7 +280,8 @@ class PlanCostSampler:
         failed = {failure.configuration for failure in profile.failed}
         selected = None
         if not profile.configurations:
-            alternatives = self._space.decode(self._space.random(np.random.default_rng(0), _FALLBACK_COUNT))
+            random = self._space.random(np.random.default_rng(0), _FALLBACK_COUNT)
+            alternatives = self._space.decode(random if self._placeable is None else self._placeable)
             selected = next((c for c in alternatives if c not in failed and math.isfinite(seconds(c, 1))), None)
         certificate = StoppingCertificate(
             profile.unmeasured, 0, None, self._stopping.saving, conclusive=False, next=selected
@@ -275,7 +306,7 @@ class PlanCostSampler:
         prior = self._sources.prior(codes, evidence.means, evidence.variances, additive=self._all_codes is None)
         return prior, evidence.common_variance
 
-    def _candidate_codes(self, profile: PipelineProfile, prior: MeanPrior) -> IntArray:
+    def _candidate_codes(self, profile: PipelineProfile, prior: MeanPrior, pursuit: Pursuit) -> IntArray:
         """Return (k, d) all codes, or the measured and the most promising ones."""
         if self._all_codes is not None:
             return self._all_codes
@@ -283,7 +314,12 @@ class PlanCostSampler:
         failed = self._space.encode([failure.configuration for failure in profile.failed])
         score = acquisition_function(self._queries, self._weights, profile, prior, self._predictor)
         rng = np.random.default_rng(len(measured))
-        promising = candidates(self._space, score, measured, self._candidates, rng, without=failed)
+        measured_of = {c.configuration: c for c in profile.configurations}
+        certain, _ = classify_feasibility(self._queries, list(measured_of), measured_of, profile.population)
+        count = self._candidates
+        if not certain.any(axis=0).all():
+            count //= _FEWER_WITHOUT_PLAN ** (2 if pursuit is Pursuit.SETTLE else 1)
+        promising = candidates(self._space, score, measured, max(count, 1), rng, without=failed)
         return np.concatenate([measured, promising])
 
     def _pruned(

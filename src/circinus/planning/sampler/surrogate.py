@@ -10,7 +10,7 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.gaussian_process import GaussianProcess, KernelInputs, ScoreObservations
-from circinus.planning.sampler.hyperparameter_fit import fit_hyperparameters
+from circinus.planning.sampler.hyperparameter_fit import posterior_around, posterior_mode
 from circinus.planning.sampler.hyperparameters import CORRECTION_CENTRES, Hyperparameters
 from circinus.planning.sampler.kernel import KnobKernel
 
@@ -100,13 +100,15 @@ class Surrogate:
         residuals, iterations = (means - centre) / width, _ITERATIONS
         for _ in range(_PASSES):
             observations = ScoreObservations(inputs, residuals, noise + residual_variance * np.eye(len(codes)))
-            posterior = fit_hyperparameters(kernel, observations, expected, starts, iterations)
-            starts, iterations = (posterior.best,), _FURTHER_ITERATIONS
+            fitted_to = observations
+            mode, value = posterior_mode(kernel, observations, expected, starts, iterations)
+            starts, iterations = (mode,), _FURTHER_ITERATIONS
             for _ in range(_RESIDUAL_ROUNDS):
                 residual_variance = _updated_residual_variance(
-                    residual_variance, GaussianProcess.condition(kernel, posterior.best, observations)
+                    residual_variance, GaussianProcess.condition(kernel, mode, observations)
                 )
                 observations = ScoreObservations(inputs, residuals, noise + residual_variance * np.eye(len(codes)))
+        posterior = posterior_around(kernel, fitted_to, expected, mode, value)
         processes = tuple(
             GaussianProcess.condition(kernel, h, observations, residual_variance) for h in posterior.representatives
         )
