@@ -58,24 +58,27 @@ def real(state: Path, console: Console) -> PartResult:
     """
     figures: list[Figure] = []
     rows: list[dict[str, Any]] = []
-    state.mkdir(parents=True, exist_ok=True)
     for example in REAL:
-        specification = _specification(example)
-        with profile_bar(console, f"everything of {example.pipeline}") as bar:
-            store = state / f"{example.pipeline}.sqlite"
-            everything = profile_pipeline(specification, example.pipeline, store, exhaustive=True, observer=bar)
-        if everything.interrupted:
-            raise KeyboardInterrupt
-        more, row = compare(specification, example.pipeline, export_trace(specification, example.pipeline, store))
+        more, row = compare(*measured_completely(example, state, console))
         figures += more
         rows.append(row)
     return figures, rows
 
 
-def compare(
-    specification: Specification, pipeline: str, trace: MeasurementTrace
-) -> tuple[list[Figure], dict[str, Any]]:
+def measured_completely(example: Real, state: Path, console: Console) -> tuple[Specification, MeasurementTrace]:
+    """Return an example with every configuration measured on every item by the real models."""
+    specification, store = _specification(example), state / f"{example.pipeline}.sqlite"
+    state.mkdir(parents=True, exist_ok=True)
+    with profile_bar(console, f"everything of {example.pipeline}") as bar:
+        everything = profile_pipeline(specification, example.pipeline, store, exhaustive=True, observer=bar)
+    if everything.interrupted:
+        raise KeyboardInterrupt
+    return specification, export_trace(specification, example.pipeline, store)
+
+
+def compare(specification: Specification, trace: MeasurementTrace) -> tuple[list[Figure], dict[str, Any]]:
     """Compare exploring a recorded pipeline with measuring everything: frontiers, costs and seconds."""
+    pipeline = trace.pipeline.name
     ours, our_s = _profiled(specification, pipeline, trace, exhaustive=False)
     whole, whole_s = _profiled(specification, pipeline, trace, exhaustive=True)
     ours_of, whole_of = (plan_queries(specification, {pipeline: profile}) for profile in (ours, whole))

@@ -63,7 +63,7 @@ def test_configurations_that_the_pins_rule_out_are_not_worth_measuring_for_the_q
     listed = [found.configuration for found in instance.profile.configurations]
     kept = np.array([matches_pins(instance.query, configuration) for configuration in listed])
     assert not kept.all()
-    (costs,) = min_plan_costs(instance.pipeline, [instance.query], instance.profile, instance.network, listed)
+    (costs,) = min_plan_costs(instance.pipeline, [instance.query], instance.profile, [instance.network], listed)
     assert not np.isfinite(costs[~kept]).any()
     sure, out = classify_feasibility([instance.query], listed, {}, population=100)
     assert (out[:, 0] >= ~kept).all()

@@ -42,7 +42,7 @@ def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(
     pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     sure = np.arange(len(configurations))[:, None] % 3 != 2
-    costs = PlanCostCache(instance.pipeline, [instance.query], instance.network, EXACT)
+    costs = PlanCostCache(instance.pipeline, [instance.query], [instance.network], EXACT)
     half = sure & (np.arange(len(sure))[:, None] % 2 == 0)
     (first,) = costs.of(instance.profile, configurations, half)
     (found,) = costs.of(instance.profile, configurations, sure)
@@ -71,7 +71,7 @@ def test_no_plan_costs_less_than_the_least(plans_by_configuration: tuple[Instanc
     pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     (found,) = min_plan_costs(
-        instance.pipeline, [instance.query], instance.profile, instance.network, configurations, EXACT
+        instance.pipeline, [instance.query], instance.profile, [instance.network], configurations, EXACT
     )
     for number, its in enumerate(plans):
         assert (found[number] <= _situations(its, pools) * (1 + 1e-9)).all()
