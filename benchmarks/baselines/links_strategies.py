@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from benchmarks.baselines.by_hand import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE
 from benchmarks.baselines.first_come_plans import first_come, fixed, vulcan_style
@@ -17,9 +16,9 @@ from circinus.specification import Specification
 
 OURS, CLOUD, DEVICE, VULCAN = "Circinus", "best in the cloud", "cheapest on the device", "Vulcan-style"
 ALTERNATIVES = CLOUD, DEVICE, VULCAN
-_STEPS = 6
+_STEPS = 7
 _UNEXPLAINED = SearchSettings(near_misses=0, max_margin_plans=0)
-_MIN_FACTOR, _MAX_FACTOR = 0.04, 1.0
+_MIN_PER_S, _MAX_PER_S = 0.2, 10.0
 
 Profiles = Mapping[str, PipelineProfile]
 
@@ -42,7 +41,7 @@ def planned(workload: Specification, profiles: Profiles, strategy: str) -> Match
 
 
 def saturation(profiles: Profiles, queries: int | None, tempo: Tempo) -> float:
-    """Return the largest factor of the examples' rates at which joint planning serves all servable queries.
+    """Return the highest rate of each query at which joint planning serves all servable queries, in requests a second.
 
     Computed by bisection to a few per cent. This is load 1: beyond it any plan that is not better must reject queries.
 
@@ -52,11 +51,11 @@ def saturation(profiles: Profiles, queries: int | None, tempo: Tempo) -> float:
         tempo: time scale.
     """
 
-    def served(factor: float) -> float:
-        workload = specification(factor, count=queries, tempo=tempo)
+    def served(rate_per_s: float) -> float:
+        workload = specification(rate_per_s, count=queries, tempo=tempo)
         return plan_all_queries(workload, profiles, search=_UNEXPLAINED)[0].satisfied_weight
 
-    lower, upper = _MIN_FACTOR / tempo.slower, _MAX_FACTOR / tempo.slower
+    lower, upper = _MIN_PER_S / tempo.slower, _MAX_PER_S / tempo.slower
     servable_weight = served(lower)
     for _ in range(_STEPS):
         midpoint = (lower * upper) ** 0.5
@@ -74,14 +73,3 @@ def as_if_without_links(workload: Specification, profiles: Profiles, matching: M
     isolated = [plans.estimate_of(assignment.query, assignment.chosen.plan) for assignment in matching.assignments]
     conditions = merge_loads(isolated, {sized.deployment: sized.replicas for sized in matching.deployments})
     return {candidate.query: plans.reestimate(candidate, conditions).estimate.latency_s.value for candidate in isolated}
-
-
-def only(workload: Specification, names: set[str]) -> Specification:
-    """Return the specification with some of its queries."""
-    return replace(workload, queries=tuple(query for query in workload.queries if query.name in names))
-
-
-def with_rates(workload: Specification, factor: float) -> Specification:
-    """Return the specification with scaled rates."""
-    queries = (query.model_copy(update={"rate_per_s": factor * query.rate_per_s}) for query in workload.queries)
-    return replace(workload, queries=tuple(queries))

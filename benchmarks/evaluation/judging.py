@@ -26,7 +26,7 @@ from circinus.simulation import PlannedQuery
 from circinus.simulation.engine import Simulation
 from circinus.simulation.model_builder import build_model
 from circinus.simulation.report import percentile_interval
-from circinus.specification import Deployment
+from circinus.specification import Deployment, Network
 from circinus.statistics.interval import Interval
 
 MIN_REQUESTS = 2_000
@@ -47,6 +47,8 @@ class Verdict:
     requests: int
     latency_s: float
     """At the percentile of the SLO; 0 without one."""
+    accuracy: float
+    """Mean score of all recorded items."""
     latency_held: bool
     accuracy_held: bool
     cost_held: bool
@@ -105,6 +107,21 @@ def judged(contest: Contest, matching: Matching, seed: int) -> Judgement:
         ValueError: the plans need more of a node or a link than it has.
         PlanningError: a single query overloads a link.
     """
+    planned = simulation_inputs(contest.specification, contest.truth, matching)
+    return judged_by(contest, matching, _simulated(planned, matching, contest, seed) if planned else [])
+
+
+def judged_by(contest: Contest, matching: Matching, latencies: Sequence[FloatArray]) -> Judgement:
+    """Judge the plans by the latencies of their requests, simulated or measured.
+
+    Args:
+        contest: of the plans.
+        matching: plans and replicas.
+        latencies: (n,) latencies in order of arrival of each plan's query, n >= 1; infinite without an answer.
+
+    Raises:
+        ValueError: the plans need more of a node or a link than it has.
+    """
     excess = list(overfull(contest.specification, matching))
     if excess:
         raise ValueError(f"{contest.name}: {', '.join(excess)} is overfull")
@@ -112,19 +129,22 @@ def judged(contest: Contest, matching: Matching, seed: int) -> Judgement:
     true = [plans.estimate_of(assignment.query, assignment.chosen.plan) for assignment in matching.assignments]
     cost_usd_per_h = _attributed_usd_per_h(true, matching)
     planned = simulation_inputs(contest.specification, contest.truth, matching)
-    latencies = _simulated(planned, matching, contest, seed) if planned else []
     return Judgement(tuple(map(_verdict, planned, latencies, cost_usd_per_h)), _usd_per_h(contest, matching, true))
 
 
 def _simulated(planned: Sequence[PlannedQuery], matching: Matching, contest: Contest, seed: int) -> list[FloatArray]:
     """Return the latencies of each query's requests after the warm-up, in order of arrival."""
     replicas = {sized.deployment: sized.replicas - sized.demand.spare_replicas for sized in matching.deployments}
-    model = build_model(planned, replicas, contest.network)
-    duration_s = MIN_REQUESTS / (1 - _WARM_UP) / min(one.query.rate_per_s for one in planned)
-    simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
-    simulation.run()
-    runs = map(simulation.merged_run, model.parts)
-    return [run.latency_s[np.searchsorted(run.arrival_s, _WARM_UP * duration_s) :] for run in runs]
+    moments = contest.moments or (contest.specification.required_infrastructure,)
+    duration_s = MIN_REQUESTS / len(moments) / (1 - _WARM_UP) / min(one.query.rate_per_s for one in planned)
+    latencies = []
+    for number, moment in enumerate(moments):
+        model = build_model(planned, replicas, Network(moment))
+        simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed + number)
+        simulation.run()
+        runs = map(simulation.merged_run, model.parts)
+        latencies.append([run.latency_s[np.searchsorted(run.arrival_s, _WARM_UP * duration_s) :] for run in runs])
+    return [np.concatenate(of_query) for of_query in zip(*latencies, strict=True)]
 
 
 def _verdict(planned: PlannedQuery, latency_s: FloatArray, usd_per_h: float) -> Verdict:
@@ -140,6 +160,7 @@ def _verdict(planned: PlannedQuery, latency_s: FloatArray, usd_per_h: float) -> 
         weight=query.weight,
         requests=len(latency_s),
         latency_s=bounds.value,
+        accuracy=score,
         latency_held=in_time,
         accuracy_held=slos.accuracy is None or slos.accuracy.margin(score) >= -_ROUNDING,
         cost_held=slos.cost is None or usd_per_h <= slos.cost.limit_usd_per_h * (1 + _ROUNDING),

@@ -86,6 +86,8 @@ class Benchmark:
     parts: tuple[Part, ...]
     state: str | None = None
     """Folder of profile stores and checkpoints within `.circinus`; None: the benchmark's name."""
+    page: Callable[[Path], None] | None = None
+    """Writes the page of the documentation from the recorded result file."""
 
     def seeds(self, options: Options) -> list[int]:
         """Return the seed, or the first and the last one, as the result file states them."""

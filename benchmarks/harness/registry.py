@@ -66,6 +66,7 @@ class Entry:
 
 ENTRIES = (
     Entry("demo", "Does the product serve the meeting example better than two simple choices?"),
+    Entry("evaluation", "What do Circinus and other planners reach on the same queries, and for how much?"),
     Entry("profiling", "How few items does profiling measure, and how often are its verdicts wrong?"),
     Entry(
         "search", "How close to the optimum are plans of one query, for how much profiling, against earlier methods?"

@@ -70,6 +70,8 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
         write_whole(file, partial_file.read_text(encoding="utf-8"))
         for picture in partial_file.parent.glob(f"{name}.svg"):
             os.replace(picture, FOLDER / picture.name)
+        if benchmark.page is not None:
+            benchmark.page(file)
     print_figures(figures, console)
     console.print(f"{file} written in {format_duration(perf_counter() - start_s)}", highlight=False, soft_wrap=True)
     return file

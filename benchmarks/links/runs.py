@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 from benchmarks.baselines.links_strategies import ALTERNATIVES, OURS
 from benchmarks.demo.report import row
+from benchmarks.evaluation.goodput import RISK
+from benchmarks.evaluation.judging import PRICES, Judgement, Verdict
 from benchmarks.harness.results import Figure
 from benchmarks.links.site_process import Loaded
 from circinus.matching import Matching
 from circinus.serving.loadtest.load_report import QueryMeasurement
 
-AIM_GOODPUT, AIM_COST = 3.0, 1 / 3
-_EQUAL = "equal goodput as "
+_AIM_GOODPUT, _AIM_COST = 2.4, 3.2
+MIN_REQUESTS = 200
+"""Measured requests of the query with the fewest."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +32,22 @@ class Run:
     matching: Matching
     loaded: Loaded | None
     """Measurements; None if no query was admitted, so that nothing was deployed."""
-    deploy_s: float
-    without_links_s: Mapping[str, float]
+    judgement: Judgement
+    deploy_s: float = 0.0
+    without_links_s: Mapping[str, float] = field(default_factory=dict)
     """Latency per query as predicted without links; empty where not computed."""
-    sent_bytes: Mapping[str, float]
+    sent_bytes: Mapping[str, float] = field(default_factory=dict)
     """Bytes over each link during the traffic, including those of the cluster."""
 
     @property
     def goodput(self) -> float:
-        """Weight of the queries with measured latency and accuracy within their SLOs."""
-        return self.loaded.report.goodput if self.loaded is not None else 0.0
+        """Weight of the queries whose SLOs all held."""
+        return self.judgement.goodput
 
     @property
     def offered(self) -> float:
         """Weight of all queries."""
         return self.matching.total_weight
-
-    @property
-    def kept(self) -> set[str]:
-        """Queries that make up the goodput."""
-        queries = self.loaded.report.queries if self.loaded is not None else ()
-        return {query.query for query in queries if query.satisfied}
 
     @property
     def served(self) -> int:
@@ -62,6 +60,35 @@ class Run:
         queries = self.loaded.report.queries if self.loaded is not None else ()
         return tuple(query for query in queries if query.served and query.requests)
 
+    @property
+    def outcome(self) -> str:
+        """Goodput and the reasons for what is missing."""
+        verdicts = self.judgement.verdicts
+        late, inaccurate = (sum(not getattr(v, held) for v in verdicts) for held in ("latency_held", "accuracy_held"))
+        return (
+            f"{self.goodput:g} of {self.offered:g} by weight; of {self.served} admitted queries "
+            f"{len(self.judgement.kept)} kept ({self.judgement.too_close} too close to call), {inaccurate} inaccurate, "
+            f"{late} late"
+        )
+
+
+@dataclass(frozen=True)
+class SameSet:
+    """Plans for just the queries that an alternative kept."""
+
+    alternative: str
+    load: float
+    queries: Collection[str]
+    theirs_usd_per_h: Mapping[str, float]
+    """Cost under each of `PRICES` of the alternative's plans for these queries alone."""
+    ours: Run | None
+    """None: there are no such queries."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the product kept all these queries."""
+        return self.ours is not None and self.ours.judgement.kept >= set(self.queries)
+
 
 def rows_of(run: Run) -> list[dict[str, Any]]:
     """Return a row for every query of a run."""
@@ -69,6 +96,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
         return []
     sent = run.loaded.link_bytes
     chosen = {assignment.query: assignment.chosen for assignment in run.matching.assignments}
+    verdicts = {verdict.query: verdict for verdict in run.judgement.verdicts}
     rows = []
     for query in run.loaded.report.queries:
         candidate = chosen.get(query.query)
@@ -80,6 +108,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
                 "load": run.load,
                 "shaped": run.shaped,
                 **row(run.strategy, run.matching, query),
+                **_judged(verdicts.get(query.query)),
                 "weight": query.weight,
                 "predicted_without_links_s": run.without_links_s.get(query.query),
                 "predicted_link_bytes": predicted,
@@ -87,6 +116,14 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _judged(verdict: Verdict | None) -> dict[str, Any]:
+    """Return what replaces the load test's own judgement, which has the accuracy of the requests sent."""
+    if verdict is None:
+        return {"accuracy": None, "held": {}, "satisfied": False, "too_close": False}
+    held = {"latency": verdict.latency_held, "accuracy": verdict.accuracy_held}
+    return {"accuracy": verdict.accuracy, "held": held, "satisfied": verdict.kept, "too_close": verdict.too_close}
 
 
 def summary_of(run: Run) -> dict[str, Any]:
@@ -100,9 +137,10 @@ def summary_of(run: Run) -> dict[str, Any]:
         "goodput": run.goodput,
         "offered_weight": run.offered,
         "served": run.served,
-        "kept": len(run.kept),
+        "kept": len(run.judgement.kept),
+        "too_close": run.judgement.too_close,
         "replicas": sum(sized.replicas for sized in run.matching.deployments),
-        "cost_usd_per_h": run.matching.cost_usd_per_h,
+        "usd_per_h": dict(run.judgement.usd_per_h),
         "deploy_s": run.deploy_s,
         "sent_bytes": dict(run.sent_bytes),
         "generator_late_p99_s": lateness.p99_s if lateness is not None else None,
@@ -118,73 +156,56 @@ def _rates(run: Run) -> dict[str, float]:
     }
 
 
+def requests_figure(runs: Sequence[Run], note: str) -> Figure:
+    """Return the measured requests of the query with the fewest, over all runs with shaped links."""
+    fewest = min(query.requests for run in runs if run.shaped for query in run.measured)
+    return Figure("measured requests of the query with the fewest", float(fewest), float(MIN_REQUESTS), "higher",
+                  "requests", note)  # fmt: skip
+
+
 def goodput_figures(runs: Sequence[Run]) -> list[Figure]:
-    """Return goodput over that of the alternatives at loads above 1, with the curves of all loads."""
-    ours, theirs = _by_load(runs, OURS), {name: _by_load(runs, name) for name in ALTERNATIVES}
-    beyond = [load for load in ours if load > 1] or list(ours)
+    """Return goodput over that of the best alternative, the goodput of each strategy, and broken promises."""
+    by_load = {name: _by_load(runs, name) for name in (OURS, *ALTERNATIVES)}
+    ours = by_load[OURS]
+    best = {load: max(by_load[name][load].goodput for name in ALTERNATIVES) for load in ours}
+    # No ratio to less than one query of weight 1.
+    ratios = {load: run.goodput / max(best[load], 1.0) for load, run in ours.items()}
+    note = "; ".join(f"load {load:g}: {ratio:.2f}" for load, ratio in ratios.items())
+    last = max(ratios)
+    figures = [
+        Figure(f"goodput over the best alternative at load {last:g}", ratios[last], _AIM_GOODPUT, "higher", "times",
+               note),
+        Figure("goodput over the best alternative, least", min(ratios.values()), 1.0, "higher", "times", note),
+    ]  # fmt: skip
+    figures += [
+        Figure(f"goodput of {name} at load {load:g}", run.goodput / run.offered, None, "higher", "of the weight",
+               run.outcome)
+        for name, own in by_load.items()
+        for load, run in own.items()
+    ]  # fmt: skip
+    served = sum(run.served for run in ours.values())
+    broken, close = (sum(getattr(run.judgement, count) for run in ours.values()) for count in ("broken", "too_close"))
+    note = f"{broken} of {served} at all loads; {close} more are too close to call"
+    return [*figures, Figure("promises of Circinus broken", broken / max(served, 1), RISK, "lower", "of plans", note)]
+
+
+def cost_figures(same_sets: Sequence[SameSet]) -> list[Figure]:
+    """Return the costs of the same served queries, where an alternative keeps any and the product keeps them all."""
     figures = []
-    best = {load: max(theirs[name][load].goodput for name in ALTERNATIVES) for load in ours}
-    by_load = "; ".join(f"load {load:g}: {_times(ours[load].goodput, best[load]):.2f}" for load in ours)
-    figures.append(
-        Figure("goodput over the best alternative beyond saturation",
-               min(_times(ours[load].goodput, best[load]) for load in beyond), AIM_GOODPUT, "higher", "times",
-               f"the least over loads beyond 1; {by_load}")
-    )  # fmt: skip
-    for name in ALTERNATIVES:
-        curve = "; ".join(f"load {load:g}: {theirs[name][load].goodput:g} of {ours[load].offered:g}" for load in ours)
-        times = [_times(ours[load].goodput, theirs[name][load].goodput) for load in beyond]
-        figures.append(Figure(f"goodput over {name} beyond saturation", min(times), None, "higher", "times", curve))
-    curve = "; ".join(f"load {load:g}: {run.goodput:g} of {run.offered:g}" for load, run in ours.items())
-    kept, served = (sum(count(run) for run in ours.values()) for count in (lambda r: len(r.kept), lambda r: r.served))
-    figures.append(
-        Figure("promises of Circinus kept when measured", kept / max(served, 1), None, "higher", "of plans", curve)
-    )
-    return figures
-
-
-def equal_to(strategy: str) -> str:
-    """Return the prefix of names of the product's runs with just the queries that an alternative kept."""
-    return f"{_EQUAL}{strategy}"
-
-
-def cost_figures(runs: Sequence[Run]) -> list[Figure]:
-    """Return the cost per unit of goodput at the lowest load, over that of each alternative.
-
-    Compared are plans for just the queries that the alternative kept, and plans for all admitted queries.
-    """
-    figures = []
-    load = min(run.load for run in runs)
-    ours = _by_load(runs, OURS)[load]
-    for name in ALTERNATIVES:
-        other = _by_load(runs, name)[load]
-        same = [run for run in runs if run.strategy.startswith(equal_to(name)) and run.load == load and run.goodput]
-        if not same or not other.goodput or not other.matching.cost_usd_per_h:
+    for same in same_sets:
+        compared = f"the {len(same.queries)} queries that it keeps at load {same.load:g}"
+        if same.ours is None or not same.is_kept:
+            reason = f"{compared} are not all kept by Circinus" if same.queries else "it keeps none"
+            figures.append(Figure(f"queries whose cost is compared with {same.alternative}'s", 0.0, None, "higher",
+                                  "queries", reason))  # fmt: skip
             continue
-        best = min(same, key=lambda run: (run.goodput < other.goodput, _unit_cost(run)))
-        ratio = _unit_cost(best) / _unit_cost(other)
-        figures.append(
-            Figure(f"cost for equal goodput, over {name}", ratio, AIM_COST, "lower", "times", _compared(best, other))
-        )
-        if ours.goodput:
-            figures.append(
-                Figure(f"$/h for each unit of weight kept, over {name}", _unit_cost(ours) / _unit_cost(other), None,
-                       "lower", "times", f"at load {load:g}, each with all that it let in")
-            )  # fmt: skip
+        ours = same.ours.judgement.usd_per_h
+        ratios = {price: same.theirs_usd_per_h[price] / ours[price] for price in PRICES}
+        both = f"{same.theirs_usd_per_h[PRICES[0]]:.3f} over {ours[PRICES[0]]:.3f} $/h for {compared}"
+        others = ", ".join(f"{ratios[price]:.2f} by {price}" for price in PRICES[1:])
+        figures.append(Figure(f"cost of the same queries: {same.alternative} over Circinus", ratios[PRICES[0]],
+                              _AIM_COST, "higher", "times", f"{both}; {others}"))  # fmt: skip
     return figures
-
-
-def _unit_cost(run: Run) -> float:
-    """Return $/h per unit of goodput."""
-    return run.matching.cost_usd_per_h / run.goodput
-
-
-def _compared(same: Run, other: Run) -> str:
-    planned_for = same.strategy.removeprefix(equal_to(other.strategy))
-    what = f"plans for just the queries that it kept at load {other.load:g}{planned_for}"
-    both = f"{same.matching.cost_usd_per_h:.3f} for {other.matching.cost_usd_per_h:.3f} $/h"
-    if same.goodput == other.goodput:
-        return f"{both}: {what}, which kept the same {other.goodput:g} by weight"
-    return f"{both}, each over the weight kept: {what}, of which these kept {same.goodput:g} of {other.goodput:g}"
 
 
 def truth_figures(shaped: Run, unshaped: Run) -> list[Figure]:
@@ -257,11 +278,6 @@ def _observed_over(run: Run, predicted: Callable[[QueryMeasurement], float | Non
 
 def _by_load(runs: Sequence[Run], strategy: str) -> dict[float, Run]:
     return {run.load: run for run in runs if run.strategy == strategy and run.shaped}
-
-
-def _times(ours: float, other: float) -> float:
-    """Return the ratio of goodputs, where a goodput below one unit of weight counts as one."""
-    return ours / max(other, 1.0)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,7 +13,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from circinus.api.traffic_items import select_traffic_items
+from circinus.arrays import FloatArray
 from circinus.errors import ServingError
 from circinus.matching import Matching
 from circinus.serving import DesiredState, EngineStatus, Mode, Request, Response
@@ -35,18 +39,25 @@ class Loaded:
     report: LoadReport
     link_bytes: Mapping[str, Mapping[str, float]]
     """Bytes per request, by query and link, as counted by the engine."""
+    latency_s: Mapping[str, FloatArray]
+    """(n,) latencies of each query's requests after the warm-up, in order of arrival; infinite without an answer."""
 
 
-class _CountingLinks:
-    """Engine that sums the link bytes reported in the answers of another one."""
+class _ObservedEngine:
+    """Engine that notes the latencies of another one, and sums the link bytes reported in its answers."""
 
     def __init__(self, engine: RayEngine) -> None:
         self._engine = engine
         self._answers: Counter[str] = Counter()
         self._bytes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._latency_s: defaultdict[str, list[float]] = defaultdict(list)
 
     async def submit(self, request: Request) -> Response:
+        latencies, start_s = self._latency_s[request.query], perf_counter()
+        number = len(latencies)
+        latencies.append(math.inf)
         response = await self._engine.submit(request)
+        latencies[number] = perf_counter() - start_s
         self._answers[request.query] += 1
         self._bytes[request.query].update(response.timings.link_bytes)
         return response
@@ -65,6 +76,14 @@ class _CountingLinks:
         return {
             query: {link: size_bytes / self._answers[query] for link, size_bytes in links.items()}
             for query, links in self._bytes.items()
+        }
+
+    def latencies(self, report: LoadReport) -> dict[str, FloatArray]:
+        """Return the latencies after the warm-up, by query."""
+        return {
+            query.query: np.array(self._latency_s[query.query][-query.requests :])
+            for query in report.queries
+            if query.requests
         }
 
 
@@ -120,13 +139,13 @@ def deploy(specification: Specification, matching: Matching, store: Path) -> flo
     return perf_counter() - start_s
 
 
-def load(specification: Specification, matching: Matching, store: Path, items: int, traffic: LoadSpec) -> Loaded:
+def load(specification: Specification, matching: Matching, store: Path, items: int | None, traffic: LoadSpec) -> Loaded:
     """Send traffic to the deployed matching."""
     connection = _connections[0]
-    counting = _CountingLinks(connection.engine)
+    observed = _ObservedEngine(connection.engine)
     sent = select_traffic_items(specification, matching, store, items, Mode.REPLAY, seed=0)
-    report = connection.runner.run(run_load_test(counting, specification, matching, sent, traffic))
-    return Loaded(report, counting.bytes_per_request())
+    report = connection.runner.run(run_load_test(observed, specification, matching, sent, traffic))
+    return Loaded(report, observed.bytes_per_request(), observed.latencies(report))
 
 
 def disconnect() -> None:

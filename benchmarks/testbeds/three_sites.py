@@ -27,8 +27,8 @@ class Sites:
     network: ShapedNetwork
     inside: ProcessPoolExecutor
     store: Path
-    items: int
-    """Number of items of each pipeline in the traffic."""
+    items: int | None
+    """Number of held-out items of each pipeline in the traffic; None: all."""
 
     def deploy(self, specification: Specification, matching: Matching) -> float:
         """See `links_inside.deploy`."""
@@ -50,7 +50,7 @@ class Sites:
 
 
 @contextmanager
-def sites(infrastructure: Infrastructure, store: Path, items: int) -> Iterator[Sites]:
+def sites(infrastructure: Infrastructure, store: Path, items: int | None) -> Iterator[Sites]:
     """Start the network and the cluster for the block."""
     with ExitStack() as opened:
         network = opened.enter_context(ShapedNetwork(infrastructure))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.workloads.links import SOURCE, Tempo, specification, without_links
+from benchmarks.workloads.links import QUERIES, SOURCE, Tempo, specification, with_nothing_held_out, without_links
 
 from circinus.specification import Network
 
 
-def test_twenty_four_queries_of_both_pipelines_with_latency_and_accuracy_only() -> None:
-    specified = specification()
-    assert len(specified.queries) == 24
+def test_queries_of_both_pipelines_have_equal_rates_and_limits_of_latency_and_accuracy_only() -> None:
+    specified = specification(1.5)
+    assert [query.name for query in specified.queries] == list(QUERIES)
     assert {query.pipeline for query in specified.queries} == set(specified.pipelines) == {"meeting", "documents"}
     for query in specified.queries:
         assert query.source == SOURCE
+        assert query.rate_per_s == 1.5
         assert query.slos.cost is None
         assert query.slos.latency is not None
         assert query.slos.accuracy is not None
@@ -21,12 +22,20 @@ def test_twenty_four_queries_of_both_pipelines_with_latency_and_accuracy_only() 
 
 def test_twice_the_load_is_two_of_each_with_names_of_their_own() -> None:
     once, twice = specification(0.5), specification(0.5, 2.0)
-    assert twice.queries[:24] == once.queries
-    assert len({query.name for query in twice.queries}) == 48
+    assert twice.queries[: len(QUERIES)] == once.queries
+    assert len({query.name for query in twice.queries}) == 2 * len(QUERIES)
     rates = [sum(query.rate_per_s for query in specified.queries) for specified in (once, twice)]
     assert rates[1] == pytest.approx(2 * rates[0])
-    assert rates[0] == pytest.approx(0.5 * sum(query.rate_per_s for query in specification().queries))
     assert len(specification(copies=1.5, count=4).queries) == 6
+
+
+def test_truth_has_the_items_of_the_traffic_too() -> None:
+    whole = with_nothing_held_out(specification())
+    assert whole.queries == specification().queries
+    for name, pipeline in specification().pipelines.items():
+        assert pipeline.dataset.held_out_items(120) == 60
+        assert whole.pipelines[name].dataset.held_out_items(120) == 0
+        assert whole.pipelines[name].operators == pipeline.operators
 
 
 def test_narrowed_knobs_are_still_the_examples() -> None:

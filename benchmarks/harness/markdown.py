@@ -1,0 +1,34 @@
+"""Markdown tables of results, for pages of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def figures_table(figures: Sequence[Mapping[str, Any]]) -> str:
+    """Return the figures of a result file with their aims."""
+    rows = [
+        (figure["name"], f"{number(figure['value'])} {figure['unit']}", _aim(figure), figure["note"])
+        for figure in figures
+    ]
+    return table(("figure", "seen", "aim", "of"), rows)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def number(value: float) -> str:
+    """Return a number with three digits."""
+    return f"{value:.3g}"
+
+
+def _aim(figure: Mapping[str, Any]) -> str:
+    if figure["aim"] is None:
+        return "-"
+    bound = "at least" if figure["better"] == "higher" else "at most"
+    is_met = figure["value"] >= figure["aim"] if figure["better"] == "higher" else figure["value"] <= figure["aim"]
+    return f"{bound} {number(figure['aim'])}{'' if is_met else ', **missed**'}"
