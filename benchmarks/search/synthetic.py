@@ -15,6 +15,7 @@ from rich.table import Table
 
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
+from benchmarks.search.synthetic_comparison import comparison_figures
 from benchmarks.search.synthetic_runs import OURS, SyntheticRun, run_all
 from benchmarks.workloads.synthetic.families import EXPONENTS, FAMILIES, SyntheticCase, synthetic_case
 
@@ -59,9 +60,10 @@ def synthetic(
     exponents: Sequence[int] = EXPONENTS,
 ) -> PartResult:
     """Search every family in every size for every seed and print a table; return figures and rows."""
-    results = standings(runs(seeds, jobs, console, families, exponents))
+    rows = runs(seeds, jobs, console, families, exponents)
+    results = standings(rows)
     console.print(table(results))
-    return figures_of(results), [asdict(standing) for standing in results]
+    return [*figures_of(results), *comparison_figures(rows)], [asdict(standing) for standing in results]
 
 
 def runs(

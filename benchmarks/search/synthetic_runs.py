@@ -11,7 +11,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from benchmarks.baselines.synthetic_search import BASELINES, Trial, best_trial
+from benchmarks.baselines.synthetic_search import BASELINES, best_trial
 from benchmarks.workloads.synthetic.backend import SyntheticSource
 from benchmarks.workloads.synthetic.families import SyntheticCase
 from benchmarks.workloads.synthetic.ground_truth import cheapest_of, true_verdict
@@ -105,7 +105,7 @@ def run_baselines(case: SyntheticCase, seed: int, seconds: float) -> list[Synthe
         trials = search(case, max(TIMES) * seconds, seed)
         wall_s = perf_counter() - began_s
         for times in TIMES:
-            done = _begun(trials, times * seconds)
+            done = [trial for trial in trials if trial.ended_s <= times * seconds]
             best, label = best_trial(done), f"{method}, {times}x seconds"
             rows.append(
                 _row(
@@ -115,17 +115,11 @@ def run_baselines(case: SyntheticCase, seed: int, seconds: float) -> list[Synthe
                     None if best is None else best.plan.plan,
                     touched=len(done),
                     items=len(done) * len(case.model.items.work),
-                    seconds=done[-1].ended_s,
+                    seconds=done[-1].ended_s if done else 0.0,
                     wall_s=wall_s,
                 )
             )
     return rows
-
-
-def _begun(trials: list[Trial], seconds: float) -> list[Trial]:
-    """Return the trials that started before a time."""
-    starts = [0.0, *(trial.ended_s for trial in trials)]
-    return [trial for trial, start in zip(trials, starts, strict=False) if start < seconds]
 
 
 def _row(

@@ -14,6 +14,10 @@ from benchmarks.search.synthetic_runs import OURS, SyntheticRun, run_baselines
 from benchmarks.workloads.synthetic.families import FAMILIES, SyntheticCase, everywhere, synthetic_case
 from benchmarks.workloads.synthetic.ground_truth import true_verdict
 
+from circinus.planning.sampler import PlanCostSampler
+from circinus.profiling.measurement.time_estimator import measurement_cost_model
+from circinus.specification import LatencySlo, Slos
+
 
 @pytest.fixture(scope="module")
 def case() -> SyntheticCase:
@@ -79,6 +83,22 @@ def test_figures_are_shares_medians_and_growth() -> None:
     assert figures["smooth, 10^3: cost over optimum, median"].value == pytest.approx(1.02)
     assert figures["smooth: 10^12 over 10^3, planner's time a step"].value == 4.0
     assert figures["smooth: 10^12 over 10^3, peak memory"].met
+
+
+@pytest.mark.parametrize("measured_count", [20, 30])
+def test_beyond_listing_few_measurements_are_no_reason_to_leave_a_query_without_a_plan(
+    measured_count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circinus.planning.sampler.sampler._MIN_UNLISTED", 30)
+    large = synthetic_case(FAMILIES[0], 6, seed=0)
+    query = large.query.model_copy(update={"slos": Slos(latency=LatencySlo(percentile=95, limit_s=1e-6))})
+    sampler = PlanCostSampler(dataclasses.replace(large.specification, queries=(query,)), large.model.pipeline.name)
+    measured = Measured(large, np.random.default_rng(0))
+    measured.add_some(measured_count)
+    profile = measured.profile()
+    decision = sampler.suggest(profile, measurement_cost_model(large.model.pipeline, profile))
+    assert decision.certificate.conclusive == (not decision.suggestions) == (measured_count == 30)
+    assert all(s.configuration not in {c.configuration for c in profile.configurations} for s in decision.suggestions)
 
 
 def test_what_is_known_for_a_suggestion_is_of_as_many_configurations_as_are_said(case: SyntheticCase) -> None:
