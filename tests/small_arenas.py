@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from benchmarks.evaluation.contest import Contest
 from benchmarks.search.arena import Arena, PlanSpace
+from benchmarks.workloads.published.profiles import profiled
+from benchmarks.workloads.published.sites import infrastructure
 
 from circinus.profiling.race.configuration_order import prefix_order
 from circinus.profiling.trace.measurement_trace import prefix_rows
-from circinus.specification import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
+from circinus.specification import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline, Query, Specification
 
 MODELS = ("small", "middle", "large")
+LIMITS = (("p95 <= 0.5s", ">= 0.5"), ("p95 <= 2s", ">= 0.7"), ("p90 <= 5s", ">= 0.85"), ("p95 <= 1ms", ">= 0.5"))
+"""(latency, accuracy) of queries of `tiny_contest`; nothing meets the last one."""
 
 
 def tiny_arena(rng: np.random.Generator, *, items: int = 40, sizes: int = 3, direction: str = "maximize") -> Arena:
@@ -58,3 +63,21 @@ def tiny_arena(rng: np.random.Generator, *, items: int = 40, sizes: int = 3, dir
         scores=np.clip(level[:, None] + noise, 0.0, 1.0),
         population=items,
     )
+
+
+def tiny_contest(rate_per_s: float = 0.5) -> Contest:
+    """Return twelve queries on `tiny_arena`, of which nine can be served, at three rates from `rate_per_s`."""
+    trace, profile = profiled(tiny_arena(np.random.default_rng(0)), "tiny")
+    queries = tuple(
+        Query(
+            name=f"query-{number}",
+            pipeline="tiny",
+            source=f"place-{number % 4}",
+            rate=rate_per_s + number % 3,
+            slos={"latency": latency, "accuracy": accuracy},
+            weight=1.0 + number % 2,
+        )
+        for number, (latency, accuracy) in enumerate(LIMITS * 3)
+    )
+    specification = Specification({"tiny": trace.pipeline}, infrastructure(), queries)
+    return Contest("tiny", specification, {"tiny": profile}, {"tiny": trace})

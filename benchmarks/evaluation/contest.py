@@ -15,7 +15,7 @@ import numpy as np
 from circinus.arrays import IntArray
 from circinus.matching import Matching
 from circinus.profiling import ConfigurationProfile, MeasurementTrace, PipelineProfile
-from circinus.specification import Configuration, Network, Specification
+from circinus.specification import Configuration, Infrastructure, Network, Specification
 from circinus.statistics.interval import Interval
 
 
@@ -29,6 +29,8 @@ class Contest:
     """Pipeline -> profile of all configurations on all items."""
     traces: Mapping[str, MeasurementTrace]
     """Pipeline -> the measurements behind the truth."""
+    moments: tuple[Infrastructure, ...] = ()
+    """The true infrastructure at moments among which requests are divided; empty: as planners see it."""
 
     @property
     def network(self) -> Network:
@@ -38,9 +40,10 @@ class Contest:
     def within(self, tiers: Collection[str]) -> Contest:
         """Return the contest with the pools of some tiers only."""
         whole = self.specification.required_infrastructure
-        pools = tuple(pool for pool in whole.pools if pool.tier in tiers)
-        infrastructure = whole.model_copy(update={"pools": pools})
-        return replace(self, specification=replace(self.specification, infrastructure=infrastructure))
+        update = {"pools": tuple(pool for pool in whole.pools if pool.tier in tiers)}
+        specification = replace(self.specification, infrastructure=whole.model_copy(update=update))
+        moments = tuple(moment.model_copy(update=update) for moment in self.moments)
+        return replace(self, specification=specification, moments=moments)
 
     def of(self, queries: Collection[str]) -> Contest:
         """Return the contest with some of its queries, in the same order."""
@@ -79,7 +82,7 @@ class Market:
             ran.update(fresh)
         self.measured.setdefault(pipeline, set()).add(configuration)
         complete = next(c for c in truth.configurations if c.configuration == configuration)
-        return _on_items(complete, items)
+        return on_items(complete, items)
 
     def complete(self, pipeline: str) -> PipelineProfile:
         """Return every configuration on every item."""
@@ -96,7 +99,7 @@ class Market:
         return Planned(matching, self.seconds, first_plan_s, planning_s, touched)
 
 
-def _on_items(complete: ConfigurationProfile, items: IntArray) -> ConfigurationProfile:
+def on_items(complete: ConfigurationProfile, items: IntArray) -> ConfigurationProfile:
     """Return a complete profile on some items; its accuracy is their mean score, without a margin."""
     where = np.argsort(complete.items)[np.searchsorted(np.sort(complete.items), items)]
     scores = complete.scores[where]

@@ -1,13 +1,15 @@
-"""Goodput of all planners at each load: each with all tiers, and in the tier that it was made for.
+"""Goodput of all planners on all workloads: each with all tiers, and in the tiers that it was made for.
 
-The product plans in every scope of tiers. Then, for the queries that another planner kept there, both are asked for
-plans of these queries alone, so that costs are those of the same served set.
+The product measures once for each workload and tightness, and plans in every scope of tiers. For the queries that
+another planner kept, both are asked for plans of these queries alone, the product with all tiers, so that costs are
+those of the same served set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -15,10 +17,10 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.baselines.planners import BASELINES, PUBLISHED
-from benchmarks.evaluation.contest import Contest, Planner
-from benchmarks.evaluation.judging import PRICES, judged
-from benchmarks.evaluation.product import Product
-from benchmarks.evaluation.published import contests
+from benchmarks.evaluation.contest import Contest, Planned, Planner
+from benchmarks.evaluation.judging import PRICES, Judgement, judged
+from benchmarks.evaluation.product import Product, Profiled
+from benchmarks.evaluation.workloads import SINGLE, TIGHTNESS, contests
 from benchmarks.harness.benchmark import PartResult, Rows
 from benchmarks.harness.results import Figure
 
@@ -31,11 +33,35 @@ SCOPES: Mapping[str, tuple[str, ...]] = {
     "device": ("device",),
 }
 EVERYWHERE = "all tiers"
+SATURATED = 2.0
+"""Load at and beyond which not everything can be served."""
 RISK = 0.05
 """Risk of the product's plans, which its promises may be broken by."""
 
 
-def goodput(loads: Sequence[float], seeds: Iterable[int], tightness: Sequence[str], console: Console) -> PartResult:
+@dataclass(frozen=True)
+class Case:
+    """Contests of one workload."""
+
+    workload: str
+    loads: tuple[float, ...] = (1.0, SATURATED)
+    tightness: str = "mixed"
+    in_scopes: float = SATURATED
+    """Load at which planners compete in each scope of tiers, too."""
+    with_costs: float = 1.0
+    """Load at which costs of the same served set are compared."""
+
+
+CASES = (
+    Case("all", (0.5, 1.0, SATURATED, 4.0)),
+    *(Case("all", (SATURATED,), tightness) for tightness in TIGHTNESS if tightness != "mixed"),
+    *(Case(workload, (SATURATED,), with_costs=0.0) for workload in ("sites", "arrivals", "uplinks")),
+    *map(Case, SINGLE),
+)
+QUICK = (Case("video-nuscenes", (SATURATED,), in_scopes=0.0, with_costs=SATURATED),)
+
+
+def goodput(cases: Sequence[Case], seed: int, console: Console) -> PartResult:
     """Let all planners plan every contest, and judge them.
 
     Raises:
@@ -43,44 +69,61 @@ def goodput(loads: Sequence[float], seeds: Iterable[int], tightness: Sequence[st
     """
     rows: Rows = []
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        pending: list[Future[Rows]] = []
-        for seed in seeds:
-            for level in tightness:
-                for contest in contests(loads, seed, level):
-                    pending += [pool.submit(rows_of, contest, scope, seed) for scope in _scopes()]
-        for future in pending:
+        for future in as_completed([pool.submit(rows_of, case, seed) for case in cases]):
             own = future.result()
             rows += own
-            shown = (f"{row['planner']} {row['goodput']:g} of {row['promised']:g}" for row in own)
-            console.print(f"{own[0]['contest']}, {own[0]['scope']}: {'; '.join(shown)}", highlight=False)
+            for row in own:
+                console.print(_line(row), highlight=False)
+    rows.sort(key=lambda row: (row["workload"], row["tightness"], row["load"], list(SCOPES).index(row["scope"])))
     return list(figures(rows)), rows
 
 
-def _scopes() -> Sequence[str]:
-    return [
-        scope for scope in SCOPES if scope != "device" or any(planner.tiers == ("device",) for planner in BASELINES)
-    ]
+def _line(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['contest']}, {row['scope']}, {row['planner']}: {row['goodput']:g} of {row['promised']:g} promised, "
+        f"planned in {row['planning_s']:.1f} s"
+    )
 
 
-def rows_of(contest: Contest, scope: str, seed: int) -> Rows:
-    """Return what the product and the planners of a scope reach in a contest, the product first."""
-    planners = [planner for planner in BASELINES if scope == EVERYWHERE or planner.tiers == SCOPES[scope]]
-    rows = [row_of(contest, scope, planner, seed) for planner in (OURS, *planners)]
-    for row, planner in zip(rows[1:], planners, strict=True):
-        row |= _costs_of_the_same(contest.within(SCOPES[scope]).of(row["kept"]), planner, seed)
+def rows_of(case: Case, seed: int) -> Rows:
+    """Return what the product and the other planners reach in the contests of a case."""
+    rows: Rows = []
+    own = dict(zip(case.loads, contests(case.workload, case.loads, seed, case.tightness), strict=True))
+    bought = OURS.profiled(own[max(own)], seed)
+    for load, contest in own.items():
+        common = {"part": "goodput", "workload": case.workload, "load": load, "tightness": case.tightness}
+        for scope in SCOPES if load == case.in_scopes else (EVERYWHERE,):
+            rows += [common | row for row in rows_in(contest, scope, bought, seed, with_costs=load == case.with_costs)]
     return rows
 
 
-def row_of(contest: Contest, scope: str, planner: Planner, seed: int) -> dict[str, Any]:
-    """Return what one planner reaches in one scope of a contest."""
+def rows_in(contest: Contest, scope: str, bought: Profiled, seed: int, *, with_costs: bool) -> Rows:
+    """Return what the product and the planners of a scope reach in a contest, the product first.
+
+    Args:
+        contest: with all tiers.
+        scope: of `SCOPES`.
+        bought: measurements of the product.
+        seed: of planners and of the judge.
+        with_costs: whether costs of the same queries are compared.
+    """
     within = contest.within(SCOPES[scope])
-    planned = planner.plan(within, seed)
-    judgement = judged(within, planned.matching, seed + 1)
+    rows = []
+    for planner in (OURS, *(p for p in BASELINES if scope == EVERYWHERE or p.tiers == SCOPES[scope])):
+        planned = OURS.planned(within.specification, bought) if planner is OURS else planner.plan(within, seed)
+        row = row_of(contest, scope, planner.name, planned, judged(within, planned.matching, seed + 1))
+        if with_costs and planner is not OURS:
+            row |= costs_of_the_same(contest, scope, row["kept"], planner, bought, seed)
+        rows.append(row | {"seed": seed})
+    return rows
+
+
+def row_of(contest: Contest, scope: str, planner: str, planned: Planned, judgement: Judgement) -> dict[str, Any]:
+    """Return what one planner reaches in one scope of a contest."""
     return {
         "contest": contest.name,
         "scope": scope,
-        "planner": planner.name,
-        "seed": seed,
+        "planner": planner,
         "queries": len(contest.specification.queries),
         "offered": sum(query.weight for query in contest.specification.queries),
         "bound": planned.matching.weight_bound,
@@ -100,56 +143,96 @@ def row_of(contest: Contest, scope: str, planner: Planner, seed: int) -> dict[st
     }
 
 
-def _costs_of_the_same(contest: Contest, planner: Planner, seed: int) -> dict[str, Any]:
-    """Return the costs of both planners for the same queries, as far as the product keeps them."""
-    ours, theirs = (judged(contest, p.plan(contest, seed).matching, seed + 1) for p in (OURS, planner))
-    same = ours.kept >= theirs.kept
-    return {"same_set": same, "usd_per_h_ours": dict(ours.usd_per_h), "usd_per_h_theirs": dict(theirs.usd_per_h)}
+def costs_of_the_same(
+    contest: Contest, scope: str, kept: Sequence[str], planner: Planner, bought: Profiled, seed: int
+) -> dict[str, Any]:
+    """Return the costs of both planners for the same queries, the product with all tiers, and whether it keeps them."""
+    same = contest.of(kept)
+    ours = judged(same, OURS.planned(same.specification, bought).matching, seed + 1)
+    theirs = judged(same.within(SCOPES[scope]), planner.plan(same.within(SCOPES[scope]), seed).matching, seed + 1)
+    return {
+        "same_set": bool(kept) and ours.kept >= theirs.kept == frozenset(kept),
+        "usd_per_h_ours": dict(ours.usd_per_h),
+        "usd_per_h_theirs": dict(theirs.usd_per_h),
+    }
 
 
 def figures(rows: Rows) -> Iterator[Figure]:
-    """Yield the aims, against the best competitor of each."""
-    ours = {(row["contest"], row["scope"], row["seed"]): row for row in rows if row["planner"] == OURS.name}
-    everywhere = {(contest, seed): row for (contest, scope, seed), row in ours.items() if scope == EVERYWHERE}
+    """Yield the aims, each against the best competitor in it."""
+    published = {planner.name for planner in PUBLISHED}
+    ours = {(row["contest"], row["scope"]): row for row in rows if row["planner"] == OURS.name}
+    everywhere = {contest: row for (contest, scope), row in ours.items() if scope == EVERYWHERE}
     others = [row for row in rows if row["planner"] != OURS.name]
-    published = [row for row in others if row["planner"] in {planner.name for planner in PUBLISHED}]
-    best = dict.fromkeys(everywhere, 0.0)
-    for row in others:
-        key = row["contest"], row["seed"]
-        best[key] = max(best[key], row["goodput"])
-    earlier = dict.fromkeys(everywhere, 0.0)
-    for row in published:
-        key = row["contest"], row["seed"]
-        earlier[key] = max(earlier[key], row["goodput"])
-    note = f"{len(everywhere)} contests"
-    ratios = [row["goodput"] / max(earlier[key], 1.0) for key, row in everywhere.items()]
-    yield Figure("goodput over the best earlier planner's, median", float(np.median(ratios)), 2.4, "higher", "times",
-                 f"{note}; {min(ratios):.2f} to {max(ratios):.2f}")  # fmt: skip
-    least = min(row["goodput"] / max(best[key], 1.0) for key, row in everywhere.items())
-    yield Figure("goodput over the best of all others, least", least, 1.0, "higher", "times", note)
+    earlier = [row for row in others if row["planner"] in published]
+    yield from _goodput_figures(everywhere, others, earlier)
+    kept, served = sum(len(row["kept"]) for row in ours.values()), sum(row["served"] for row in ours.values())
+    close = sum(row["too_close"] for row in ours.values())
+    yield Figure(
+        "promises broken",
+        1 - kept / max(served, 1),
+        RISK,
+        "lower",
+        "share",
+        f"{served - kept} of {served} queries in {len(ours)} plans; {close} kept ones too close to call",
+    )
+    yield from _cost_figures(others, published)
+    yield from _time_figures(everywhere, [row for row in earlier if row["scope"] == EVERYWHERE])
+
+
+def _goodput_figures(everywhere: Mapping[str, Mapping[str, Any]], others: Rows, earlier: Rows) -> Iterator[Figure]:
+    best = {c: max((row["goodput"] for row in others if row["contest"] == c), default=0.0) for c in everywhere}
+    best_earlier = {c: max((row["goodput"] for row in earlier if row["contest"] == c), default=0.0) for c in everywhere}
+    full = {c: row for c, row in everywhere.items() if row["load"] >= SATURATED}
+    ratios = [row["goodput"] / max(best_earlier[c], 1.0) for c, row in full.items()]
+    possible = [row["bound"] / max(best_earlier[c], 1.0) for c, row in full.items()]
+    if ratios:
+        yield Figure("goodput at saturation over the best earlier planner's, median", float(np.median(ratios)), 2.4,
+                     "higher", "times", f"{len(full)} contests, {min(ratios):.2f} to {max(ratios):.2f}")  # fmt: skip
+        yield Figure("goodput that is possible over the best earlier planner, median", float(np.median(possible)), None,
+                     "higher", "times", f"certified bound; {min(possible):.2f} to {max(possible):.2f}")  # fmt: skip
+    least = [row["goodput"] / max(best[c], 1.0) for c, row in everywhere.items()]
+    yield Figure("goodput over the best of all others, least", min(least), 1.0, "higher", "times",
+                 f"{sum(ratio < 1 for ratio in least)} of {len(least)} contests below 1")  # fmt: skip
     share = [row["goodput"] / max(row["bound"], 1.0) for row in everywhere.values()]
     yield Figure("goodput over the certified bound, median", float(np.median(share)), 0.97, "higher", "share",
-                 f"{note}; {min(share):.3f} to {max(share):.3f}")  # fmt: skip
-    promised = sum(row["served"] for row in ours.values())
-    broken = sum(row["served"] - len(row["kept"]) for row in ours.values())
-    yield Figure(
-        "promises broken", broken / max(promised, 1), RISK, "lower", "share", f"{broken} of {promised} queries"
-    )
-    yield from _cost_figures(others)
-    for what, label in (("profiled_s", "profiled seconds"), ("planning_s", "planning time")):
-        gains = [row[what] / max(ours[row["contest"], row["scope"], row["seed"]][what], 1e-9) for row in published]
-        if gains:
-            yield Figure(f"{label}: earlier planners' over ours, median", float(np.median(gains)), 10.0, "higher",
-                         "times", f"{min(gains):.2f} to {max(gains):.1f}")  # fmt: skip
+                 f"{len(share)} contests, {min(share):.3f} to {max(share):.3f}")  # fmt: skip
 
 
-def _cost_figures(others: Rows) -> Iterator[Figure]:
+def _cost_figures(others: Rows, published: set[str]) -> Iterator[Figure]:
+    compared = [row for row in others if row.get("same_set")]
+    of_earlier = [row for row in compared if row["planner"] in published and row["scope"] != EVERYWHERE]
+    asked = sum("same_set" in row for row in others)
     for price in PRICES:
-        compared = [row for row in others if row["same_set"] and row["usd_per_h_ours"][price] > 0]
-        ratios = [row["usd_per_h_theirs"][price] / row["usd_per_h_ours"][price] for row in compared]
-        if ratios:
-            note = f"{len(compared)} of {len(others)} sets that both keep; least {min(ratios):.2f}"
-            yield Figure(f"cost of the same queries by {price}: others' over ours, median", float(np.median(ratios)),
-                         3.2, "higher", "times", note)  # fmt: skip
-            yield Figure(f"cost of the same queries by {price}: others' over ours, least", min(ratios), 1.0, "higher",
-                         "times", note)  # fmt: skip
+
+        def ratios(of: Rows, price: str = price) -> list[float]:
+            return [row["usd_per_h_theirs"][price] / max(row["usd_per_h_ours"][price], 1e-9) for row in of]
+
+        if of_earlier:
+            seen = ratios(of_earlier)
+            yield Figure(f"cost by {price}, earlier planners in their own tiers over ours, median",
+                         float(np.median(seen)), 3.2, "higher", "times",
+                         f"{len(seen)} sets that both keep; {min(seen):.2f} to {max(seen):.2f}")  # fmt: skip
+        if compared:
+            seen = ratios(compared)
+            yield Figure(f"cost by {price}, anyone's over ours, least", min(seen), 1.0, "higher", "times",
+                         f"{len(seen)} of {asked} sets that both keep; {sum(r < 1 for r in seen)} below 1")  # fmt: skip
+
+
+def _time_figures(everywhere: Mapping[str, Mapping[str, Any]], earlier: Rows) -> Iterator[Figure]:
+    def final_s(row: Mapping[str, Any]) -> float:
+        return float(row["profiled_s"] + row["planning_s"])
+
+    def profiled_s(row: Mapping[str, Any]) -> float:
+        return float(row["profiled_s"])
+
+    spent: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
+        "profiled seconds": profiled_s,
+        "time to the final plan, with profiling": final_s,
+    }
+    for name, seconds in spent.items():
+        gains = [
+            min(seconds(row) for row in earlier if row["contest"] == contest) / max(seconds(row), 1e-9)
+            for contest, row in everywhere.items()
+        ]
+        yield Figure(f"{name}: the quickest earlier planner's over ours, median", float(np.median(gains)), 10.0,
+                     "higher", "times", f"{len(gains)} contests, {min(gains):.2f} to {max(gains):.2f}")  # fmt: skip

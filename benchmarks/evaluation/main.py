@@ -1,22 +1,40 @@
-"""Circinus and other planners on the same queries."""
+"""Circinus and other planners on the same queries, and on deployments that others measured."""
 
 from __future__ import annotations
 
-from benchmarks.evaluation.goodput import goodput
-from benchmarks.evaluation.published import TIGHTNESS
+from benchmarks.evaluation import ablations as left_out
+from benchmarks.evaluation import sensitivity as varied
+from benchmarks.evaluation.goodput import CASES, QUICK, goodput
+from benchmarks.evaluation.growth import COUNTS, growth
+from benchmarks.evaluation.llm_deployments import llm_deployments
+from benchmarks.evaluation.page import write_page
 from benchmarks.harness.benchmark import Benchmark, Option, Part
+
+_QUICK_WORKLOADS = ("video-nuscenes",)
 
 BENCHMARK = Benchmark(
     options=(
-        Option("loads", (0.5, 1.0, 2.0, 4.0), "multiples of the load that all tiers serve", quick=(2.0,)),
-        Option("seeds", 2, "number of seeds", quick=1),
-        Option("tightness", tuple(TIGHTNESS), "levels of objectives", quick=("mixed",), choices=tuple(TIGHTNESS)),
+        Option("seed", 0, "seed of all that is drawn"),
+        Option("counts", COUNTS, "numbers of queries that are planned", quick=(1, 10)),
+        Option("ablated", left_out.WORKLOADS, "workloads without one mechanism at a time", quick=_QUICK_WORKLOADS),
+        Option("varied", varied.WORKLOADS, "workloads that are varied", quick=_QUICK_WORKLOADS),
+        Option("repetitions", 10, "number of seeds of one contest, for an interval", quick=1),
+        Option("cells", 75, "number of cells of LLM deployments", quick=8),
     ),
     parts=(
+        Part("goodput", lambda o, console: goodput(QUICK if o.quick else CASES, o.seed, console), ("seed",)),
+        Part("growth", lambda o, console: growth(o.counts, o.seed, console), ("seed", "counts")),
         Part(
-            "goodput",
-            lambda o, console: goodput(o.loads, range(o.seeds), o.tightness, console),
-            ("loads", "seeds", "tightness"),
+            "ablations",
+            lambda o, console: left_out.ablations((o.seed,), o.ablated, console),
+            ("seed", "ablated"),
         ),
+        Part(
+            "sensitivity",
+            lambda o, console: varied.sensitivity(o.repetitions, o.varied, console),
+            ("varied", "repetitions"),
+        ),
+        Part("llm-deployments", lambda o, console: llm_deployments((o.seed,), o.cells, console), ("seed", "cells")),
     ),
+    page=write_page,
 )

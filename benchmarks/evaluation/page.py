@@ -1,4 +1,4 @@
-"""The page of the documentation about the evaluation, written from the result file."""
+"""The page of the documentation about the evaluation, its plot, and the lines of the README, from the result file."""
 
 from __future__ import annotations
 
@@ -9,32 +9,16 @@ from statistics import median
 from typing import Any
 
 from benchmarks.baselines.planners import BASELINES
-from benchmarks.evaluation.goodput import EVERYWHERE, OURS
+from benchmarks.evaluation import ablations, sensitivity, workloads
+from benchmarks.evaluation.goodput import EVERYWHERE, OURS, SATURATED
 from benchmarks.evaluation.judging import MIN_REQUESTS, PRICES
+from benchmarks.harness.benchmark import Rows
+from benchmarks.harness.markdown import figures_table, number, table
 from benchmarks.harness.results import ROOT, write_whole
 
-PAGE, PLOT = ROOT / "docs" / "evaluation.md", ROOT / "docs" / "evaluation.svg"
+PAGE, PLOT, README = ROOT / "docs" / "evaluation.md", ROOT / "docs" / "evaluation.svg", ROOT / "README.md"
+BEGIN, END = "<!-- evaluation: begin -->\n", "<!-- evaluation: end -->\n"
 Row = Mapping[str, Any]
-
-
-def page(document: Mapping[str, Any]) -> str:
-    """Return the page's text.
-
-    Args:
-        document: the result file.
-    """
-    rows = document["rows"]
-    sections = (
-        _HEAD.format(command="`python -m benchmarks evaluation`", commit=document["commit"], requests=MIN_REQUESTS),
-        _aims(document["figures"]),
-        "![Goodput over load](evaluation.svg)\n",
-        _goodput_table(rows),
-        _cost_table(rows),
-        _planning_table(rows),
-        _simplified(),
-    )
-    return "\n".join(sections)
-
 
 _HEAD = """# Evaluation
 
@@ -45,52 +29,34 @@ if it is beyond the limit by more than chance (5 %).
 
 This page is written by {command}, from `benchmarks/results/evaluation.json` (commit `{commit}`).
 """
+_GOODPUT = """## Goodput
 
-
-def _aims(figures: Sequence[Row]) -> str:
-    rows = [(figure["name"], _number(figure["value"]), _aim(figure), figure["note"]) for figure in figures]
-    return "## Aims\n\n" + _table(("figure", "seen", "aim", "of"), rows)
-
-
-def _aim(figure: Row) -> str:
-    if figure["aim"] is None:
-        return "-"
-    bound = "at least" if figure["better"] == "higher" else "at most"
-    is_met = figure["value"] >= figure["aim"] if figure["better"] == "higher" else figure["value"] <= figure["aim"]
-    return f"{bound} {_number(figure['aim'])}{'' if is_met else ', **missed**'}"
-
-
-def _goodput_table(rows: Sequence[Row]) -> str:
-    """Return goodput by planner and scope, as a share of the offered weight, in the median over contests of a load."""
-    loads = sorted({_load(row) for row in rows})
-    lines = []
-    for (planner, scope), own in _grouped(rows, lambda row: (row["planner"], row["scope"])).items():
-        by_load = [[row["goodput"] / row["offered"] for row in own if _load(row) == load] for load in loads]
-        served, kept = sum(row["served"] for row in own), sum(len(row["kept"]) for row in own)
-        broken = f"{served - kept} of {served}"
-        causes = ", ".join(f"{sum(row[what] for row in own)} {label}" for what, label in _CAUSES)
-        lines.append(
-            (planner, scope, *(f"{median(shares):.0%}" if shares else "" for shares in by_load), broken, causes)
-        )
-    head = (
-        "planner",
-        "tiers",
-        *(f"load {load:g}" for load in loads),
-        "promises broken",
-        "too late, inaccurate, too dear",
-    )
-    return "## Goodput\n\nShare of the offered weight whose objectives held, median of the workloads.\n\n" + _table(
-        head, lines
-    )
-
-
-_GOODPUT = "## Goodput\n\nShare of the offered weight whose objectives held, median of the workloads.\n\n"
-_COST = f"""## Cost of the same queries
-
-Cost over that of {OURS.name} for the queries that a planner kept, where both keep them; medians, by what is paid.
+Share of the offered weight whose objectives held, with all tiers. {ours} kept {kept} of {served} promises.
 
 """
-_PLANNING = "## Profiling and planning\n\nMedians over all contests with all tiers.\n\n"
+_IN_TIERS = """## Goodput by planner and tiers
+
+Medians of the workloads at {load:g} times the load that all tiers can serve: share of the offered weight whose
+objectives held. Promises and causes are sums over the same plans.
+
+"""
+_COST = """## Cost of the same queries
+
+Cost over that of {ours} with all tiers, for the queries that a planner kept in its tiers; medians and ranges, by what
+is paid: {prices}.
+
+"""
+_PLANNING = """## Profiling and planning
+
+Medians over all contests with all tiers. Profiled seconds are those of measurements; planning includes the decisions
+what to measure.
+
+"""
+_GROWTH = """## From one query to many
+
+Seconds of planning with complete profiles, on pools that grow with the queries; `-` beyond the limit.
+
+"""
 _SPENT = {
     "touched": "configurations measured",
     "profiled_s": "profiled seconds",
@@ -100,56 +66,130 @@ _SPENT = {
 _CAUSES = (("late", "late"), ("inaccurate", "inaccurate"), ("too_dear", "too dear"))
 
 
-def _cost_table(rows: Sequence[Row]) -> str:
-    others = [row for row in rows if row["planner"] != OURS.name]
+def write_page(result: Path) -> None:
+    """Write the page, its plot and the lines of the README from a result file."""
+    document = json.loads(result.read_text(encoding="utf-8"))
+    write_whole(PAGE, page(document))
+    draw(_of_part(document["rows"], "goodput"), PLOT)
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    write_whole(README, f"{before}{BEGIN}{readme_lines(document['figures'])}{END}{after}")
+
+
+def readme_lines(figures: Sequence[Row]) -> str:
+    """Return what the evaluation shows, in three lines."""
+    seen = {figure["name"]: figure for figure in figures}
+    goodput = seen["goodput at saturation over the best earlier planner's, median"]
+    cost = seen[f"cost by {PRICES[0]}, earlier planners in their own tiers over ours, median"]
+    profiled, broken = (
+        seen["profiled seconds: the quickest earlier planner's over ours, median"],
+        seen["promises broken"],
+    )
+    possible = seen["goodput that is possible over the best earlier planner, median"]
+    return (
+        f"- Goodput at saturation is {number(goodput['value'])} times that of the best earlier planner; at most "
+        f"{number(possible['value'])} times is possible.\n"
+        f"- The same queries cost {number(1 / cost['value'])} of what they cost with earlier planners, and "
+        f"{number(1 / profiled['value'])} of the seconds of profiling are needed.\n"
+        f"- {broken['note'].split(' queries')[0]} promises were broken. [All figures, planners and misses]"
+        f"(docs/evaluation.md): `python -m benchmarks evaluation`.\n"
+    )
+
+
+def page(document: Row) -> str:
+    """Return the page's text.
+
+    Args:
+        document: the result file.
+    """
+    rows = document["rows"]
+    goodput = _of_part(rows, "goodput")
+    sections = (
+        _HEAD.format(command="`python -m benchmarks evaluation`", commit=document["commit"], requests=MIN_REQUESTS),
+        f"## Aims\n\n{figures_table(document['figures'])}",
+        "![Goodput over load](evaluation.svg)\n",
+        _by_workload(goodput),
+        _by_planner(goodput),
+        _costs(goodput),
+        _times(goodput),
+        _growth(_of_part(rows, "growth")),
+        ablations.section(_of_part(rows, ablations.PART)),
+        sensitivity.section(_of_part(rows, sensitivity.PART)),
+        "## Workloads\n\n" + _text(workloads.__doc__ or ""),
+        "## The other planners\n\n" + "\n".join(dict.fromkeys(planner.description for planner in BASELINES)),
+    )
+    return "\n".join(section for section in sections if section)
+
+
+def _by_workload(rows: Sequence[Row]) -> str:
+    """Return the table of each contest: the product, the best of the others, and the certified bound."""
     lines = []
-    for (planner, scope), own in _grouped(others, lambda row: (row["planner"], row["scope"])).items():
-        same = [row for row in own if row["same_set"] and row["usd_per_h_ours"][PRICES[0]] > 0]
-        ratios = [[row["usd_per_h_theirs"][price] / row["usd_per_h_ours"][price] for row in same] for price in PRICES]
-        lines.append((planner, scope, f"{len(same)} of {len(own)}", *(f"{median(r):.2f}" if r else "" for r in ratios)))
-    return f"{_COST}{_table(('planner', 'tiers', 'sets that both keep', *PRICES), lines)}"
+    for contest, own in _grouped(rows, lambda row: row["contest"]).items():
+        everywhere = [row for row in own if row["scope"] == EVERYWHERE]
+        ours = next(row for row in everywhere if row["planner"] == OURS.name)
+        best = max((row for row in own if row["planner"] != OURS.name), key=lambda row: row["goodput"])
+        shares = [f"{value / ours['offered']:.0%}" for value in (ours["goodput"], best["goodput"], ours["bound"])]
+        others = f"{shares[1]}, {best['planner']}, {best['scope']}"
+        lines.append((contest, str(ours["queries"]), shares[0], others, shares[2]))
+    product = [row for row in rows if row["planner"] == OURS.name and row["scope"] == EVERYWHERE]
+    served, kept = sum(row["served"] for row in product), sum(len(row["kept"]) for row in product)
+    head = ("workload", "queries", OURS.name, "best of the others", "certified bound")
+    return _GOODPUT.format(ours=OURS.name, kept=kept, served=served) + table(head, lines)
 
 
-def _planning_table(rows: Sequence[Row]) -> str:
+def _by_planner(rows: Sequence[Row]) -> str:
+    lines = []
+    at_load = [row for row in rows if row["load"] == SATURATED]
+    for (planner, scope), own in _grouped(at_load, lambda row: (row["planner"], row["scope"])).items():
+        served, kept = sum(row["served"] for row in own), sum(len(row["kept"]) for row in own)
+        causes = ", ".join(f"{sum(row[what] for row in own)} {label}" for what, label in _CAUSES)
+        shares = [row["goodput"] / row["offered"] for row in own]
+        spread = f"{median(shares):.0%}", f"{min(shares):.0%} to {max(shares):.0%}"
+        lines.append((planner, scope, *spread, f"{served - kept} of {served}", causes))
+    head = ("planner", "tiers", "goodput", "range", "promises broken", "too late, inaccurate, too dear")
+    return _IN_TIERS.format(load=SATURATED) + table(head, lines)
+
+
+def _costs(rows: Sequence[Row]) -> str:
+    asked, lines = [row for row in rows if "same_set" in row], []
+    for (planner, scope), own in _grouped(asked, lambda row: (row["planner"], row["scope"])).items():
+        same = [row for row in own if row["same_set"]]
+        cells = []
+        for price in PRICES:
+            ratios = [row["usd_per_h_theirs"][price] / max(row["usd_per_h_ours"][price], 1e-9) for row in same]
+            cells.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "")
+        lines.append((planner, scope, f"{len(same)} of {len(own)}", *cells))
+    intro = _COST.format(ours=OURS.name, prices=", ".join(PRICES))
+    return intro + table(("planner", "tiers", "sets that both keep", *PRICES), lines)
+
+
+def _times(rows: Sequence[Row]) -> str:
     everywhere = [row for row in rows if row["scope"] == EVERYWHERE]
     lines = [
         (planner, *(f"{median(row[spent] for row in own):.3g}" for spent in _SPENT))
         for planner, own in _grouped(everywhere, lambda row: row["planner"]).items()
     ]
-    return f"{_PLANNING}{_table(('planner', *_SPENT.values()), lines)}"
+    return _PLANNING + table(("planner", *_SPENT.values()), lines)
 
 
-def _simplified() -> str:
-    """Return what each planner says of itself; some share a description."""
-    texts = dict.fromkeys(planner.description for planner in BASELINES)
-    return "## The other planners\n\n" + "\n".join(texts)
-
-
-def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
-    groups: dict[Any, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups
-
-
-def _load(row: Row) -> float:
-    return float(row["contest"].split("load ")[1].split(",")[0])
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}"
+def _growth(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    counts = sorted({row["queries"] for row in rows})
+    lines = []
+    for planner, own in _grouped(rows, lambda row: row["planner"]).items():
+        by_count = {row["queries"]: row["planning_s"] for row in own}
+        cells = [by_count.get(count) for count in counts]
+        lines.append((planner, *("-" if seconds is None else f"{seconds:.2g}" for seconds in cells)))
+    return _GROWTH + table(("planner", *(f"{count:,}" for count in counts)), lines)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw goodput over load with all tiers, the share of the offered weight in the median over workloads.
+    """Draw goodput over load of the workload with most loads, with all tiers, as a share of the offered weight.
 
     Args:
-        rows: of the result file.
+        rows: of the part `goodput`.
         path: of the SVG file, which is reproducible.
     """
     import matplotlib
@@ -157,20 +197,22 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
-    everywhere = [row for row in rows if row["scope"] == EVERYWHERE]
-    loads = sorted({_load(row) for row in everywhere})
+    mixed = [row for row in rows if row["scope"] == EVERYWHERE and row["tightness"] == "mixed"]
+    loads = {name: {row["load"] for row in own} for name, own in _grouped(mixed, lambda row: row["workload"]).items()}
+    shown = max(loads, key=lambda name: len(loads[name]))
+    at = sorted(loads[shown])
 
     def curve(own: Sequence[Row], of: str) -> list[float]:
-        return [100 * median(row[of] / row["offered"] for row in own if _load(row) == load) for load in loads]
+        return [100 * median(row[of] / row["offered"] for row in own if row["load"] == load) for load in at]
 
-    for planner, own in _grouped(everywhere, lambda row: row["planner"]).items():
+    for planner, own in _grouped((r for r in mixed if r["workload"] == shown), lambda row: row["planner"]).items():
         is_ours = planner == OURS.name
-        axes.plot(loads, curve(own, "goodput"), marker="o", ms=4, lw=3 if is_ours else 1.2, label=planner,
+        axes.plot(at, curve(own, "goodput"), marker="o", ms=4, lw=3 if is_ours else 1.2, label=planner,
                   color="tab:blue" if is_ours else None)  # fmt: skip
         if is_ours:
-            axes.plot(loads, curve(own, "bound"), ls="--", color="0.5", lw=1.0, label="certified bound")
+            axes.plot(at, curve(own, "bound"), ls="--", color="0.5", lw=1.0, label="certified bound")
     axes.set(xscale="log", xlabel="load, as a multiple of what all tiers can serve", ylabel="goodput (% of the weight)")
-    axes.set_xticks(loads, [f"{load:g}" for load in loads])
+    axes.set_xticks(at, [f"{load:g}" for load in at])
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize="small", ncols=2)
     with matplotlib.rc_context({"svg.hashsalt": "circinus"}):
@@ -179,8 +221,17 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     unfinished.replace(path)
 
 
-def write_page(result: Path) -> None:
-    """Write the page and its plot from a result file."""
-    document = json.loads(result.read_text(encoding="utf-8"))
-    write_whole(PAGE, page(document))
-    draw(document["rows"], PLOT)
+def _of_part(rows: Sequence[Row], part: str) -> Rows:
+    return [dict(row) for row in rows if row.get("part") == part]
+
+
+def _text(docstring: str) -> str:
+    """Return a docstring without its first line's break."""
+    return docstring.strip() + "\n"
+
+
+def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups

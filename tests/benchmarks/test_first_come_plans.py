@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
 from benchmarks.baselines.by_hand import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE, UTILIZATION_TARGET
 from benchmarks.baselines.first_come_plans import first_come, fixed, vulcan_style
-from benchmarks.baselines.vulcan_plans import mean_latency_s, placements, utility, vulcan_plan
+from benchmarks.baselines.vulcan_plans import Sizes, mean_latency_s, placements, useful_sizes, utility, vulcan_plan
 
 from budget import seeds
 from circinus.estimation import Estimator, merge_loads
@@ -92,6 +93,38 @@ def test_the_plan_of_greatest_utility_is_found_and_keeps_its_objectives(seed: in
         assert not all_utilities
         return
     assert all_utilities[plan.configuration, plan.placement] == max(all_utilities.values())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sizes_are_the_fewest_cpus_and_those_of_least_work_and_time(seed: int) -> None:
+    specification, profiles = random_specification(seed)
+    rng, network, query = np.random.default_rng(seed), _network(specification), _query(specification)
+    pipeline, measured = specification.pipelines[query.pipeline], profiles[query.pipeline].configurations[0]
+    cpus = 0.5, 1.0, 2.0, 100.0
+    assert all(pool.cpus < cpus[-1] for pool in network.infrastructure.pools)
+    operators = tuple(operator.model_copy(update={"cpus": cpus}) for operator in pipeline.operators)
+    pipeline = pipeline.model_copy(update={"operators": operators})
+    ratios = {name: {(c, 1): float(rng.uniform(0.1, 1.5)) for c in cpus} for name in measured.operators}
+    profiled = {name: replace(own, batch_ratio=ratios[name]) for name, own in measured.operators.items()}
+    measured = replace(measured, operators=profiled)
+
+    def work(sizes: Sizes) -> float:
+        return sum(sizes[name] * ratios[name][sizes[name], 1] for name in sizes)
+
+    for placement in placements(query, pipeline, network):
+        names = list(placement)
+        fitting = [[c for c in cpus if c <= placement[name].cpus] for name in names]
+        everything = [dict(zip(names, sizes, strict=True)) for sizes in product(*fitting)]
+        useful = useful_sizes(pipeline, measured, placement)
+        latencies_s = [
+            [mean_latency_s(query, pipeline, measured, placement, network, sizes=sizes) for sizes in several]
+            for several in (useful, everything)
+        ]
+        assert useful[0] == dict.fromkeys(names, min(cpus))
+        assert len(useful) == len({tuple(sorted(sizes.items())) for sizes in useful}) <= 3
+        assert all(sizes in everything for sizes in useful)
+        assert min(map(work, useful)) == pytest.approx(min(map(work, everything)))
+        assert min(latencies_s[0]) == pytest.approx(min(latencies_s[1]))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

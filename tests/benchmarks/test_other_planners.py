@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import pytest
+from benchmarks.baselines.planners import PUBLISHED
 from benchmarks.baselines.planners.inferline import INFERLINE
 from benchmarks.baselines.planners.ipa import IPA
 from benchmarks.baselines.planners.optuna_greedy import OPTUNA_GREEDY
 from benchmarks.baselines.planners.paper import PAPER
-from benchmarks.evaluation.contest import Contest, Market, Planned, Planner
+from benchmarks.baselines.planners.proteus import Proteus
+from benchmarks.baselines.planners.videostorm import VideoStorm
+from benchmarks.evaluation.contest import Market, Planned, Planner
 from benchmarks.evaluation.judging import judged
-from benchmarks.workloads.published.profiles import profiled
-from benchmarks.workloads.published.sites import infrastructure
 
 from circinus.matching import Matching
-from circinus.specification import Query, Specification
-from small_arenas import tiny_arena
+from small_arenas import tiny_contest
 
 PLANNERS: tuple[Planner, ...] = (INFERLINE, IPA, OPTUNA_GREEDY, PAPER)
-LIMITS = (("p95 <= 0.5s", ">= 0.5"), ("p95 <= 2s", ">= 0.7"), ("p90 <= 5s", ">= 0.85"), ("p95 <= 1ms", ">= 0.5"))
 
-
-@cache
-def _contest() -> Contest:
-    trace, profile = profiled(tiny_arena(np.random.default_rng(0)), "tiny")
-    queries = tuple(
-        Query(
-            name=f"query-{number}",
-            pipeline="tiny",
-            source=f"place-{number % 4}",
-            rate=0.5 + number % 3,
-            slos={"latency": latency, "accuracy": accuracy},
-            weight=1.0 + number % 2,
-        )
-        for number, (latency, accuracy) in enumerate(LIMITS * 3)
-    )
-    specification = Specification({"tiny": trace.pipeline}, infrastructure(), queries)
-    return Contest("tiny", specification, {"tiny": profile}, {"tiny": trace})
+_contest = cache(tiny_contest)
 
 
 @cache
@@ -73,6 +56,36 @@ def test_equal_seeds_give_equal_plans(planner: Planner) -> None:
     again, planned = planner.plan(_contest(), 0), _planned(planner)
     assert _plans(again.matching) == _plans(planned.matching)
     assert again.profiled_s == planned.profiled_s > 0
+
+
+@pytest.mark.parametrize("planner", [*PUBLISHED, PAPER, OPTUNA_GREEDY], ids=lambda planner: planner.name)
+def test_links_that_carry_only_results_back_do_not_exclude_the_cloud(planner: Planner) -> None:
+    contest = _contest()
+    infrastructure = contest.specification.required_infrastructure
+    results_back = {"reverse_allowed_traffic": "results"}
+    links = tuple(link.model_copy(update=results_back) for link in infrastructure.links)
+    narrow = infrastructure.model_copy(update={"links": links})
+    planned = planner.plan(replace(contest, specification=replace(contest.specification, infrastructure=narrow)), 0)
+    plans = [part.plan for a in planned.matching.assignments for part in a.chosen.plan.parts]
+    assert "cloud" in {pool for plan in plans for _, pool in plan.placement}
+
+
+@pytest.mark.parametrize("planner", [IPA, Proteus(), VideoStorm()], ids=lambda planner: planner.name)
+def test_more_cpus_that_save_work_serve_more(planner: Planner) -> None:
+    contest = tiny_contest(rate_per_s=10.0)
+    ratios = {(1.0, 1): 1.0, (2.0, 1): 0.2}
+    pipeline, truth = contest.specification.pipelines["tiny"], contest.truth["tiny"]
+    sizes = tuple(operator.model_copy(update={"cpus": (1.0, 2.0)}) for operator in pipeline.operators)
+    pipelines = {"tiny": pipeline.model_copy(update={"operators": sizes})}
+    sized = replace(
+        contest,
+        specification=replace(contest.specification, pipelines=pipelines),
+        truth={"tiny": truth.with_operators(lambda operator: replace(operator, batch_ratio=ratios))},
+    )
+    matching = planner.plan(sized, 0).matching
+    assert judged(sized, matching, 1).goodput > 0  # raises if a node or link is overfull
+    assert matching.satisfied_weight > planner.plan(contest, 0).matching.satisfied_weight
+    assert 2.0 in {used.deployment.allocation.cpus for used in matching.deployments}
 
 
 def test_percentiles_hold_that_were_simulated() -> None:

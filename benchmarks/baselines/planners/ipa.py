@@ -1,4 +1,4 @@
-"""IPA/Loki-style: an integer program over model variants, replicas and batch sizes in one tier.
+"""IPA/Loki-style: an integer program over model variants, replicas, CPUs and batch sizes in one tier.
 
 After Ghafouri et al., "IPA: Inference Pipeline Adaptation to Achieve High Accuracy and Cost-Efficiency" (2023,
 arXiv 2308.12871), and Ahmad et al., "Loki: A System for Serving ML Inference Pipelines with Hardware and Accuracy
@@ -10,6 +10,7 @@ late in one.
 Simplified, mostly in their favour: one program covers all queries; accuracies of whole pipelines are measured instead
 of composed; accuracy is a limit, not maximized; replicas have the utilization target of all planners instead of 1. With
 several tiers, each query has all operators in one of them. Requests of a query are not divided among variants.
+Replicas with more CPUs are further variants.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchmarks.baselines.planners.query_plans import (
     limit_usd_per_h,
     near_placements,
 )
-from benchmarks.baselines.vulcan_plans import mean_latency_s, plan_on
+from benchmarks.baselines.vulcan_plans import mean_latency_s, plan_on, useful_sizes
 from benchmarks.evaluation.contest import Contest, Market
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate, ReplicaDemand
@@ -77,24 +78,30 @@ def _classes(contest: Contest, profiles: Mapping[str, PipelineProfile]) -> list[
 
 
 def _variants(contest: Contest, query: Query, measured: ConfigurationProfile) -> Iterator[PlanCandidate]:
-    """Yield the plans of a configuration, one for each batch size, that keep the limits by their estimate."""
+    """Yield the plans of a configuration, with replicas and batches of every size, that keep the limits."""
     pipeline = contest.specification.pipelines[query.pipeline]
-    sizes = sorted({size for operator in pipeline.operators for size in operator.batch_sizes})
+    batch_sizes = sorted({size for operator in pipeline.operators for size in operator.batch_sizes})
     estimator = Estimator(query, pipeline, measured, contest.network)
-    for placement, size in product(near_placements(query, pipeline, contest.network), sizes):
-        if len({pool.tier for pool in placement.values()}) > 1:
-            continue
+    sized = (
+        (placement, batch_size, sizes)
+        for placement in near_placements(query, pipeline, contest.network)
+        if len({pool.tier for pool in placement.values()}) == 1
+        for batch_size, sizes in product(batch_sizes, useful_sizes(pipeline, measured, placement))
+    )
+    for placement, batch_size, sizes in sized:
         if any(o.peak_memory_bytes > placement[name].memory_bytes for name, o in measured.operators.items()):
             continue
-        latency_s = mean_latency_s(query, pipeline, measured, placement, contest.network)
+        latency_s = mean_latency_s(query, pipeline, measured, placement, contest.network, sizes=sizes)
         if latency_s > _SHARE_FOR_SERVICE * limit_s(query.slos):
             continue
         try:
-            plan = estimator.candidate(plan_on(pipeline, measured, placement, size))
+            plan = estimator.candidate(plan_on(pipeline, measured, placement, batch_size, sizes=sizes))
         except PlanningError:  # the traffic exceeds a link
             continue
         for stage in plan.estimate.stages:
-            unbatched_s = measured.operators[stage.operator].service_s.mean() / placement[stage.operator].hardware.speed
+            profile, hardware = measured.operators[stage.operator], placement[stage.operator].hardware
+            ratio = profile.batch_ratio_on(hardware).get((sizes[stage.operator], 1), 1.0)
+            unbatched_s = ratio * profile.service_s.mean() / hardware.speed
             fill_s = (plan.plan.allocation_of(stage.operator).batch_size - 1) / query.rate_per_s
             latency_s += stage.service_s - float(unbatched_s) + fill_s
         in_time = latency_s <= _SHARE_FOR_SERVICE * limit_s(query.slos)

@@ -170,7 +170,7 @@ class WorkerAssigner:
             service_s = float(profile.service_s.mean()) * profile.slowdown(pool.hardware)
             arrival_s, transfers_usd_per_h = self._inputs(assignment, operator, pool.site)
             ready_s, size_bytes = arrival_s + BATCHES * service_s, float(profile.output_bytes.mean())
-            back_s = transfer_s(self._network, pool.site, self._query.source, size_bytes)
+            back_s = transfer_s(self._network, pool.site, self._query.source, size_bytes, results=True)
             if is_in_time(self._query, ready_s + (back_s if operator.name in self._sinks else 0.0)):
                 free = max(0.0, self._capacity.spare(deployment)) + room * UTILIZATION_TARGET
                 load = self._query.rate_per_s * service_s

@@ -9,7 +9,7 @@ configuration that is best with its share.
 Simplified: utility is the weight where quality and lag meet their goals, as the judge counts nothing beyond. Queries
 that run the same operator share its replicas, so that a step adds the replicas that are missing for a query. There are
 profiles of pipelines, not of each query, on all items. All transforms of a query run in one pool, and its lag is that
-of mean times with one request before it at each transform.
+of mean times with one request before it at each transform. Replicas may have more CPUs, as resources of the query.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.baselines.admission import Admission
-from benchmarks.baselines.vulcan_plans import mean_latency_s, plan_on
+from benchmarks.baselines.vulcan_plans import mean_latency_s, plan_on, useful_sizes
 from benchmarks.evaluation.contest import Market, Planned
 from circinus.estimation import PlanCandidate
 from circinus.profiling import ConfigurationProfile
@@ -104,7 +104,7 @@ def visible_plans(
     *,
     max_batch_size: int = 1,
 ) -> Iterator[VisiblePlan]:
-    """Yield the plans that fit on a node and visibly meet the latency objective.
+    """Yield the plans, with all `useful_sizes`, that fit on a node and visibly meet the latency objective.
 
     Args:
         query: of the specification.
@@ -119,11 +119,20 @@ def visible_plans(
         for measured in configurations:
             if any(operator.peak_memory_bytes > pool.memory_bytes for operator in measured.operators.values()):
                 continue
-            latency_s = mean_latency_s(
-                query, pipeline, measured, placement, network, max_batch_size=max_batch_size, batches=BATCHES
-            )
-            if not is_in_time(query, latency_s):
-                continue
-            candidate = admission.estimate(query, plan_on(pipeline, measured, placement, max_batch_size))
-            if candidate is not None:
-                yield VisiblePlan(measured, pool, candidate)
+            for sizes in useful_sizes(pipeline, measured, placement):
+                latency_s = mean_latency_s(
+                    query,
+                    pipeline,
+                    measured,
+                    placement,
+                    network,
+                    sizes=sizes,
+                    max_batch_size=max_batch_size,
+                    batches=BATCHES,
+                )
+                if not is_in_time(query, latency_s):
+                    continue
+                plan = plan_on(pipeline, measured, placement, max_batch_size, sizes=sizes)
+                candidate = admission.estimate(query, plan)
+                if candidate is not None:
+                    yield VisiblePlan(measured, pool, candidate)

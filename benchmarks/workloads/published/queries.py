@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads.published.profiles import profiled, without_dead_knob
-from benchmarks.workloads.published.sites import PLACES, infrastructure
+from benchmarks.workloads.published.sites import infrastructure
 from benchmarks.workloads.published.traces import read_arenas
 from circinus.arrays import IntArray
 from circinus.estimation import PlanCandidate
@@ -140,7 +140,7 @@ def workloads(
         rng = np.random.default_rng([seed, number])
         name = arena.space.name
         trace, profile = profiled(without_dead_knob(arena).drawn(rng), name)
-        planned = _Kinds(trace.pipeline, profile, Network(places), rng, busier, latency_factors).drawn(kinds)
+        planned = Kinds(trace.pipeline, profile, places, rng, RATE_PER_S * busier, latency_factors).drawn(kinds)
         single.append(Workload(name, {name: trace.pipeline}, {name: trace}, {name: profile}, places, planned))
         yield single[-1]
     yield Workload(
@@ -153,20 +153,21 @@ def workloads(
     )
 
 
-class _Kinds:
+class Kinds:
     """Sampler of kinds of one pipeline, with their plans."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         profile: PipelineProfile,
-        network: Network,
+        places: Infrastructure,
         rng: np.random.Generator,
-        busier: float,
+        rate_per_s: float,
         latency_factors: tuple[float, float],
     ) -> None:
-        self._pipeline, self._profile, self._network, self._rng = pipeline, profile, network, rng
-        self._rate_per_s = RATE_PER_S * busier
+        self._pipeline, self._profile, self._network, self._rng = pipeline, profile, Network(places), rng
+        self._sources = [site.name for site in places.sites if site.name.startswith("place-")]
+        self._rate_per_s = rate_per_s
         self._latency_factors = latency_factors
         self._comparison = ">=" if pipeline.metric.direction == "maximize" else "<="
         self._thresholds = self._achievable()
@@ -184,7 +185,7 @@ class _Kinds:
     def _kind(self, name: str) -> Frontier:
         rng = self._rng
         percentile, threshold = float(rng.choice(PERCENTILES)), float(rng.choice(self._thresholds))
-        source = f"place-{rng.integers(PLACES)}"
+        source = self._sources[rng.integers(len(self._sources))]
         rate_per_s = self._rate_per_s * float(rng.lognormal(0.0, RATE_SPREAD))
         limit_s = self._tightest(percentile, threshold) * _factor(rng, self._latency_factors)
         slos = self._slos(percentile, limit_s, threshold)
@@ -200,14 +201,14 @@ class _Kinds:
         key = percentile, threshold
         if key not in self._tightest_s:
             slos = self._slos(percentile, _NO_TIME_S, threshold)
-            impossible = self._planned("impossible", "place-0", self._rate_per_s, slos)
+            impossible = self._planned("impossible", self._sources[0], self._rate_per_s, slos)
             self._tightest_s[key] = next(r.limit for r in impossible.relaxations if r.slo is SloKind.LATENCY)
         return self._tightest_s[key]
 
     def _achievable(self) -> tuple[float, ...]:
         """Return accuracies of configurations that fit on some pool, from loose to tight."""
         sign = 1.0 if self._comparison == ">=" else -1.0
-        max_bytes = max(pool.memory_bytes for pool in self._network.pools_for("place-0"))
+        max_bytes = max(pool.memory_bytes for pool in self._network.pools_for(self._sources[0]))
         scores = [
             sign * (configuration.accuracy.lower if sign > 0 else configuration.accuracy.upper)
             for configuration in self._profile.configurations

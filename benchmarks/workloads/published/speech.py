@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -179,14 +180,23 @@ def _output_share(row: _Row, operator: str) -> float:
 
 
 def _per_item(path: Path, configurations: Iterable[str]) -> Mapping[str, list[str] | FloatArray]:
+    columns = list(configurations)
+    table = read_table(path, ["item", *STRATA, *columns])
+    texts: dict[str, list[str] | FloatArray] = {name: table[name].to_pylist() for name in ("item", *STRATA)}
+    return texts | {name: table[name].to_numpy() for name in columns}
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Any:
+    """Return columns of a Parquet file as a table of `pyarrow`.
+
+    Raises:
+        TracesAbsentError: `pyarrow` is not installed.
+    """
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise TracesAbsentError(f"{path} is a Parquet file; install pyarrow (pip install pyarrow)") from error
-    columns = list(configurations)
-    table = parquet.read_table(path, columns=["item", *STRATA, *columns])
-    texts: dict[str, list[str] | FloatArray] = {name: table[name].to_pylist() for name in ("item", *STRATA)}
-    return texts | {name: table[name].to_numpy() for name in columns}
+    return parquet.read_table(path, columns=list(columns))
 
 
 def _same_for_all(values: Sequence[float], items: int) -> FloatArray:

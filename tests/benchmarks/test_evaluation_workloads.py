@@ -1,0 +1,95 @@
+"""Recorded uplinks and traffic, workloads, and the page of the evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmarks.evaluation.goodput import OURS, figures
+from benchmarks.evaluation.page import page, readme_lines
+from benchmarks.evaluation.workloads import contests
+from benchmarks.harness.results import Figure
+from benchmarks.workloads.load_traces import Uplink
+from benchmarks.workloads.published.speech import TracesAbsentError
+from benchmarks.workloads.recorded import recorded
+
+
+def test_an_uplink_keeps_its_bandwidth_until_the_next_change() -> None:
+    uplink = Uplink(np.array([0.0, 30.0, 60.0]), np.array([10.0, 2.0, 50.0]))
+    assert [uplink.at(time_s) for time_s in (-1.0, 0.0, 29.9, 30.0, 59.0, 60.0, 1e6)] == [10, 10, 10, 2, 2, 50, 50]
+    assert uplink.exceeded_for(0.9, 0.0, 90.0) == 2.0
+    assert uplink.exceeded_for(0.5, 0.0, 90.0) == 10.0
+
+
+def test_a_recording_has_every_configuration_on_every_item() -> None:
+    trace, truth = recorded("meeting")
+    assert np.isfinite(trace.service_s).all()
+    assert {len(measured.items) for measured in truth.configurations} == {truth.population} == {len(trace.item_keys)}
+
+
+@pytest.fixture(scope="module")
+def moving() -> Any:
+    try:
+        return next(contests("uplinks", (0.1,), 0))
+    except TracesAbsentError as error:
+        pytest.skip(str(error))
+
+
+def test_uplinks_move_and_all_else_stays(moving: Any) -> None:
+    seen, *moments = [moving.specification.required_infrastructure, *moving.moments]
+    assert len(moments) == 10
+    bandwidths = np.array([[link.bandwidth_bytes_per_s for link in places.links] for places in (seen, *moments)])
+    moves = np.ptp(bandwidths[1:], axis=0) > 0
+    assert [link.source.startswith("place-") for link in seen.links] == moves.tolist()
+    assert all(moment.pools == seen.pools for moment in moments)
+    assert np.mean(bandwidths[1:, moves] >= bandwidths[0, moves]) > 0.5
+
+
+def test_queries_hold_their_accuracy_with_some_configuration(moving: Any) -> None:
+    for query in moving.specification.queries:
+        means = [float(measured.scores.mean()) for measured in moving.truth[query.pipeline].configurations]
+        assert any(query.slos.accuracy.is_met_by(mean) for mean in means)
+
+
+def _row(planner: str, goodput: float, scope: str = "all tiers", **more: Any) -> dict[str, Any]:
+    costs = {"share": 2.0, "node": 3.0, "busy seconds": 1.0}
+    return {
+        "part": "goodput", "contest": "meeting, load 2, mixed", "workload": "meeting", "load": 2.0,
+        "tightness": "mixed", "scope": scope, "planner": planner, "seed": 0, "queries": 10, "offered": 20.0,
+        "bound": 16.0, "promised": goodput, "goodput": goodput, "served": 5, "kept": ["a", "b", "c", "d"],
+        "too_close": 0, "late": 1, "inaccurate": 0, "too_dear": 0, "usd_per_h": costs, "profiled_s": 10.0,
+        "touched": 3, "first_plan_s": 1.0, "planning_s": 2.0,
+    } | more  # fmt: skip
+
+
+def _rows() -> list[dict[str, Any]]:
+    costs = {"share": 2.0, "node": 3.0, "busy seconds": 1.0}
+    theirs = {name: 4 * usd_per_h for name, usd_per_h in costs.items()}
+    in_cloud = _row(
+        "IPA-style", 8.0, "cloud", profiled_s=200.0, same_set=True, usd_per_h_ours=costs, usd_per_h_theirs=theirs
+    )
+    return [_row(OURS.name, 15.0), _row("IPA-style", 6.0, profiled_s=200.0), _row("Optuna + greedy", 12.0), in_cloud]
+
+
+def test_figures_compare_with_the_best_of_each_kind() -> None:
+    seen = {figure.name: figure.value for figure in figures(_rows())}
+    assert seen["goodput at saturation over the best earlier planner's, median"] == pytest.approx(15 / 8)
+    assert seen["goodput that is possible over the best earlier planner, median"] == pytest.approx(2.0)
+    assert seen["goodput over the best of all others, least"] == pytest.approx(15 / 12)
+    assert seen["promises broken"] == pytest.approx(0.2)
+    assert seen["cost by node, earlier planners in their own tiers over ours, median"] == pytest.approx(4.0)
+    assert seen["profiled seconds: the quickest earlier planner's over ours, median"] == pytest.approx(20.0)
+    assert seen["time to the final plan, with profiling: the quickest earlier planner's over ours, median"] == (
+        pytest.approx(202 / 12)
+    )
+
+
+def test_the_page_has_every_planner_and_every_figure() -> None:
+    found = list(figures(_rows()))
+    document = {"commit": "abc", "figures": [vars(figure) for figure in found], "rows": _rows()}
+    text = page(document)
+    assert all(figure.name in text for figure in found)
+    assert text.count("| IPA-style | cloud |") == 2  # goodput and costs
+    assert readme_lines(document["figures"]).count("\n- ") == 2
+    assert isinstance(found[0], Figure)
