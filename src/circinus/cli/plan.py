@@ -83,7 +83,7 @@ def plan(
         quantity(
             duration_option,
             "Time limit of all matchings together.",
-            "8s, and 0.1s more for each query beyond 40, at most 60s",
+            "20s, and 0.1s more for each query beyond 40, at most 60s",
             "Solver",
         ),
     ] = None,

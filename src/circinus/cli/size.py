@@ -57,7 +57,7 @@ def size(
         quantity(
             duration_option,
             "Time limit of each matching, of which there are some for each query.",
-            "8s, and 0.1s more for each query beyond 40, at most 60s",
+            "20s, and 0.1s more for each query beyond 40, at most 60s",
             "Solver",
         ),
     ] = None,

@@ -138,9 +138,9 @@ class MatchSettings:
     time_limit_s: float | None = None
     """Time limit of all matchings of the queries together; then the best answer so far is taken, with its bounds.
 
-    Default: 20 s, plus 0.1 s for each query beyond 40, at most 60 s. Plans of single queries, simulations, pins that
-    conflict, tenants' shares and running plans take further time. So do second looks at rejected queries: as much
-    again, or without a limit if none is given.
+    Default: 20 s, plus 0.1 s for each query beyond 40, at most 60 s. Plans of single queries, simulations,
+    consolidation, pins that conflict, tenants' shares and running plans take further time. So do second looks at
+    rejected queries: as much again, or without a limit if none is given.
     """
     seed: int = 0
     """Random seed of the solver."""
@@ -150,7 +150,8 @@ class MatchSettings:
     divides_requests: bool = True
     """Whether requests of up to 40 queries may be divided among several plans (`Query.split`)."""
     fits_targets: bool = True
-    """Whether utilization targets are raised to fit the load, and up to 40 queries plans replaced by ones that do."""
+    """Whether utilization targets are raised to fit the load, up to 40 queries plans replaced by ones that do, and
+    deployments consolidated."""
     considers_all_plans: bool = True
     """Whether up to 40 queries are matched with all their plans at last, and more if these are few."""
     required_weight: float = math.inf

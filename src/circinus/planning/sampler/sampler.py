@@ -174,7 +174,7 @@ class PlanCostSampler:
         item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
         saving_s = profile.population * item_s
         acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
-        without_plan = not all(np.isfinite(query_belief.certain_usd_per_h).any() for query_belief in beliefs)
+        without_plan = not all(query_belief.has_plan for query_belief in beliefs)
         while (
             len(acquisition.ranking)
             and evaluated[index := int(acquisition.ranking[0])]
@@ -190,7 +190,7 @@ class PlanCostSampler:
         suggestions = [
             Suggestion(configurations[index], float(acquisition.value_per_s[index])) for index in acquisition.ranking
         ]
-        if not suggestions and is_early and any(not query_belief.has_plan for query_belief in beliefs):
+        if not suggestions and is_early and without_plan:
             # No plan is predicted for any candidate, and predictions may be wrong.
             further = (c for c in configurations if c not in measured_of and math.isfinite(seconds(c, 1)))
             suggestions = [Suggestion(c, 1.0) for c in islice(further, 1)]
