@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.evaluation.contest import Contest, on_items
+from benchmarks.workloads import trace_items
 from benchmarks.workloads.published.sites import CPUS
 from circinus.arrays import IntArray
 from circinus.profiling import MeasurementTrace
@@ -112,20 +113,5 @@ def with_hard_items(contest: Contest, share: float) -> Contest:
         measured = tuple(on_items(configuration, chosen) for configuration in profile.configurations)
         renumbered = tuple(replace(configuration, items=np.arange(len(chosen))) for configuration in measured)
         truth[name] = replace(profile, configurations=renumbered, dataset_items=len(chosen), held_out_items=0)
-        traces[name] = _of_items(contest.traces[name], chosen)
+        traces[name] = trace_items.on_items(contest.traces[name], chosen)
     return replace(contest, truth=truth, traces=traces)
-
-
-def _of_items(trace: MeasurementTrace, items: IntArray) -> MeasurementTrace:
-    rows = items.tolist()
-    return replace(
-        trace,
-        service_s=trace.service_s[:, items],
-        output_bytes=trace.output_bytes[:, items],
-        scores=trace.scores[:, items],
-        item_keys=tuple(trace.item_keys[row] for row in rows),
-        item_addresses=tuple(trace.item_addresses[row] for row in rows),
-        strata=tuple(trace.strata[row] for row in rows),
-        input_bytes=trace.input_bytes[items],
-        dataset_fingerprint=f"{trace.dataset_fingerprint} of {len(rows)} items",
-    )

@@ -56,7 +56,7 @@ _CAUTION = 0.1
 
 @dataclass(frozen=True)
 class _Measured:
-    """One pipeline: the measurements behind the truth, and those that queries are drawn from, without a dead knob."""
+    """Measurements of a pipeline behind the truth, and those that queries are drawn from, without a dead knob."""
 
     trace: MeasurementTrace
     truth: PipelineProfile

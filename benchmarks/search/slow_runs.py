@@ -23,6 +23,7 @@ from benchmarks.harness.results import Figure
 from benchmarks.search.arena import TIERS
 from benchmarks.workloads.published.speech import SpeechTrace, read_speech_trace, traces_folder
 from benchmarks.workloads.synthetic.ground_truth import cheapest_of
+from benchmarks.workloads.trace_items import on_items
 from circinus.arrays import FloatArray
 from circinus.estimation import Estimator, PlanCandidate
 from circinus.planning import plan_queries
@@ -161,15 +162,10 @@ def _with_times(speech: SpeechTrace, times: str, seed: int) -> MeasurementTrace:
     """Return the trace on some of the items, with factors of run times."""
     rng, trace = np.random.default_rng([seed, list(TIMES).index(times)]), speech.trace
     keep = np.sort(rng.permutation(trace.scores.shape[1])[:ITEMS])
+    kept = on_items(trace, keep)
     return replace(
-        trace,
-        service_s=trace.service_s[:, keep] * TIMES[times](rng, (len(trace.service_s), ITEMS)),
-        output_bytes=trace.output_bytes[:, keep],
-        scores=trace.scores[:, keep],
-        item_keys=tuple(trace.item_keys[item] for item in keep),
-        item_addresses=tuple(trace.item_addresses[item] for item in keep),
-        strata=tuple(trace.strata[item] for item in keep),
-        input_bytes=trace.input_bytes[keep],
+        kept,
+        service_s=kept.service_s * TIMES[times](rng, (len(trace.service_s), ITEMS)),
         dataset_fingerprint=f"voices, {times}, seed {seed}",
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.workloads.trace_items import on_items
 from circinus.profiling import MeasurementTrace, PipelineProfile, SimulatedClock, TraceBackend, profile_pipeline
 from circinus.profiling.trace.trace_file import load_trace
 from circinus.specification import Specification
@@ -37,14 +38,5 @@ def _of_measured_items(trace: MeasurementTrace) -> MeasurementTrace:
     """Return the recording without the items that the example holds out."""
     measured = np.flatnonzero(np.isfinite(trace.scores).all(axis=0))
     dataset = trace.pipeline.dataset.model_copy(update={"held_out": 0.0})
-    return replace(
-        trace,
-        pipeline=trace.pipeline.model_copy(update={"dataset": dataset}),
-        service_s=trace.service_s[:, measured],
-        output_bytes=trace.output_bytes[:, measured],
-        scores=trace.scores[:, measured],
-        item_keys=tuple(trace.item_keys[item] for item in measured),
-        item_addresses=tuple(trace.item_addresses[item] for item in measured),
-        strata=tuple(trace.strata[item] for item in measured),
-        input_bytes=trace.input_bytes[measured],
-    )
+    pipeline = trace.pipeline.model_copy(update={"dataset": dataset})
+    return replace(on_items(trace, measured), pipeline=pipeline)
