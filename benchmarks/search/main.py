@@ -55,7 +55,9 @@ def transfer(options: Options, _: Console) -> PartResult:
 
 def _synthetic(options: Options, console: Console) -> PartResult:
     seeds = range(options.synthetic_seeds)
-    return synthetic(seeds, options.jobs, console, families=options.families, exponents=options.exponents)
+    return synthetic(
+        seeds, options.jobs, console, options.state, families=options.families, exponents=options.exponents
+    )
 
 
 def _seeds(options: Options) -> range:

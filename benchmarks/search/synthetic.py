@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.harness.benchmark import PartResult
+from benchmarks.harness.checkpoints import Checkpoint
 from benchmarks.harness.results import Figure
 from benchmarks.search.synthetic_comparison import comparison_figures
 from benchmarks.search.synthetic_runs import OURS, SyntheticRun, run_all
@@ -55,22 +57,31 @@ def synthetic(
     seeds: Sequence[int],
     jobs: int,
     console: Console,
+    state: Path,
     *,
     families: Sequence[str] = NAMES,
     exponents: Sequence[int] = EXPONENTS,
 ) -> PartResult:
-    """Search every family in every size for every seed and print a table; return figures and rows."""
-    rows = runs(seeds, jobs, console, families, exponents)
+    """Search every family in every size for every seed and print a table; return figures and rows.
+
+    Finished searches are kept in the folder `state`, from which an interrupted run goes on.
+    """
+    rows = runs(seeds, jobs, console, state, families, exponents)
     results = standings(rows)
     console.print(table(results))
     return [*figures_of(results), *comparison_figures(rows)], [asdict(standing) for standing in results]
 
 
 def runs(
-    seeds: Sequence[int], jobs: int, console: Console, families: Sequence[str], exponents: Sequence[int]
+    seeds: Sequence[int],
+    jobs: int,
+    console: Console,
+    state: Path,
+    families: Sequence[str],
+    exponents: Sequence[int],
 ) -> list[SyntheticRun]:
-    """Run each (family, size, seed) in a process of its own."""
-    keys = [(family, exponent, seed) for family in families for exponent in exponents for seed in seeds]
+    """Run each (family, size, seed) in a process of its own, seed by seed."""
+    keys = [(family, exponent, seed) for seed in seeds for family in families for exponent in exponents]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         # In separate processes, so that computing the optimum does not count as time and memory of the search.
         cases = list(pool.map(_case, keys))
@@ -80,11 +91,21 @@ def runs(
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
     ):
         task = progress.add_task("synthetic pipelines", total=len(keys))
-        futures = {pool.submit(run_all, case, key[2]): key for case, key in zip(cases, keys, strict=True)}
+        checkpoints = [Checkpoint.in_folder(state, "synthetic-{}-{}-{}".format(*key), {}) for key in keys]
+        futures = {
+            pool.submit(_kept_run, case, key[2], checkpoint): key
+            for case, key, checkpoint in zip(cases, keys, checkpoints, strict=True)
+        }
         for future in as_completed(futures):
             results[futures[future]] = future.result()
             progress.advance(task)
     return [row for key in keys for row in results[key]]
+
+
+def _kept_run(case: SyntheticCase, seed: int, checkpoint: Checkpoint) -> list[SyntheticRun]:
+    """Return what `run_all` does, or did before."""
+    _, rows = checkpoint.run(lambda: ([], [asdict(row) for row in run_all(case, seed)]))
+    return [SyntheticRun(**row) for row in rows]
 
 
 def _case(key: tuple[str, int, int]) -> SyntheticCase:
