@@ -106,7 +106,7 @@ def test_a_refusal_names_what_binds_and_its_price() -> None:
     named = priced = enlarged = 0
     for seed in seeds(400):
         instance, ran, beside = _running(seed)
-        found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name])
+        found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name]).explained
         if found.rejection is None or not found.rejection.alternatives:
             continue
         pools = {pool.name for pool in instance.infrastructure.pools}

@@ -97,6 +97,7 @@ class AdmissionPlanner:
         max_simulations: int = MATCHING.max_simulated_plans,
         only: QueryPlan | None = None,
         sized: Sequence[PlanCandidate] | None = None,
+        explained: bool = True,
     ) -> tuple[Admission, Matching]:
         """Return the admission, and the matching with the query if it was admitted, else unchanged.
 
@@ -108,6 +109,7 @@ class AdmissionPlanner:
             max_simulations: maximum number of plans that are simulated.
             only: the one plan that is tried; None: all.
             sized: plans that a search at the final sizes found for the kind of query; None: it searches.
+            explained: whether a rejection has all that its plans miss; otherwise `Admission.explained` has it.
         """
         self.check_time()
         plans = self.plans.with_query(query)
@@ -143,7 +145,8 @@ class AdmissionPlanner:
                 if limited and attempt > max_simulations and admission.rejection is not None:
                     undecided = undecided or decide(doubtful=True).assignment is not None
                     admission = replace(admission, rejection=replace(admission.rejection, undecided=undecided))
-                return replace(admission, simulations=simulations), self.matching
+                admission = replace(admission, simulations=simulations)
+                return admission.explained if explained and not short else admission, self.matching
             decided = admission.assignment  # its explanation is newer than that of the plan when it was confirmed
             if confirmed is not None and decided.chosen.plan == confirmed.plan:
                 break

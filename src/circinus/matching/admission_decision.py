@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from circinus.estimation import PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
@@ -33,6 +34,18 @@ class Admission:
     """Number of plans that were simulated."""
     fit: tuple[AdmissionProblem, AdmissionFit] | None = None
     """Input of `add_admitted`."""
+    explain: Callable[[], Admission] | None = None
+    """Returns the rejection with the SLOs that plans without enough room miss, too, in some tens of trials."""
+
+    @property
+    def explained(self) -> Admission:
+        """The admission, its rejection with all that its plans miss."""
+        if self.explain is None or self.rejection is None:
+            return self
+        explained = self.explain()
+        assert explained.rejection is not None
+        rejection = replace(explained.rejection, undecided=self.rejection.undecided)
+        return replace(explained, rejection=rejection, simulations=self.simulations)
 
 
 def admit(
@@ -62,7 +75,7 @@ def admit(
         doubtful: whether to return the plan nearest to the latency SLO, with `AdmissionFit.unconfirmed` queries, if no
             plan meets all SLOs by formula.
         confirmed: such a plan, as a simulation confirmed it; returned unless `doubtful` and there are cheaper ones.
-        explained: whether to try as sized the plans that are shown besides, or that lack room in a pool alone.
+        explained: whether to try as sized the plans that are shown besides.
     """
     query = frontier.query
     candidates = tuple({plan.plan: plan for plan in (*frontier.candidates, *extra_candidates)}.values())
@@ -92,10 +105,17 @@ def admit(
             outcome = running.try_candidate(prepared, position, query.slos)
             if isinstance(outcome, Infeasibility):
                 failed[position] = infeasible(prepared.problem.candidates[position], outcome)
-    compared = confirmed_shortages(running, prepared, query.slos, failed) if explained else tuple(failed.values())
-    rejection = explain_rejection(frontier, compared, neighbours=neighbours)
     prices = {price.resource: price for price in matching.prices}
-    return Admission(query, None, rejection, tuple(prices[name] for name in rejection.binding if name in prices))
+
+    def rejected(compared: Sequence[CandidateComparison]) -> Admission:
+        rejection = explain_rejection(frontier, compared, neighbours=neighbours)
+        return Admission(query, None, rejection, tuple(prices[name] for name in rejection.binding if name in prices))
+
+    @cache
+    def explain() -> Admission:
+        return rejected(confirmed_shortages(running, prepared, query.slos, failed))
+
+    return replace(rejected(tuple(failed.values())), explain=explain)
 
 
 def add_admitted(

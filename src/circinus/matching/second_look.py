@@ -88,9 +88,9 @@ class _SecondLook:
     kept_trials: int
     """Number of running plans left of which an admission decides whether they can stay."""
     is_late: Callable[[], bool]
-    rejections: dict[str, Rejection] = field(default_factory=dict)
-    """Query -> its rejection next to the present plans."""
-    _by_kind: dict[Query, Rejection] = field(default_factory=dict)
+    rejections: dict[str, Admission] = field(default_factory=dict)
+    """Query -> its rejection next to the present plans, or that of a query of its kind."""
+    _by_kind: dict[Query, Admission] = field(default_factory=dict)
     _sized: dict[Query, Sequence[PlanCandidate]] = field(default_factory=dict)
     """Kind of query -> plans that the last search at the final sizes found."""
 
@@ -107,13 +107,14 @@ class _SecondLook:
     def final(self, rejection: Rejection) -> Rejection:
         """Return the rejection of a query after all decisions."""
         name = rejection.query
-        decided = self.rejections.get(name)
-        if decided is None or decided.undecided:
+        admission = self.rejections.get(name)
+        if admission is None or admission.rejection is None or admission.rejection.undecided:
             reason = f"{rejection.reason}; not decided as sized within the limits: `circinus admit {name}` decides"
             return replace(rejection, reason=reason, undecided=True)
-        if not self._may_change(self._queries[name]):
-            return replace(decided, reason=f"{decided.reason}; {_UNCHANGEABLE}")
-        return decided
+        decided = admission.explained.rejection
+        assert decided is not None
+        reason = decided.reason if self._may_change(self._queries[name]) else f"{decided.reason}; {_UNCHANGEABLE}"
+        return replace(decided, query=name, reason=reason)
 
     def keep(self, query: Query) -> bool:
         """Admit a query that runs with its running plan, or note its rejection; return whether it was admitted."""
@@ -122,7 +123,8 @@ class _SecondLook:
         admission, matching = self._look(query, self.incumbent.plans[query.name])
         if admission.rejection is not None:
             undecided = admission.rejection.undecided or self._may_change(query)  # other plans are still to be tried
-            self.rejections[query.name] = replace(admission.rejection, undecided=undecided)
+            rejection = replace(admission.rejection, undecided=undecided)
+            self.rejections[query.name] = replace(admission, rejection=rejection)
             return False
         assignments = tuple(
             replace(assignment, reason=_KEPT) if assignment.query == query.name else assignment
@@ -136,16 +138,16 @@ class _SecondLook:
         if not self._may_change(query):
             return self.keep(query)
         kind = query_kind(query)
-        rejection = self._by_kind.get(kind)
-        if rejection is None:
+        rejected = self._by_kind.get(kind)
+        if rejected is None:
             if not self.looks:
                 return False
             admission, matching = self._look(query)
             if admission.rejection is None:
                 self._accept(matching)
                 return True
-            self._by_kind[kind] = rejection = admission.rejection
-        self.rejections[query.name] = replace(rejection, query=query.name)
+            self._by_kind[kind] = rejected = admission
+        self.rejections[query.name] = rejected
         return False
 
     def _look(self, query: Query, only: QueryPlan | None = None) -> tuple[Admission, Matching]:
@@ -174,6 +176,7 @@ class _SecondLook:
             max_simulations=max_simulations,
             only=only,
             sized=sized,
+            explained=False,
         )
         self.simulations = max(self.simulations - admission.simulations, 0)
         return admission, matching
