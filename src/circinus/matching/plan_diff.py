@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from circinus.matching.plan_set import Matching
 from circinus.specification import QueryPlan
-from circinus.specification.formatting import format_share
+from circinus.specification.formatting import format_names, format_share
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,7 @@ class PlanDiff:
             for query, change in self.divided.items()
         )
         lists = (("divided", shares), ("replicas", counts))
-        return "; ".join([", ".join(parts), *(f"{name}: {_listed(texts)}" for name, texts in lists if texts)])
-
-
-_MAX_NAMES = 12
-"""Maximum number of names in a list."""
+        return "; ".join([", ".join(parts), *(f"{name}: {format_names(texts)}" for name, texts in lists if texts)])
 
 
 def _shares(plan: QueryPlan | None) -> tuple[float, ...]:
@@ -92,9 +88,4 @@ def _shares(plan: QueryPlan | None) -> tuple[float, ...]:
 
 
 def _names(queries: tuple[str, ...]) -> str:
-    return f" ({_listed(queries)})" if queries else ""
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    omitted = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return f"{', '.join(names[:_MAX_NAMES])}{omitted}"
+    return f" ({format_names(queries)})" if queries else ""

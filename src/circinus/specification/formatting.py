@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import Enum
 from itertools import pairwise
@@ -54,6 +54,8 @@ _SCORE = (
 
 _DIGITS, _MAX_DIGITS = 3, 17
 """Significant digits of a quantity, and the number that distinguishes all floating-point numbers."""
+_MAX_NAMES = 12
+"""Maximum number of names in a list."""
 _ROUNDING_ERROR = 1e-6
 """Excess over a limit, relative to it, that is not printed."""
 
@@ -139,6 +141,12 @@ def format_share(share: float) -> str:
     if 0.0 < share < 1.0 and round(share, 2) in (0.0, 1.0):
         return "< 1%" if share < 0.5 else "> 99%"
     return f"{share:.0%}"
+
+
+def format_names(names: Sequence[str]) -> str:
+    """Format names as a list, of which the first twelve are named."""
+    omitted = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"{', '.join(names[:_MAX_NAMES])}{omitted}"
 
 
 def format_amount(resource: str, value: float) -> str:

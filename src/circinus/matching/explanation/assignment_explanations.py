@@ -11,7 +11,7 @@ from circinus.arrays import IntArray
 from circinus.estimation import Estimate, PlanCandidate
 from circinus.matching.admission_control import AdmissionControl, AdmissionFit, AdmissionProblem
 from circinus.matching.cuts import ChurnCut, CostShareCut, SizingCut
-from circinus.matching.explanation.assignment_reasons import priority_reason, shared_deployments
+from circinus.matching.explanation.assignment_reasons import deployment_users, priority_reason, shared_deployments
 from circinus.matching.explanation.candidate_comparisons import (
     MAX_ALTERNATIVES,
     CandidateComparison,
@@ -30,6 +30,7 @@ from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier
+from circinus.planning.frontier import query_kind
 from circinus.planning.ladder import ladder
 from circinus.planning.tie_order import TieKey, TieOrder
 from circinus.planning.violations import describe_violation
@@ -39,16 +40,29 @@ _TOO_MANY_CHANGES = "would exceed the allowed number of plan changes"
 
 
 def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
-    """Return every served query with its final plan, the reason, and the best alternatives."""
+    """Return every served query with its final plan, the reason, and the best alternatives.
+
+    Queries that differ in name, weight, priority and tenant only share the comparisons of a plan that both got: else a
+    thousand queries, each with a hundred plans next to those of all others, take minutes.
+    """
     problem, assignments = answer.problem, []
     order = TieOrder(answer.run.queries, answer.run.infrastructure)
+    by_kind: dict[object, tuple[str, tuple[CandidateComparison, ...]]] = {}
+    users = deployment_users(problem, answer.chosen)
     for query, candidate in problem.served(answer.chosen):
-        frontier, compared = answer.run.frontiers[problem.queries[query]], _compare_candidates(answer, query, order)
+        name, candidates = problem.queries[query], problem.candidates_of(query)
+        frontier = answer.run.frontiers[name]
+        plans = tuple(problem.candidates[position].plan for position in candidates)
+        runs = problem.runs[candidates.start : candidates.stop].tobytes()
+        kind = query_kind(answer.run.queries[query]), problem.candidates[candidate].plan, plans, runs
+        if kind not in by_kind:
+            by_kind[kind] = name, _compare_candidates(answer, query, order)
+        compared = _of_twin(*by_kind[kind], name)
         assignments.append(
             Assignment(
-                query=problem.queries[query],
+                query=name,
                 chosen=answer.solution.sizing.final[query],
-                reason=_reason(answer, query, compared),
+                reason=_reason(answer, query, compared, users),
                 alternatives=alternatives(
                     compared, near_miss_comparisons(frontier, {problem.candidates[candidate].plan})
                 ),
@@ -56,6 +70,22 @@ def explain_assignments(answer: Answer) -> tuple[Assignment, ...]:
             )
         )
     return tuple(assignments)
+
+
+def _of_twin(first: str, compared: tuple[CandidateComparison, ...], name: str) -> tuple[CandidateComparison, ...]:
+    """Return the comparisons of a query for another one of its kind with the same plan."""
+    if name == first:
+        return compared
+    swapped: dict[str | None, str] = {first: name, name: first}
+
+    def of_twin(comparison: CandidateComparison) -> CandidateComparison:
+        candidate, violation = comparison.candidate.for_query(name), comparison.violation
+        if violation is None:
+            return replace(comparison, candidate=candidate)
+        violation = replace(violation, query=swapped.get(violation.query, violation.query))
+        return replace(infeasible(candidate, violation), added_usd_per_h=comparison.added_usd_per_h)
+
+    return tuple(map(of_twin, compared))
 
 
 def explain_admission(
@@ -299,7 +329,9 @@ def _nearest_text(comparisons: Sequence[CandidateComparison], merit: str) -> str
     return f"the only plan that {merit}" if count == 1 else f"the nearest of {count} plans that {merit}"
 
 
-def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, ...]) -> str:
+def _reason(
+    answer: Answer, query: int, comparisons: tuple[CandidateComparison, ...], users: Mapping[int, Sequence[int]]
+) -> str:
     count = len(answer.problem.candidates_of(query))
     merit = f"none of its {count} plans fits and costs less in total, given those of the other queries"
     cheaper = [comparison for comparison in comparisons if comparison.violation is None and comparison.is_cheaper]
@@ -312,8 +344,6 @@ def _reason(answer: Answer, query: int, comparisons: tuple[CandidateComparison, 
         reasons.insert(0, priority)
     if answer.problem.runs[answer.chosen[query]]:
         reasons.append("unchanged from the previous plan")
-    shared = shared_deployments(answer.problem, answer.chosen, query)
-    if shared:
-        reasons.append("; ".join(f"shares {names} with {', '.join(queries)}" for names, queries in shared))
+    reasons += shared_deployments(answer.problem, answer.chosen, query, users)
     reasons += cheaper_failures(comparisons)
     return "; ".join(reasons)

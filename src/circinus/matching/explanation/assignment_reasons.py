@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from circinus.arrays import IntArray
 from circinus.matching.match_run import Answer
 from circinus.matching.problem import Problem
+from circinus.specification.formatting import format_names
 
 
 def priority_reason(answer: Answer, query: int) -> str:
@@ -19,20 +20,32 @@ def priority_reason(answer: Answer, query: int) -> str:
     return ""
 
 
-def shared_deployments(problem: Problem, chosen: IntArray, query: int) -> list[tuple[str, list[str]]]:
-    """Return (operators and pools, other queries) of the query's shared deployments, grouped by users."""
+def deployment_users(problem: Problem, chosen: IntArray) -> Mapping[int, Sequence[int]]:
+    """Return the served queries of each deployment, in order."""
+    users: dict[int, list[int]] = {}
+    for query, candidate in problem.served(chosen):
+        for deployment in problem.fractional_load.row(candidate)[0].tolist():
+            users.setdefault(deployment, []).append(query)
+    return users
+
+
+def shared_deployments(problem: Problem, chosen: IntArray, query: int, users: Mapping[int, Sequence[int]]) -> list[str]:
+    """Return the query's shared deployments, as operators and pools with the other queries, grouped by these.
+
+    Args:
+        problem: of the choice.
+        chosen: (Q,) candidate of each query, -1 for none.
+        query: served.
+        users: see `deployment_users`.
+    """
     by_users: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
-    other_served = np.array([other for other, _ in problem.served(chosen) if other != query], dtype=np.int64)
-    for deployment in problem.fractional_load.row(int(chosen[query]))[0]:
-        sharing = other_served[problem.fractional_load.has(chosen[other_served], int(deployment))]
-        users = tuple(problem.queries[other] for other in sharing)
-        if users:
+    for deployment in problem.fractional_load.row(int(chosen[query]))[0].tolist():
+        others = tuple(problem.queries[other] for other in users[deployment] if other != query)
+        if others:
             shared = problem.deployments[deployment]
-            by_users.setdefault(users, {}).setdefault(shared.pool, {})[shared.operator] = None
+            by_users.setdefault(others, {}).setdefault(shared.pool, {})[shared.operator] = None
     return [
-        (
-            " and ".join(f"{', '.join(operators)} on {pool}" for pool, operators in by_pool.items()),
-            list(users),
-        )
-        for users, by_pool in by_users.items()
+        f"shares {' and '.join(', '.join(operators) + f' on {pool}' for pool, operators in by_pool.items())} with "
+        f"{format_names(others)}"
+        for others, by_pool in by_users.items()
     ]
