@@ -14,7 +14,11 @@ from circinus.estimation import DeploymentUse, PlanCandidate, replicas_for
 from circinus.specification import Pool
 
 SEARCH_STEPS = 20_000
-"""Maximum number of partial packings in the exact search."""
+"""Maximum number of ways to fill a node that the exact search of a small pool tries."""
+SMALL_POOL = 64
+"""Product of the nodes and the kinds of replicas of a small pool. In a larger one a step takes longer and there are
+fewer, by the square of this product: without, searches of full pools took three quarters of the planning time of a
+thousand queries."""
 
 _NODE_TOLERANCE = 1e-9
 """Rounding tolerance of the replicas on a node, as a share of the node."""
@@ -34,14 +38,14 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
     """Put `count[i]` replicas that take `demand[i]` each on equal nodes.
 
     First-fit decreasing in several orders, then a search over all packings up to symmetry (equal replicas, equal
-    nodes), which stops after `steps` partial packings.
+    nodes), which stops after `steps` of them.
 
     Args:
         demand: (m, R) resources of one replica of each kind.
         count: (m,) replicas of each kind.
         capacity: (R,) of one node.
         nodes: number of nodes.
-        steps: maximum number of partial packings.
+        steps: maximum number of ways to fill a node that are tried in a pool of `SMALL_POOL`; less in larger ones.
     """
     if not count.sum():
         return Packing(tuple(() for _ in count), proved=True)
@@ -153,7 +157,7 @@ def _search(share: FloatArray, count: IntArray, nodes: int, steps: int) -> Packi
     States that differ only in the order of nodes never arise, because only the remaining replicas are cached.
     """
     failed: set[tuple[int, tuple[int, ...]]] = set()
-    steps_used = 0
+    steps_used, steps = 0, int(steps * (SMALL_POOL / max(nodes * len(count), SMALL_POOL)) ** 2)
     order = np.argsort(-share.max(axis=1), kind="stable")
     sizes = share[order]
 
@@ -171,6 +175,8 @@ def _search(share: FloatArray, count: IntArray, nodes: int, steps: int) -> Packi
             steps_used += 1
             if steps_used > steps:
                 raise _StepLimitError
+            if filling is None:
+                continue
             next_fillings = fill(
                 tuple(count_left - take for count_left, take in zip(remaining, filling, strict=True)), free - 1
             )
@@ -195,18 +201,18 @@ class _StepLimitError(Exception):
     """The search has used its steps."""
 
 
-def _maximal_fillings(sizes: FloatArray, remaining: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Yield all maximal ways to fill one node, largest kinds first.
+def _maximal_fillings(sizes: FloatArray, remaining: tuple[int, ...]) -> Iterator[tuple[int, ...] | None]:
+    """Yield all maximal ways to fill one node, largest kinds first; None for each other way that is tried.
 
     The largest remaining kind goes on some node and all nodes are equal, so it goes on this one.
     """
     largest_kind = next(kind for kind, count_left in enumerate(remaining) if count_left)
 
-    def extend(kind: int, filling: tuple[int, ...], load: FloatArray) -> Iterator[tuple[int, ...]]:
+    def extend(kind: int, filling: tuple[int, ...], load: FloatArray) -> Iterator[tuple[int, ...] | None]:
         if kind == len(remaining):
-            open_kinds = [k for k, count_left in enumerate(remaining) if filling[k] < count_left]
-            if not any(np.all(load + sizes[k] <= 1 + _NODE_TOLERANCE) for k in open_kinds):
-                yield filling
+            open_kinds = np.array([filling[k] < count_left for k, count_left in enumerate(remaining)])
+            has_room = np.all(load + sizes[open_kinds] <= 1 + _NODE_TOLERANCE, axis=1)
+            yield None if has_room.any() else filling
             return
         max_count = remaining[kind]
         while max_count and not np.all(load + max_count * sizes[kind] <= 1 + _NODE_TOLERANCE):
