@@ -55,7 +55,7 @@ def second_look(
         planner,
         frontiers,
         incumbent or Incumbent({}),
-        MATCHING.max_second_looks,
+        min(MATCHING.max_second_looks, MATCHING.max_looked_queries // max(len(frontiers), 1)),
         MATCHING.max_second_look_simulations,
         MATCHING.max_kept_trials,
         lambda: clock() >= deadline_s,

@@ -97,6 +97,8 @@ class MatchingSettings:
     max_second_looks: int = 40
     """Maximum number of kinds of rejected queries that get a second look, the heaviest first. Of 26 rejected of 40, 20
     leaves 6 undecided and 80 changes nothing; a look takes 0.1 s."""
+    max_looked_queries: int = 4_000
+    """Maximum number of second looks times that of all queries: beside a thousand queries, a look takes some 3 s."""
     max_second_look_simulations: int = 12
     """Maximum number of plans that are simulated in all second looks of a matching together. Of 234 rejected, 6, 12 and
     24 leave 3, 1 and 0 undecided, in equal time."""
