@@ -43,7 +43,7 @@ NOTHING = "nothing"
 """Name of the complete product's rows."""
 LOAD = 1.5
 """Load: more than can be served."""
-WORKLOADS = ("speech-voices", "meeting", "all")
+WORKLOADS = ("speech-voices", "all")
 SAME = 0.01
 """Relative difference below which two medians count as equal."""
 

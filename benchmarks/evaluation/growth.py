@@ -1,14 +1,16 @@
 """Planning time from one query to ten thousand, and what the next query costs.
 
 All planners get complete profiles, so that only planning takes time. Each plan has `LIMIT_S` seconds of a process of
-its own; a planner that needs more gets no more queries. In addition, the product profiles for the first 1, 2, 4, ...
-queries from nothing: the difference is what the next ones cost.
+its own, two at a time; a planner that needs more gets no more queries. In addition, the product profiles for the first
+1, 4 and 16 queries from nothing: the difference is what the next ones cost.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,6 +20,7 @@ from rich.console import Console
 from benchmarks.baselines.planners import BASELINES, PUBLISHED
 from benchmarks.evaluation.contest import Contest, Planner
 from benchmarks.evaluation.goodput import OURS
+from benchmarks.evaluation.outcomes import in_two_processes
 from benchmarks.evaluation.product import Profiled
 from benchmarks.evaluation.workloads import contests_of
 from benchmarks.harness.benchmark import PartResult, Rows
@@ -27,7 +30,7 @@ COUNTS = (1, 10, 100, 1_000, 10_000)
 LIMIT_S, OUR_LIMIT_S = 30.0, 300.0
 """Limits of others' plans, and of the product's."""
 _LOAD = 1.5
-_FIRST = (1, 2, 4, 8, 16)
+_FIRST = (1, 4, 16)
 
 
 def growth(counts: Sequence[int], seed: int, console: Console) -> PartResult:
@@ -37,23 +40,20 @@ def growth(counts: Sequence[int], seed: int, console: Console) -> PartResult:
         TracesAbsentError: the published traces are not on this machine.
     """
     rows: Rows = []
-    finished: set[str] = set()
-    for contest in contests_of(counts, _LOAD, seed):
-        queries = len(contest.specification.queries)
-        for planner in (OURS, *BASELINES):
-            if planner.name in finished:
-                continue
-            row = _planned(planner, contest, seed)
-            if row is None:
-                finished.add(planner.name)
-            rows.append(
-                {"part": "growth", "planner": planner.name, "queries": queries}
-                | {"offered": sum(query.weight for query in contest.specification.queries)}
-                | (row or {"planning_s": None})
-            )
-            taken = f"{row['planning_s']:.1f} s for {row['promised']:g}" if row else "not within the limit"
-            console.print(f"{queries:,} queries, {planner.name}: {taken}", highlight=False)
-    rows += _next_queries(contest_of_few(seed), seed)
+    planners: Sequence[Planner] = (OURS, *BASELINES)
+    with ThreadPoolExecutor(2) as pool:
+        for contest in contests_of(counts, _LOAD, seed):
+            queries = len(contest.specification.queries)
+            offered = sum(query.weight for query in contest.specification.queries)
+            planned = list(pool.map(_planned, planners, repeat(contest), repeat(seed)))
+            for planner, row in zip(planners, planned, strict=True):
+                common = {"part": "growth", "planner": planner.name, "queries": queries, "offered": offered}
+                rows.append(common | (row or {"planning_s": None}))
+                taken = f"{row['planning_s']:.1f} s for {row['promised']:g}" if row else "not within the limit"
+                console.print(f"{queries:,} queries, {planner.name}: {taken}", highlight=False)
+            planners = [planner for planner, row in zip(planners, planned, strict=True) if row]
+    few = contest_of_few(seed)
+    rows += in_two_processes([(of_first, (few, count, seed)) for count in _FIRST], lambda _: None)
     return list(figures(rows)), rows
 
 
@@ -94,15 +94,11 @@ def _plan(planner: Planner, contest: Contest, seed: int, sender: Connection) -> 
     sender.send({"planning_s": planning_s, "promised": matching.satisfied_weight, "bound": matching.weight_bound})
 
 
-def _next_queries(contest: Contest, seed: int) -> Rows:
-    names = [query.name for query in contest.specification.queries]
-    rows: Rows = []
-    for count in _FIRST:
-        profiled = OURS.profiled(contest.of(names[:count]), seed)
-        rows.append(
-            {"part": "next queries", "queries": count, "profiled_s": profiled.seconds, "touched": profiled.touched}
-        )
-    return rows
+def of_first(contest: Contest, count: int, seed: int) -> Rows:
+    """Return what the product profiles for the first queries of a contest."""
+    names = [query.name for query in contest.specification.queries[:count]]
+    profiled = OURS.profiled(contest.of(names), seed)
+    return [{"part": "next queries", "queries": count, "profiled_s": profiled.seconds, "touched": profiled.touched}]
 
 
 def figures(rows: Rows) -> Iterator[Figure]:

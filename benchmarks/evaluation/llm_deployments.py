@@ -31,6 +31,7 @@ from rich.table import Table
 
 from benchmarks.baselines.deployment_search import Choice, Task, measured_in, model_order, tpe_order
 from benchmarks.harness.benchmark import PartResult, Rows
+from benchmarks.harness.markdown import table as markdown_table
 from benchmarks.harness.results import Figure
 from benchmarks.workloads.published.deployment_pipeline import QUERY, configurations, specification, trace
 from benchmarks.workloads.published.deployments import Cell, read_cells
@@ -40,6 +41,7 @@ from circinus.planning import plan_queries
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import SimulatedClock, TraceBackend, profile_pipeline
 
+PART = "llm-deployments"
 OURS, RANDOM, TPE = "Circinus", "random", "Optuna TPE"
 UNMEASURED, UNTIL_HELD, MODEL = "model, unmeasured", "model, until one holds", "model, equal"
 LEVELS = {"tight": 0.2, "medium": 0.5, "loose": 0.8}
@@ -87,7 +89,7 @@ def rows_of(cell: Cell, seed: int) -> Rows:
         best = task.cheapest(range(len(cell.values)))
         rows += [
             {
-                "part": "llm-deployments",
+                "part": PART,
                 "cell": cell.name,
                 "level": level,
                 "ttft_s": task.ttft_s,
@@ -172,16 +174,39 @@ def figures(rows: Rows) -> Iterator[Figure]:
         yield Figure(f"LLM deployments: cost over optimum, {label}", costs[OURS], CLOSE, "lower", "times", others)
 
 
+_HEAD = ("method", "measured", "certain", "cheapest", "holds", "cost over optimum", "p90")
+_SECTION = """## Measured LLM deployments
+
+The cheapest deployment within limits of TTFT and TPOT, among those that others measured and published: {cells} cells,
+{pairs} pairs of limits. Medians of the measured share and of the cost; all else are shares of the pairs.
+
+"""
+
+
 def table(rows: Rows) -> Table:
     """Return a table of the methods."""
-    shown = Table("method", "measured", "certain", "cheapest", "holds", "cost, median", "p90", title="LLM deployments")
+    shown = Table(*_HEAD, title="LLM deployments")
+    for line in _lines(rows):
+        shown.add_row(*line)
+    return shown
+
+
+def section(rows: Rows) -> str:
+    """Return the section of the page about these rows, in Markdown."""
+    rows = [row for row in rows if row.get("part") == PART]
+    if not rows:
+        return ""
+    pairs = {(row["cell"], row["level"]) for row in rows}
+    return _SECTION.format(cells=len({row["cell"] for row in rows}), pairs=len(pairs)) + markdown_table(
+        _HEAD, _lines(rows)
+    )
+
+
+def _lines(rows: Rows) -> Iterator[tuple[str, ...]]:
     for method, own in _by_method(rows).items():
         measured, costs = float(np.median([row["measured"] / row["n"] for row in own])), _costs(own)
-        shown.add_row(
-            method, f"{measured:.0%}", f"{_share(own, 'certain'):.0%}", f"{_share(own, 'right'):.0%}",
-            f"{_share(own, 'feasible'):.0%}", f"{_quantile(costs, 0.5):.2f}", f"{_quantile(costs, 0.9):.2f}",
-        )  # fmt: skip
-    return shown
+        shares = (f"{_share(own, what):.0%}" for what in ("certain", "right", "feasible"))
+        yield method, f"{measured:.0%}", *shares, f"{_quantile(costs, 0.5):.2f}", f"{_quantile(costs, 0.9):.2f}"
 
 
 def _by_method(rows: Rows) -> dict[str, Rows]:

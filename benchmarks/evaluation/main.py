@@ -10,15 +10,13 @@ from benchmarks.evaluation.llm_deployments import llm_deployments
 from benchmarks.evaluation.page import write_page
 from benchmarks.harness.benchmark import Benchmark, Option, Part
 
-_QUICK_WORKLOADS = ("video-nuscenes",)
-
 BENCHMARK = Benchmark(
     options=(
         Option("seed", 0, "seed of all that is drawn"),
         Option("counts", COUNTS, "numbers of queries that are planned", quick=(1, 10)),
-        Option("ablated", left_out.WORKLOADS, "workloads without one mechanism at a time", quick=_QUICK_WORKLOADS),
-        Option("varied", varied.WORKLOADS, "workloads that are varied", quick=_QUICK_WORKLOADS),
-        Option("repetitions", 10, "number of seeds of one contest, for an interval", quick=1),
+        Option("ablated", left_out.WORKLOADS, "workloads without one mechanism at a time"),
+        Option("varied", varied.WORKLOADS, "workloads that are varied"),
+        Option("repetitions", 10, "number of seeds of one contest, for an interval"),
         Option("cells", 75, "number of cells of LLM deployments", quick=8),
     ),
     parts=(
@@ -28,11 +26,13 @@ BENCHMARK = Benchmark(
             "ablations",
             lambda o, console: left_out.ablations((o.seed,), o.ablated, console),
             ("seed", "ablated"),
+            quick=False,
         ),
         Part(
             "sensitivity",
             lambda o, console: varied.sensitivity(o.repetitions, o.varied, console),
             ("varied", "repetitions"),
+            quick=False,
         ),
         Part("llm-deployments", lambda o, console: llm_deployments((o.seed,), o.cells, console), ("seed", "cells")),
     ),

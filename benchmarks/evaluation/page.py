@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.baselines.planners import BASELINES
-from benchmarks.evaluation import ablations, sensitivity, workloads
+from benchmarks.evaluation import ablations, llm_deployments, sensitivity, workloads
 from benchmarks.evaluation.goodput import EVERYWHERE, OURS, SATURATED
 from benchmarks.evaluation.judging import MIN_REQUESTS, PRICES
 from benchmarks.harness.benchmark import Rows
@@ -114,8 +114,9 @@ def page(document: Row) -> str:
         _costs(goodput),
         _times(goodput),
         _growth(_of_part(rows, "growth")),
-        ablations.section(_of_part(rows, ablations.PART)),
-        sensitivity.section(_of_part(rows, sensitivity.PART)),
+        ablations.section(rows),
+        sensitivity.section(rows),
+        llm_deployments.section(rows),
         "## Workloads\n\n" + _text(workloads.__doc__ or ""),
         "## The other planners\n\n" + "\n".join(dict.fromkeys(planner.description for planner in BASELINES)),
     )

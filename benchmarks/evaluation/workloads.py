@@ -2,9 +2,9 @@
 
 `speech-voices`, `speech-libri` and `video-nuscenes` are published measurements, `meeting` and `documents` recordings of
 the examples. Four places have devices and an edge site each, and share a cloud. `all` mixes the five pipelines, `sites`
-on twenty places. In `arrivals` the queries of `all` have windows of recorded traffic instead of Poisson arrivals. In
-`uplinks` each of twenty places has a recorded uplink, with the median of all at the published bandwidth: planners see
-what it had for 90 % of the first ten minutes, and requests come at ten moments after that.
+on twenty places. In `traffic` the queries of `sites` have windows of recorded traffic instead of Poisson arrivals, and
+each place has a recorded uplink, with the median of all at the published bandwidth: planners see what it had for 90 %
+of the first ten minutes, and requests come at ten moments after that.
 
 Queries are those of `benchmarks.workloads.published.queries`. A query's accuracy objective is a quantile of the
 configurations that fit somewhere, its latency limit a multiple of the tightest that any plan guarantees at that
@@ -38,8 +38,8 @@ TIGHTNESS = {"tight": (1.05, 1.5), "medium": (1.5, 2.5), "loose": (2.5, 6.0), "m
 """Latency limits over the tightest that can be guaranteed."""
 SINGLE = ("speech-voices", "speech-libri", "video-nuscenes", *RECORDED)
 """Workloads with one pipeline."""
-MANY_PLACES = ("sites", "uplinks")
-WORKLOADS = (*SINGLE, "all", "arrivals", *MANY_PLACES)
+MANY_PLACES = ("sites", "traffic")
+WORKLOADS = (*SINGLE, "all", *MANY_PLACES)
 KINDS = 12
 """Number of kinds of queries of each pipeline."""
 WORK = 0.6
@@ -85,12 +85,12 @@ def contests(name: str, loads: Sequence[float], seed: int, tightness: str = "mix
     measured = {pipeline: _measured(pipeline, seed) for pipeline in ((name,) if name in SINGLE else SINGLE)}
     workload = _workload(name, measured, places, seed, tightness)
     capacity = queries_at_capacity(FluidWorkload.of(workload))
-    if name == "uplinks":
+    if name == "traffic":
         places, *later = _moments(places, read_uplinks(traces_folder()))
         moments, workload = tuple(later), replace(workload, infrastructure=places)
     for load in loads:
         contest = _contest(f"{name}, load {load:g}, {tightness}", workload, measured, ceil(load * capacity), seed)
-        if name == "arrivals":
+        if name == "traffic":
             contest = replace(contest, specification=_with_recorded_arrivals(contest.specification, seed))
         yield replace(contest, moments=moments)
 
@@ -143,25 +143,26 @@ def _workload(
     name: str, measured: Mapping[str, _Measured], places: Infrastructure, seed: int, tightness: str
 ) -> Workload:
     """Return kinds of queries, from measurements without a dead knob."""
-    frontiers: list[Frontier] = []
-    work = _WORK_OF_MANY if name in MANY_PLACES else WORK
-    slowest_bytes_per_s = min(link.bandwidth_bytes_per_s for link in infrastructure().links)
-    for pipeline, one in measured.items():
-        rng = np.random.default_rng([seed, SINGLE.index(pipeline), 1])
-        configurations = one.pruned.configurations
-        median_s = float(np.median([measured.mean_service_s for measured in configurations]))
-        input_bytes = float(configurations[0].input_bytes.mean())
-        rate_per_s = min(work / median_s, _UPLINK_SHARE * slowest_bytes_per_s / input_bytes)
-        kinds = Kinds(one.pruned_trace.pipeline, one.pruned, places, rng, rate_per_s, TIGHTNESS[tightness])
-        frontiers += kinds.drawn(KINDS)
     return Workload(
         name,
         {pipeline: one.pruned_trace.pipeline for pipeline, one in measured.items()},
         {pipeline: one.pruned_trace for pipeline, one in measured.items()},
         {pipeline: one.pruned for pipeline, one in measured.items()},
         places,
-        tuple(frontiers),
+        tuple(kind for pipeline in measured for kind in _kinds(pipeline, name in MANY_PLACES, seed, tightness)),
     )
+
+
+@cache
+def _kinds(pipeline: str, has_many_places: bool, seed: int, tightness: str) -> tuple[Frontier, ...]:
+    one, work = _measured(pipeline, seed), _WORK_OF_MANY if has_many_places else WORK
+    median_s = float(np.median([measured.mean_service_s for measured in one.pruned.configurations]))
+    input_bytes = float(one.pruned.configurations[0].input_bytes.mean())
+    places = _places(_MANY if has_many_places else PLACES)
+    slowest_bytes_per_s = min(link.bandwidth_bytes_per_s for link in places.links)
+    rate_per_s = min(work / median_s, _UPLINK_SHARE * slowest_bytes_per_s / input_bytes)
+    rng = np.random.default_rng([seed, SINGLE.index(pipeline), 1])
+    return Kinds(one.pruned_trace.pipeline, one.pruned, places, rng, rate_per_s, TIGHTNESS[tightness]).drawn(KINDS)
 
 
 def _with_recorded_arrivals(specification: Specification, seed: int) -> Specification:

@@ -31,7 +31,7 @@ def test_a_recording_has_every_configuration_on_every_item() -> None:
 @pytest.fixture(scope="module")
 def moving() -> Any:
     try:
-        return next(contests("uplinks", (0.1,), 0))
+        return next(contests("traffic", (0.1,), 0))
     except TracesAbsentError as error:
         pytest.skip(str(error))
 
