@@ -84,13 +84,13 @@ def test_admissions_of_a_query_with_other_slos_share_its_options_at_the_final_si
 ) -> None:
     planner, last = _beside_others(13)
     planner = planner.with_matching(planner.matching)
-    compiled, loads = search_space._compiled, list[RunningLoad | None]()
+    compiled, loads = search_space.compile_at_any_slos, list[RunningLoad | None]()
 
     def counted(*arguments: Any) -> search_space.SearchSpace:
         loads.append(arguments[-1])
         return compiled(*arguments)
 
-    monkeypatch.setattr(search_space, "_compiled", counted)
+    monkeypatch.setattr(search_space, "compile_at_any_slos", counted)
     for change in (0.0, 0.5, 1.0):
         planner.admitted(with_slos(last, relax_slo(last.slos, SloKind.LATENCY, change)), short=True)
     assert [load for load in loads if load is not None] == [planner.running.load]

@@ -107,8 +107,11 @@ def option_table(
     utilization_targets: Sequence[float],
     pool: str | None = None,
     running: RunningLoad | None = None,
+    rates_per_s: FloatArray | None = None,
 ) -> OptionTable:
     """Return all options of one operator at the arrivals of `query`, in `pool` only if one is given.
+
+    Rows have the query's rate, or (rows,) `rates_per_s` of their own.
 
     Options are at their utilization targets, or at their final sizes beside a running load.
 
@@ -122,7 +125,8 @@ def option_table(
     ratio = rows.full_batch_ratios_on(hardware)[..., [size for size, _ in combinations]]
     slowdown = ratio * rows.slowness_in(hardware)[..., None]
     batch_s = rows.mean_s[:, None, None] * slowdown
-    offered_load = query.rate_per_s * batch_s / batch_sizes
+    rates_per_s = np.full(len(rows.profiles), query.rate_per_s) if rates_per_s is None else rates_per_s
+    offered_load = rates_per_s[:, None, None] * batch_s / batch_sizes
     mean_factor = rows.mean_factor[:, None, None]
     running_busy: FloatArray | None = None
     spare, late_share = _spare_replicas(rows, columns, allocations, batch_s)
@@ -159,7 +163,9 @@ def option_table(
     def compute(selected: BoolArray, check_time: Callable[[], None]) -> None:
         missing = available & (selected & is_missing)[:, None, None]
         sizes = _Sizes(replicas, np.broadcast_to(utilization, batch_s.shape), running_busy)
-        _apply_queueing_models(node_s, missing, rows, columns, grid, query, allocations, batch_s, sizes, check_time)
+        _apply_queueing_models(
+            node_s, missing, rows, columns, grid, query, rates_per_s, allocations, batch_s, sizes, check_time
+        )
         _add_interruptions(node_s, late_share, grid, rows.spec.name)
         is_missing[selected] = False
 
@@ -225,6 +231,7 @@ def _apply_queueing_models(
     columns: ResourceColumns,
     grid: ScenarioGrid,
     query: Query,
+    rates_per_s: FloatArray,
     allocations: Sequence[Allocation],
     batch_s: FloatArray,
     sizes: _Sizes,
@@ -237,26 +244,32 @@ def _apply_queueing_models(
     """
     arrivals, draws = ArrivalModel.of(query), grid.exponentials(operator_queue_key(rows.spec.name))
     targets, replicas = len(allocations) // len(rows.sizes), sizes.replicas
+    unbatched = np.array([allocation.batch_size == 1 for allocation in allocations])
     if arrivals.modulation is not None:
-        at_once = available & (batch_s > 0) & np.array([allocation.batch_size == 1 for allocation in allocations])
+        at_once = available & (batch_s > 0) & unbatched
         _apply_bursts(node_s, at_once, rows, columns, query.rate_per_s, arrivals.modulation, draws, sizes, batch_s)
         available = available & ~at_once
+    is_first = np.array([not rows.spec.after and pool.site == query.source for pool in columns.pools], dtype=np.bool_)
+    has_formula = np.array([arrivals.is_poisson(first=first) for first in is_first.tolist()], dtype=np.bool_)
     is_slower = np.zeros(available.shape, dtype=np.bool_)
-    for row, column, option in np.argwhere(available).tolist():
+    for row, column, option in np.argwhere(available & ~(has_formula[:, None] & unbatched)).tolist():
         check_time()
         if is_slower[row, column, option]:
             continue
-        is_first = not rows.spec.after and columns.pools[column].site == query.source
         allocation, full_s = allocations[option], float(batch_s[row, column, option])
-        if allocation.batch_size == 1 and arrivals.is_poisson(first=is_first):
-            continue
         square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
         ratios = rows.fill_ratios_on(columns.pools[column].hardware)[row][option // targets]
+        rate_per_s = float(rates_per_s[row])
         traffic = arrivals.traffic(
-            query.rate_per_s, full_s, square_s2, cube_s3, first=is_first, mean_factor=float(rows.mean_factor[row])
+            rate_per_s,
+            full_s,
+            square_s2,
+            cube_s3,
+            first=bool(is_first[column]),
+            mean_factor=float(rows.mean_factor[row]),
         )
         batch_wait_s = rows.spec.batch_wait_s if len(ratios) > 1 else 0.0
-        busy = query.rate_per_s * full_s / allocation.batch_size
+        busy = rate_per_s * full_s / allocation.batch_size
         if sizes.running_busy is not None:
             others, servers = float(sizes.running_busy[row, column, option]), int(replicas[row, column, option])
             total = traffic.within(traffic.rate_per_s * (1 + others / busy if busy > 0 else 1.0))

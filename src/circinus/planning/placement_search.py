@@ -87,7 +87,7 @@ class PartialPlacements:
     sites: IntArray
     """(n, producers)"""
     finish_s: dict[int, FloatArray]
-    """Value still needed -> (n, 2, scenarios) finish time with the fastest and the cheapest options."""
+    """Value still needed -> (n, 2, scenarios) finish time with the fastest and the cheapest options, or the fastest."""
     min_resources: FloatArray
     """(n, columns) minimum usage over options, column by column, transfers included."""
     cheapest: FloatArray
@@ -119,9 +119,15 @@ class PartialPlacements:
 class PlacementSearch:
     """Search over the placements of some configurations of one space."""
 
-    def __init__(self, space: SearchSpace, configurations: IntArray) -> None:
-        """Prepare the search; `configurations` are ascending indexes into the configurations of the space."""
+    def __init__(self, space: SearchSpace, configurations: IntArray, *, only_fastest: bool = False) -> None:
+        """Prepare the search.
+
+        Args:
+            configurations: ascending indexes into the configurations of the space.
+            only_fastest: whether latencies are those with the fastest options only, which takes half the time.
+        """
         self._space = space
+        self._only_fastest = only_fastest
         self._tree = PrefixTree.of_rows(space.arrays.rows[configurations])
         self._edges: dict[tuple[int, int], FloatArray] = {}
         self._through: dict[tuple[int, int], FloatArray] = {}
@@ -144,7 +150,7 @@ class PlacementSearch:
             prefix=np.zeros(1, dtype=np.int64),
             pools=np.zeros((1, 0), dtype=np.int64),
             sites=np.full((1, 1), space.source),
-            finish_s={0: np.zeros((1, 2, space.arrays.percentile.grid.count), dtype=space.transfer_s[0].dtype)},
+            finish_s={0: np.zeros((1, 1, space.arrays.percentile.grid.count), dtype=space.transfer_s[0].dtype)},
             min_resources=nothing,
             cheapest=nothing,
             transfers=nothing,
@@ -158,14 +164,15 @@ class PlacementSearch:
     def _add_operator(self, operator: int) -> None:
         """Prepare the latencies through one operator; those of its consumers must be present.
 
-        `_edges[producer, operator]` is (prefixes, sites, pools, 2, scenarios): from an output of `producer` at a site
+        `_edges[producer, operator]` is (prefixes, sites, pools, 1 or 2, scenarios): from `producer` at a site
         to the end of `operator` in a pool (transfer, wait, service, and for a sink the return to the source).
         `_through[producer, operator]` is (configurations, sites, scenarios): the minimum from such an output to the
         last result.
         """
         space, tree, table = self._space, self._tree, self._space.options[operator]
         rows = tree.rows_at(operator, operator + 1)
-        node_s = np.stack([table.fastest_s[rows], table.cheapest_s[rows]], axis=2)
+        times_s = [table.fastest_s] if self._only_fastest else [table.fastest_s, table.cheapest_s]
+        node_s = np.stack([of_options[rows] for of_options in times_s], axis=2)
         consumers = space.arrays.consumers[operator + 1]
         if not consumers:
             node_s += space.transfer_s[operator + 1][rows, :, space.source][:, space.pool_sites][:, :, None]

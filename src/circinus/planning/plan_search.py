@@ -14,7 +14,7 @@ import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.planning.allocation_search import AllocationSearch
-from circinus.planning.dominance import GrowingArchive, nondominated
+from circinus.planning.dominance import DOMINANCE_TOLERANCE, GrowingArchive, nondominated
 from circinus.planning.placement_search import CHEAPEST, FASTEST, PartialPlacements, PlacementSearch
 from circinus.planning.plan_arrays import PlanArrays, PlanMetrics
 from circinus.planning.search_space import Limits, SearchSpace
@@ -30,7 +30,7 @@ def min_latency_s(space: SearchSpace, configurations: IntArray) -> FloatArray:
     """Return (configurations,) lower bounds of the guaranteed latency over all placements."""
     bounds_s = np.zeros(len(space.arrays.configurations))
     for group in configuration_batches(space, configurations):
-        bounds_s[group] = space.percentile.upper(PlacementSearch(space, group).lower_bounds_s())
+        bounds_s[group] = space.percentile.upper(PlacementSearch(space, group, only_fastest=True).lower_bounds_s())
     return bounds_s[configurations]
 
 
@@ -150,16 +150,81 @@ def cost_by_pool_scenario(
     Columns: fully shared and dedicated, first with all pools, then without each of the pools in turn; infinite without
     a plan.
     """
-    pools = len(space.columns.pools)
-    bounds = np.full((len(space.arrays.configurations), 1 + pools, 2), np.inf)
+    bounds = np.full((len(space.arrays.configurations), 1 + len(space.columns.pools), 2), np.inf)
+    for group in configuration_batches(space, configurations):
+        check_time()
+        search = PlacementSearch(space, group, only_fastest=True)
+        cells = search.run(limits, max_labels * len(group), Counter())
+        _lower_costs(bounds, group[cells.prefix], cells.pools, _both_costs(space, cells.min_resources))
+    return bounds[configurations].reshape(len(configurations), -1)
+
+
+def min_cost_by_pool_scenario(
+    space: SearchSpace,
+    configurations: IntArray,
+    limits: Limits,
+    max_labels: int,
+    check_time: Callable[[], None] = lambda: None,
+) -> FloatArray:
+    """Return the costs of the cheapest plans, of which `cost_by_pool_scenario` returns lower bounds.
+
+    Allocations are searched of the placements with the lowest bounds first, then of those that may still be cheaper.
+    """
+    costs = np.full((len(space.arrays.configurations), 1 + len(space.columns.pools), 2), np.inf)
     for group in configuration_batches(space, configurations):
         check_time()
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
-        costs = cells.min_resources[:, [space.columns.shared_cost, space.columns.dedicated_cost]]
-        for avoided in range(-1, pools):
-            avoids_pool = (cells.pools != avoided).all(axis=1)
-            np.minimum.at(bounds[:, avoided + 1], group[cells.prefix[avoids_pool]], costs[avoids_pool])
-    return bounds[configurations].reshape(len(configurations), -1)
+        plans, _ = cheapest_option_plans(space, group, cells, limits)
+        _lower_costs(costs, plans.configuration, plans.pools, _both_costs(space, plans.resources))
+        bounds = _both_costs(space, cells.min_resources)
+        rest = np.arange(cells.count)
+        for is_last in (False, True):
+            rest = rest[_may_lower(costs, group[cells.prefix[rest]], cells.pools[rest], bounds[rest])]
+            searched = rest if is_last else rest[_lowest(cells.prefix[rest], cells.pools[rest], bounds[rest])]
+            rest = np.setdiff1d(rest, searched)
+            for start in range(0, len(searched), _CELLS_AT_A_TIME):
+                check_time()
+                part = searched[start : start + _CELLS_AT_A_TIME]
+                plans = AllocationSearch(space, group, cells.take(part), limits).undominated()
+                _lower_costs(costs, plans.configuration, plans.pools, _both_costs(space, plans.resources))
+    return costs[configurations].reshape(len(configurations), -1)
+
+
+def _both_costs(space: SearchSpace, resources: FloatArray) -> FloatArray:
+    """Return (n, 2) fully shared and dedicated costs of (n, columns) resources."""
+    return resources[:, [space.columns.shared_cost, space.columns.dedicated_cost]]
+
+
+def _avoids(pools: IntArray, scenario: int) -> BoolArray:
+    """Return (n,) whether (n, operators) pools are free in a scenario: 0, or 1 plus the pool that is full."""
+    return np.asarray((pools != scenario - 1).all(axis=1))
+
+
+def _lower_costs(costs: FloatArray, configuration: IntArray, pools: IntArray, plan_costs: FloatArray) -> None:
+    """Lower (configurations, scenarios, 2) costs, in place, to those of n plans."""
+    for scenario in range(costs.shape[1]):
+        free = _avoids(pools, scenario)
+        np.minimum.at(costs[:, scenario], configuration[free], plan_costs[free])
+
+
+def _may_lower(costs: FloatArray, configuration: IntArray, pools: IntArray, bounds: FloatArray) -> BoolArray:
+    """Return (n,) whether plans with (n, 2) lower bounds may lower any of the (configurations, scenarios, 2) costs."""
+    lower = np.zeros(len(bounds), dtype=np.bool_)
+    for scenario in range(costs.shape[1]):
+        is_below = (bounds * (1 + DOMINANCE_TOLERANCE) < costs[configuration, scenario]).any(axis=1)
+        lower |= is_below & _avoids(pools, scenario)
+    return lower
+
+
+def _lowest(configuration: IntArray, pools: IntArray, bounds: FloatArray) -> BoolArray:
+    """Return (n,) whether a placement has the lowest of the (n, 2) bounds of its configuration in any scenario."""
+    lowest = np.zeros(len(bounds), dtype=np.bool_)
+    for scenario in range(1 + int(pools.max(initial=-1)) + 1):
+        free = np.flatnonzero(_avoids(pools, scenario))
+        for kind in range(bounds.shape[1]):
+            order = free[np.lexsort((bounds[free, kind], configuration[free]))]
+            lowest[order[np.unique(configuration[order], return_index=True)[1]]] = True
+    return lowest
 
 
 _MARGIN_CELLS_AT_A_TIME = 64

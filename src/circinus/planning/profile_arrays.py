@@ -47,6 +47,12 @@ class ProducerRows:
     skew: FloatArray
     """(rows,) mean cube of the sizes over the cube of their mean."""
 
+    def of_rows(self, rows: IntArray) -> ProducerRows:
+        """Return the outputs of some rows."""
+        return ProducerRows(
+            self.scenarios_bytes[rows], self.mean_bytes[rows], self.mean_factor[rows], self.scv[rows], self.skew[rows]
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class OperatorRows:
@@ -72,9 +78,29 @@ class OperatorRows:
     """(CPUs, batch size) pairs that the operator's specification allows."""
     profiles: tuple[OperatorProfile, ...]
     """(rows,) source profiles."""
+    part_of: tuple[OperatorRows, IntArray] | None = None
+    """The rows that these were taken from, and their indexes, whose slowdowns and ratios are computed once."""
+
+    def of_rows(self, rows: IntArray) -> OperatorRows:
+        """Return the measurements of some rows."""
+        return replace(
+            self,
+            scenarios_s=self.scenarios_s[rows],
+            mean_s=self.mean_s[rows],
+            mean_factor=self.mean_factor[rows],
+            scv=self.scv[rows],
+            skew=self.skew[rows],
+            memory_bytes=self.memory_bytes[rows],
+            gpu_memory_bytes=self.gpu_memory_bytes[rows],
+            profiles=tuple(self.profiles[row] for row in rows.tolist()),
+            part_of=(self, rows),
+        )
 
     def slowness_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
         """Return (rows, len(hardware)) `OperatorProfile.slowdown` on each hardware class."""
+        if self.part_of is not None:
+            whole, rows = self.part_of
+            return whole.slowness_in(hardware)[rows]
         for hardware_class in hardware:
             if hardware_class not in self._slowness:
                 self._slowness[hardware_class] = np.array([p.slowdown(hardware_class) for p in self.profiles])
@@ -93,6 +119,10 @@ class OperatorRows:
         return np.stack([self._ratios_on(hardware_class)[1] for hardware_class in hardware], axis=1)
 
     def _ratios_on(self, hardware: HardwareClass) -> _BatchRatios:
+        if hardware.name not in self._ratios and self.part_of is not None:
+            whole, rows = self.part_of
+            fill, full = whole._ratios_on(hardware)
+            self._ratios[hardware.name] = tuple(fill[row] for row in rows.tolist()), full[rows]
         if hardware.name not in self._ratios:
             has_own = any(profile.speeds.batches(hardware) for profile in self.profiles)
             key = hardware.name if has_own else ""  # classes with the ratios of the profile share them
@@ -132,6 +162,29 @@ class ProfileArrays:
     """Number of items that may be profiled."""
     score_population: int
     """Number of items of the population whose mean scores are bounded; `UNLIMITED` for requests to come."""
+
+    def of_configurations(self, selected: Sequence[IntArray]) -> tuple[ProfileArrays, tuple[IntArray, ...]]:
+        """Return the arrays of some configurations, and the owner of each row, by producer.
+
+        Args:
+            selected: ascending indexes of configurations, by owner; owners have rows of their own.
+        """
+        used = [[np.unique(column, return_inverse=True) for column in self.rows[own].T] for own in selected]
+        index, owners, rows = [], [], []
+        for of_owners in zip(*used, strict=True):
+            counts = [len(own) for own, _ in of_owners]
+            index.append(np.concatenate([own for own, _ in of_owners]))
+            owners.append(np.repeat(np.arange(len(counts)), counts))
+            begins = np.cumsum(counts) - counts
+            rows.append(np.concatenate([own + begin for (_, own), begin in zip(of_owners, begins, strict=True)]))
+        part = replace(
+            self,
+            configurations=tuple(self.configurations[number] for number in np.concatenate(selected).tolist()),
+            rows=np.column_stack(rows),
+            producers=tuple(producer.of_rows(own) for producer, own in zip(self.producers, index, strict=True)),
+            operators=tuple(operator.of_rows(own) for operator, own in zip(self.operators, index[1:], strict=True)),
+        )
+        return part, tuple(owners)
 
     @cached_property
     def samples(self) -> MeasuredSamples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from circinus.planning.profile_arrays import INPUT_INDEX, ProducerRows, ProfileA
 from circinus.planning.resource_columns import ResourceColumns
 from circinus.planning.settings import RunningLoad, SearchSettings
 from circinus.queueing.waiting_time import gi_g_c_wait
-from circinus.specification import DirectedLink, Infrastructure, Network, Query
+from circinus.specification import DirectedLink, Infrastructure, Network, Pool, Query
 
 _MIN_TARGET = 0.02
 """Minimum utilization target."""
@@ -38,6 +38,10 @@ _MIN_UTILIZATION = 1e-9
 _KEPT_SPACES = 8
 """Number of search spaces that the arrays of a profile keep. Most of planning a query is listing its options, which
 relaxations of its SLOs, second looks and queries with equal arrivals share."""
+
+
+_Paths = dict[tuple[int, int], tuple[DirectedLink, ...] | None]
+"""Links from site to site, by their numbers; None without a path."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,24 +112,86 @@ def _at_any_slos(query: Query, network: Network, arrays: ProfileArrays, settings
     key = query.source, query.rate_per_s, query.arrivals, query.pin, has_latency, infrastructure, running
     space = arrays.spaces.pop(key, None)
     if space is None:
-        space = _compiled(query, network, arrays, running)
+        owners = tuple(np.zeros(len(producer.mean_bytes), dtype=np.int64) for producer in arrays.producers)
+        space = compile_at_any_slos(arrays, RowOwners((query,), (network,), owners), running)
     arrays.spaces[key] = space
     if len(arrays.spaces) > _KEPT_SPACES:
         del arrays.spaces[next(iter(arrays.spaces))]
     return space
 
 
-def _compiled(query: Query, network: Network, arrays: ProfileArrays, running: RunningLoad | None) -> SearchSpace:
+@dataclass(frozen=True, eq=False)
+class RowOwners:
+    """Queries that rows of arrays belong to; they differ in rate, SLOs and names of sites only (`network_shape`)."""
+
+    queries: tuple[Query, ...]
+    networks: tuple[Network, ...]
+    of_rows: tuple[IntArray, ...]
+    """(rows,) index of the query, by producer."""
+
+
+def network_shape(query: Query, network: Network) -> Hashable:
+    """Return what search spaces have of the pools and links that a query may use: all but their names."""
+    layout = _Layout.of(query, network)
+    pools = [pool.model_copy(update={"name": "", "site": ""}) for pool in layout.pools]
+    links = [replace(link, source="", target="") for link in layout.links]
+    sites = [layout.sites.index(pool.site) for pool in layout.pools]
+    number = {link: index for index, link in enumerate(layout.links)}
+    numbers = [
+        (ends, None if path is None else tuple(number[link] for link in path))
+        for paths in (layout.of_values, layout.of_results)
+        for ends, path in paths.items()
+    ]
+    return tuple(pools), tuple(sites), tuple(links), tuple(numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """Pools and links that a query may use."""
+
+    pools: tuple[Pool, ...]
+    sites: tuple[str, ...]
+    of_values: _Paths
+    of_results: _Paths
+    links: tuple[DirectedLink, ...]
+
+    @classmethod
+    def of(cls, query: Query, network: Network) -> _Layout:
+        pools = network.pools_for(query.source)
+        sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
+        of_values, of_results = (_paths(network, sites, results=results) for results in (False, True))
+        links = tuple(
+            dict.fromkeys(link for path in (*of_values.values(), *of_results.values()) for link in path or ())
+        )
+        return cls(pools, sites, of_values, of_results, links)
+
+
+def compile_at_any_slos(arrays: ProfileArrays, owners: RowOwners, running: RunningLoad | None = None) -> SearchSpace:
+    """Build the search space without limits, with all options, on the pools of the first query."""
+    query, network = owners.queries[0], owners.networks[0]
+    layouts = [_Layout.of(*pair) for pair in zip(owners.queries, owners.networks, strict=True)]
+    layout, grid = layouts[0], arrays.percentile.grid
     targets = utilization_targets(query, network.infrastructure, running)
-    pools = network.pools_for(query.source)
-    sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
-    of_values, of_results = (_paths(network, sites, results=results) for results in (False, True))
-    links = tuple(dict.fromkeys(link for path in (*of_values.values(), *of_results.values()) for link in path or ()))
-    columns = ResourceColumns(pools, links, network.infrastructure.usable_link_share, running)
-    paths = [of_values if consumers else of_results for consumers in arrays.consumers]
+    columns = ResourceColumns(layout.pools, layout.links, network.infrastructure.usable_link_share, running)
+    paths = [layout.of_values if consumers else layout.of_results for consumers in arrays.consumers]
+    rates_per_s = np.array([query.rate_per_s for query in owners.queries])
+    draws = [
+        np.stack([grid.exponentials(link_queue_key(own.links[number])) for own in layouts])
+        for number in range(len(layout.links))
+    ]
     transfers = [
-        _transfers(producer, its_paths, len(sites), columns, query, arrays, running)
-        for producer, its_paths in zip(arrays.producers, paths, strict=True)
+        _transfers(
+            producer,
+            its_paths,
+            len(layout.sites),
+            columns,
+            query,
+            rates_per_s[own],
+            [of_link[own if len(layouts) > 1 else [0]] for of_link in draws],
+            arrays,
+            running,
+        )
+        for producer, its_paths, own in zip(arrays.producers, paths, owners.of_rows, strict=True)
     ]
     return SearchSpace(
         query=query,
@@ -133,18 +199,19 @@ def _compiled(query: Query, network: Network, arrays: ProfileArrays, running: Ru
         columns=columns,
         percentile=arrays.percentile,
         source=0,
-        pool_sites=np.array([sites.index(pool.site) for pool in pools], dtype=np.int64),
+        pool_sites=np.array([layout.sites.index(pool.site) for pool in layout.pools], dtype=np.int64),
         options=tuple(
             option_table(
                 rows,
                 columns,
-                arrays.percentile.grid,
+                grid,
                 query=query,
                 utilization_targets=targets,
                 pool=query.pinned_pool(rows.spec.name),
                 running=running,
+                rates_per_s=rates_per_s[own],
             )
-            for rows in arrays.operators
+            for rows, own in zip(arrays.operators, owners.of_rows[1:], strict=True)
         ),
         transfer_s=tuple(seconds for seconds, _ in transfers),
         transfer_resources=tuple(resources for _, resources in transfers),
@@ -152,9 +219,7 @@ def _compiled(query: Query, network: Network, arrays: ProfileArrays, running: Ru
     )
 
 
-def _paths(
-    network: Network, sites: Sequence[str], *, results: bool
-) -> dict[tuple[int, int], tuple[DirectedLink, ...] | None]:
+def _paths(network: Network, sites: Sequence[str], *, results: bool) -> _Paths:
     """Return the paths of results, or of inputs and intermediate values, between all different sites."""
     return {
         (i, j): network.path(source, target, results=results)
@@ -166,27 +231,30 @@ def _paths(
 
 def _transfers(
     producer: ProducerRows,
-    paths: Mapping[tuple[int, int], tuple[DirectedLink, ...] | None],
+    paths: _Paths,
     sites: int,
     columns: ResourceColumns,
     query: Query,
+    rates_per_s: FloatArray,
+    link_draws: Sequence[FloatArray],
     arrays: ProfileArrays,
     running: RunningLoad | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return (rows, sites, sites, scenarios) seconds and (rows, sites, sites, columns) resources of transfers."""
+    """Return (rows, sites, sites, scenarios) seconds and (rows, sites, sites, columns) resources of transfers.
+
+    Rows have (rows,) `rates_per_s`, and draws for the wait at each link: (rows, scenarios), or (1, scenarios) for all.
+    """
     sizes = producer.scenarios_bytes
     seconds = np.zeros((len(sizes), sites, sites, arrays.percentile.grid.count), dtype=sizes.dtype)
     resources = np.zeros((len(sizes), sites, sites, columns.count))
-    bytes_per_s = query.rate_per_s * producer.mean_bytes
+    bytes_per_s = rates_per_s * producer.mean_bytes
     arrivals, is_input = ArrivalModel.of(query), producer is arrays.producers[INPUT_INDEX]
-    draws = {
-        link: arrays.percentile.grid.exponentials(link_queue_key(link)).astype(sizes.dtype) for link in columns.links
-    }
+    draws = {link: own.astype(sizes.dtype) for link, own in zip(columns.links, link_draws, strict=True)}
     utilization = np.full((len(columns.links), len(sizes)), columns.usable_link_share)
     if running is not None:
         shares = [running.links.get(link, 0.0) + bytes_per_s / link.bandwidth_bytes_per_s for link in columns.links]
         utilization = np.clip(np.reshape(shares, utilization.shape), _MIN_UTILIZATION, utilization)
-    waits_s = _waits(draws, producer, query.rate_per_s, arrivals, utilization, is_input=is_input)
+    waits_s = _waits(draws, producer, rates_per_s, arrivals, utilization, is_input=is_input)
     delay_s = {link: link_delay_s(link, sizes, wait_s) for link, wait_s in zip(columns.links, waits_s, strict=True)}
     for (source, target), path in paths.items():
         if path is None:
@@ -204,7 +272,7 @@ def _transfers(
 def _waits(
     draws: Mapping[DirectedLink, FloatArray],
     producer: ProducerRows,
-    rate_per_s: float,
+    rates_per_s: FloatArray,
     arrivals: ArrivalModel,
     utilization: FloatArray,
     *,
@@ -213,9 +281,9 @@ def _waits(
     """Return for each link (rows, scenarios) seconds that a query's values wait for it at the given utilization.
 
     Args:
-        draws: link -> (scenarios,) draws for its waits.
+        draws: link -> (rows, scenarios) draws for its waits, or (1, scenarios).
         producer: of the values.
-        rate_per_s: rate of the query.
+        rates_per_s: (rows,) rates.
         arrivals: its arrival model.
         utilization: (links, rows) utilization of every link.
         is_input: whether the values come directly from the source.
@@ -223,24 +291,25 @@ def _waits(
     bandwidth_bytes_per_s = np.array([link.bandwidth_bytes_per_s for link in draws])
     mean_s, factor = producer.mean_bytes / bandwidth_bytes_per_s[:, None], producer.mean_factor
     if draws and arrivals.is_poisson(first=is_input):
-        factor = np.asarray(pessimistic_link_factor(factor, rate_per_s * mean_s, utilization))
+        factor = np.asarray(pessimistic_link_factor(factor, rates_per_s * mean_s, utilization))
         overloaded = utilization * factor >= 1
         link_utilization = np.where(overloaded, utilization, utilization * factor)
         wait = gi_g_c_wait(1, link_utilization, mean_s * factor, producer.scv, service_skew=producer.skew)
-        wait_s = wait.at(np.stack(list(draws.values()))[:, None])
+        wait_s = wait.at(np.stack(list(draws.values())))
         wait_s[overloaded] = UNBOUNDED
         return list(wait_s)
     waits_s = []
     for of_link, shares, link_draws in zip(mean_s.tolist(), utilization.tolist(), draws.values(), strict=True):
-        rows = zip(of_link, producer.scv.tolist(), producer.skew.tolist(), factor.tolist(), strict=True)
+        moments = producer.scv.tolist(), producer.skew.tolist(), factor.tolist(), rates_per_s.tolist()
+        rows = zip(of_link, *moments, strict=True)
         traffics = [
             arrivals.traffic(
                 rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=is_input, mean_factor=mean_factor
             )
-            for mean, scv, skew, mean_factor in rows
+            for mean, scv, skew, mean_factor, rate_per_s in rows
         ]
         stations = (link_station(traffic, share) for traffic, share in zip(traffics, shares, strict=True))
-        of_rows = [pessimistic_link_wait_s(station, link_draws) for station in stations]
+        of_rows = [pessimistic_link_wait_s(station, link_draws[0]) for station in stations]
         waits_s.append(np.stack(of_rows).astype(link_draws.dtype))
     return waits_s
 

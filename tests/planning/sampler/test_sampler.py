@@ -138,7 +138,7 @@ def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
     assert {pair for c in cover for pair in c.operators} == {pair for c in listed for pair in c.operators}
     known, _ = measured(trace, specification, tmp_path / "everything", explored=False)
     begun = replace(known, configurations=tuple(c for c in known.configurations if c.configuration in cover))
-    for checks in (0, 3, 12):
+    for checks in (0, 3, 6):
         with pytest.raises(DecisionTimeoutError):
             explorer.suggest(begun, lambda configuration, items: 1.0, _out_of_time_after(checks))
     first = explorer.suggest(begun, lambda configuration, items: 1.0)

@@ -7,8 +7,7 @@ shared and dedicated. Plans meet the query's latency and cost SLOs; without a pl
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +15,10 @@ import numpy as np
 from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator, SmallSampleInflation
-from circinus.planning.plan_search import cost_by_pool_scenario, nondominated_plans
+from circinus.planning.joint_search_space import joint_spaces
+from circinus.planning.plan_search import cost_by_pool_scenario, min_cost_by_pool_scenario
 from circinus.planning.pool_eligibility import pin_mask
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
-from circinus.planning.search_space import Limits, SearchSpace, compile_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import Configuration, Network, Pipeline, Query
@@ -42,6 +41,7 @@ def min_plan_costs(
     configurations: Sequence[Configuration],
     settings: SearchSettings = DEFAULT_SETTINGS,
     *,
+    requested: BoolArray | None = None,
     exact: bool = False,
     check_time: Callable[[], None] = lambda: None,
 ) -> tuple[FloatArray, ...]:
@@ -54,31 +54,73 @@ def min_plan_costs(
         profile: configurations, measured or predicted, all on the same items; accuracies are ignored.
         networks: of each query.
         configurations: k configurations; those missing in the profile have no plan.
+        requested: (k, q) whether a configuration's cost is requested for a query, all by default; else it is infinite.
         exact: whether to return the costs of the cheapest plans instead of bounds, which takes many times longer.
         check_time: callback between parts of the work; may raise `DecisionTimeoutError`.
     """
     row_of = {configuration: number for number, configuration in enumerate(configurations)}
-    compiled: dict[PercentileEstimator, ProfileArrays] = {}
-    bounds = []
-    for query, network in zip(queries, networks, strict=True):
+    masks = [pin_mask(query, configurations) for query in queries]
+    if requested is not None:
+        masks = [mask & requested[:, q] for q, mask in enumerate(masks)]
+    costs = tuple(
+        np.full((len(configurations), scenario_count(query, network)), np.inf)
+        for query, network in zip(queries, networks, strict=True)
+    )
+    requested_of = [{configurations[row] for row in np.flatnonzero(mask).tolist()} for mask in masks]
+    for q, configuration, own in _costs_of_requested(
+        pipeline,
+        queries,
+        networks,
+        [_without_allowance(latency_percentile(query)) for query in queries],
+        lambda percentile: _without_slowest(profile, percentile.percentile),
+        requested_of,
+        settings,
+        check_time,
+        exact=exact,
+    ):
+        costs[q][row_of[configuration]] = own
+    return costs
+
+
+def _costs_of_requested(
+    pipeline: Pipeline,
+    queries: Sequence[Query],
+    networks: Sequence[Network],
+    percentiles: Sequence[PercentileEstimator],
+    profile_for: Callable[[PercentileEstimator], PipelineProfile],
+    requested: Sequence[Collection[Configuration]],
+    settings: SearchSettings,
+    check_time: Callable[[], None],
+    *,
+    exact: bool,
+) -> Iterator[tuple[int, Configuration, FloatArray]]:
+    """Yield (s,) costs of configurations requested for queries, with the number of the query."""
+    search = min_cost_by_pool_scenario if exact else cost_by_pool_scenario
+    for percentile in dict.fromkeys(
+        own for own, any_requested in zip(percentiles, requested, strict=True) if any_requested
+    ):
         check_time()
-        percentile = _without_allowance(latency_percentile(query))
-        if percentile not in compiled:
-            trimmed = _without_slowest(profile, percentile.percentile)
-            compiled[percentile] = compile_profile(pipeline, trimmed, percentile, settings.dtype)
-        space = compile_query(query, network, compiled[percentile], settings, check_time)
-        costs = np.full((len(configurations), scenario_count(query, network)), np.inf)
-        if space.columns.pools:
-            rows = np.array([row_of[c.configuration] for c in space.arrays.configurations], dtype=np.int64)
-            everything = np.arange(len(rows))
-            if exact:
-                costs[rows] = _exact_costs(space, everything, settings.max_labels, check_time)
-            else:
-                limits = Limits.of(space)
-                costs[rows] = cost_by_pool_scenario(space, everything, limits, settings.max_labels, check_time)
-        costs[~pin_mask(query, configurations)] = np.inf
-        bounds.append(costs)
-    return tuple(bounds)
+        numbers = [q for q, own in enumerate(percentiles) if own == percentile]
+        arrays = compile_profile(pipeline, profile_for(percentile), percentile, settings.dtype)
+        spaces = joint_spaces(
+            [queries[q] for q in numbers],
+            [networks[q] for q in numbers],
+            arrays,
+            [_indexes(arrays, requested[q]) for q in numbers],
+            settings,
+            check_time,
+        )
+        for joint in spaces:
+            costs = search(joint.space, joint.rows, joint.limits, settings.max_labels, check_time)
+            costs /= joint.cost_scale[:, None]
+            for query, index, own in zip(joint.queries.tolist(), joint.configurations.tolist(), costs, strict=True):
+                yield numbers[query], arrays.configurations[index].configuration, own
+
+
+def _indexes(arrays: ProfileArrays, configurations: Collection[Configuration]) -> IntArray:
+    """Return the ascending indexes of configurations in the arrays, as far as these have them."""
+    indexes = [n for n, own in enumerate(arrays.configurations) if own.configuration in configurations]
+    return np.array(indexes, dtype=np.int64)
 
 
 class PlanCostCache:
@@ -115,19 +157,15 @@ class PlanCostCache:
         ]
         missing = [(q, c) for q, c in requests if self._costs.get((q, c), (None,))[0] != versions[c]]
         if missing:
-            self._compute(
-                replace(profile, configurations=tuple(usable[c] for c in dict.fromkeys(c for _, c in missing))),
-                missing,
-                versions,
-                check_time,
-            )
+            self._compute(profile, missing, versions, check_time)
         row_of = {configuration: number for number, configuration in enumerate(configurations)}
         costs = tuple(
             np.full((len(configurations), scenario_count(query, network)), np.inf)
             for query, network in zip(self._queries, self._networks, strict=True)
         )
         for number, configuration in requests:
-            costs[number][row_of[configuration]] = self._costs[number, configuration][1]
+            if (number, configuration) in self._costs:  # else no pool is open to the query
+                costs[number][row_of[configuration]] = self._costs[number, configuration][1]
         return costs
 
     def _compute(
@@ -137,20 +175,23 @@ class PlanCostCache:
         versions: Mapping[Configuration, object],
         check_time: Callable[[], None],
     ) -> None:
-        compiled: dict[PercentileEstimator, ProfileArrays] = {}
-        for number in dict.fromkeys(number for number, _ in missing):
-            check_time()
-            query = self._queries[number]
-            percentile = latency_percentile(query)
-            if percentile not in compiled:
-                compiled[percentile] = compile_profile(self._pipeline, profile, percentile, self._settings.dtype)
-            space = compile_query(query, self._networks[number], compiled[percentile], self._settings, check_time)
-            requested = {configuration for q, configuration in missing if q == number}
-            rows = [n for n, c in enumerate(space.arrays.configurations) if c.configuration in requested]
-            costs = _exact_costs(space, np.array(rows, dtype=np.int64), self._settings.max_labels, check_time)
-            for row, index in enumerate(rows):
-                configuration = space.arrays.configurations[index].configuration
-                self._costs[number, configuration] = versions[configuration], costs[row]
+        missing_of: list[set[Configuration]] = [set() for _ in self._queries]
+        for number, configuration in missing:
+            missing_of[number].add(configuration)
+        every = set[Configuration]().union(*missing_of)
+        measured = tuple(own for own in profile.configurations if own.configuration in every)
+        for number, configuration, costs in _costs_of_requested(
+            self._pipeline,
+            self._queries,
+            self._networks,
+            [latency_percentile(query) for query in self._queries],
+            lambda _: replace(profile, configurations=measured),
+            missing_of,
+            self._settings,
+            check_time,
+            exact=True,
+        ):
+            self._costs[number, configuration] = versions[configuration], costs
 
 
 def _without_allowance(percentile: PercentileEstimator) -> PercentileEstimator:
@@ -166,22 +207,6 @@ def _version(measured: ConfigurationProfile) -> object:
 def scenario_count(query: Query, network: Network) -> int:
     """Return the number s of situations and cost kinds."""
     return KINDS * (1 + len(network.pools_for(query.source)))
-
-
-def _exact_costs(
-    space: SearchSpace, configurations: IntArray, max_labels: int, check_time: Callable[[], None]
-) -> FloatArray:
-    """Return (configurations, s) costs of the cheapest plans."""
-    min_costs = np.full((len(configurations), KINDS * (1 + len(space.columns.pools))), np.inf)
-    for row, configuration in enumerate(configurations if space.columns.pools else ()):
-        check_time()
-        plans = nondominated_plans(space, configuration[None], Limits.of(space), max_labels, Counter())
-        costs = plans.resources[:, [space.columns.shared_cost, space.columns.dedicated_cost]]
-        for avoided in range(-1, len(space.columns.pools)):
-            avoids_pool = (plans.pools != avoided).all(axis=1)
-            if avoids_pool.any():
-                min_costs[row, KINDS * (avoided + 1) : KINDS * (avoided + 2)] = costs[avoids_pool].min(axis=0)
-    return min_costs
 
 
 def _without_slowest(profile: PipelineProfile, percentile: float) -> PipelineProfile:
