@@ -122,6 +122,46 @@ def test_what_failed_has_no_plan_and_nothing_is_computed_again(
     np.testing.assert_array_equal(again.usd_per_h[1][0], first.usd_per_h[1][1])
 
 
+def test_costs_that_were_not_requested_are_computed_later(everything: PipelineProfile) -> None:
+    specification, configurations = two_queries(), SPACE.decode(SPACE.enumerate())
+    assert specification.infrastructure is not None
+    networks = [Network(specification.infrastructure)] * 2
+    known = _known_on(everything, dict.fromkeys(SPACE.decode(covering_array(SPACE)), FEW))
+    predictor = ProfilePredictor(PIPELINE, SPACE)
+    predictor.learn(known)
+    at_once, later = (ExpectedCosts(PIPELINE, specification.queries, networks, predictor) for _ in range(2))
+    whole = at_once.of(known, configurations)
+    requested = np.random.default_rng(0).random((len(configurations), 2)) < 0.5
+    part = later.of(known, configurations, requested=requested)
+    for q in range(2):
+        np.testing.assert_allclose(part.usd_per_h[q][requested[:, q]], whole.usd_per_h[q][requested[:, q]], rtol=1e-5)
+        assert np.isinf(part.usd_per_h[q][~requested[:, q]]).all()
+    rest = later.of(known, configurations)
+    for q in range(2):
+        np.testing.assert_allclose(rest.floor_usd_per_h[q], whole.floor_usd_per_h[q], rtol=1e-5)
+
+
+def test_exact_costs_are_not_below_the_bounds(everything: PipelineProfile) -> None:
+    specification = two_queries()
+    assert specification.infrastructure is not None
+    known = _known_on(everything, dict.fromkeys(SPACE.decode(covering_array(SPACE)), ITEMS))
+    measured = [c.configuration for c in known.configurations]
+    predictor = ProfilePredictor(PIPELINE, SPACE)
+    predictor.learn(known)
+    costs = ExpectedCosts(PIPELINE, specification.queries, [Network(specification.infrastructure)] * 2, predictor)
+    bounds = costs.of(known, measured)
+    first = np.array([True, False])
+    for configuration in measured:
+        assert costs.refine(known, configuration, first)
+        assert not costs.refine(known, configuration, first)
+    exact = costs.of(known, measured)
+    with_plan = np.isfinite(bounds.usd_per_h[0])
+    assert with_plan.any()
+    assert (exact.usd_per_h[0] >= bounds.usd_per_h[0] * (1 - 1e-6))[with_plan].all()
+    np.testing.assert_array_equal(exact.usd_per_h[1], bounds.usd_per_h[1])
+    np.testing.assert_array_equal(costs.without_plan(measured)[:, 0], ~with_plan.any(axis=1))
+
+
 def test_without_a_plan_those_count_that_are_improbably_fast(everything: PipelineProfile) -> None:
     known = _known_on(everything, dict.fromkeys(SPACE.decode(covering_array(SPACE)), ITEMS))
     specification, configurations = two_queries(), SPACE.decode(SPACE.enumerate())

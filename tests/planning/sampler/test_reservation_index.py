@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,6 +41,19 @@ def _gain(prospects: CandidateBeliefs, usd_per_h: np.ndarray, number: int, plan:
     look = 0.0 if prospects.is_measured[number] else usd_per_s * prospects.look_s[number]
     saved = np.maximum(plan - usd_per_h[number] - usd_per_s * settle / prospects.feasibility[number], 0.0)
     return float(prospects.feasibility[number] * saved.mean() - look)
+
+
+@given(st.integers(0, 10_000))
+def test_what_most_likely_misses_its_slo_is_not_worthwhile_at_any_cost(seed: int) -> None:
+    prospects, usd_per_h = _random(seed)
+    unlikely = np.where(np.arange(6) < 3, prospects.feasibility * STOPPING.min_feasibility, prospects.feasibility)
+    prospects = replace(prospects, feasibility=unlikely)
+    with_costs = select_configuration(prospects, usd_per_h, STOPPING, SAVING_S)
+    uncosted = (np.arange(6) < 3) & ~prospects.is_certain
+    without = select_configuration(prospects, np.where(uncosted[:, None], np.inf, usd_per_h), STOPPING, SAVING_S)
+    assert without.configuration == with_costs.configuration
+    np.testing.assert_array_equal(without.is_worthwhile, with_costs.is_worthwhile)
+    assert not without.is_worthwhile[:3].any()
 
 
 @given(st.integers(0, 10_000))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
-from circinus.arrays import FloatArray
+from circinus.arrays import BoolArray, FloatArray
 from circinus.planning.sampler.plan_costs import KINDS, min_plan_costs, percentile_floor, scenario_count
 from circinus.planning.sampler.profile_prediction import CAUTION, ProfilePredictor
-from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.profiling import OperatorProfile, PipelineProfile
 from circinus.specification import Configuration, Network, Pipeline, Query
 
 _ERRORS = 1.645
@@ -47,17 +48,16 @@ class ExpectedCost:
 
 @dataclass(frozen=True, eq=False)
 class _Costs:
-    """Costs of one configuration."""
+    """Costs of one configuration for one query."""
 
-    log_std: float
     ratio: float
     """Ratio of the operators' expected seconds to the optimistic seconds that plans were computed for."""
-    bounds: tuple[FloatArray, ...]
-    """(s,) approximate lower bounds of the cost, by query."""
+    bounds: FloatArray
+    """(s,) approximate lower bounds of the cost."""
     predicted: FloatArray
     """Logarithms of the operators' times and sizes that they were computed for."""
-    exact: tuple[FloatArray, ...] | None = None
-    """(s,) costs of the cheapest plans, by query."""
+    exact: FloatArray | None = None
+    """(s,) costs of the cheapest plans."""
 
 
 class ExpectedCosts:
@@ -66,8 +66,8 @@ class ExpectedCosts:
     Plans are computed for optimistic service times, so that no plan that may meet a latency limit is overlooked. Their
     cost is corrected to the expected service times: the shared part by the ratio of the operators' total seconds.
 
-    The cost of the cheapest plans is expensive to compute, a lower bound is not. So all configurations have bounds and
-    few are made exact (`refine`); the mean ratio of exact costs to bounds corrects the remaining bounds.
+    The cost of the cheapest plans is expensive to compute, a lower bound is not. So all requested configurations have
+    bounds and few are made exact (`refine`); the mean ratio of exact costs to bounds corrects the remaining bounds.
     """
 
     def __init__(
@@ -76,10 +76,12 @@ class ExpectedCosts:
         self._pipeline, self._queries, self._networks, self._predictor = pipeline, queries, networks, predictor
         self._key: object = None
         self._errors = _ERRORS
-        self._costs: dict[Configuration, _Costs] = {}
-        self._current = set[Configuration]()
-        shapes = map(scenario_count, queries, networks)
-        self._none = _Costs(0.0, 1.0, tuple(np.full(shape, np.inf) for shape in shapes), np.zeros(0))
+        self._costs: tuple[dict[Configuration, _Costs], ...] = tuple({} for _ in queries)
+        """By query."""
+        self._current = tuple(set[Configuration]() for _ in queries)
+        """Configurations whose costs are those of the predictor's key, by query."""
+        self._log_std: dict[Configuration, float] = {}
+        self._none = tuple(np.full(shape, np.inf) for shape in map(scenario_count, queries, networks))
 
     def of(
         self,
@@ -87,111 +89,156 @@ class ExpectedCosts:
         configurations: Sequence[Configuration],
         check_time: Callable[[], None] = lambda: None,
         *,
+        requested: BoolArray | None = None,
         without_plan: bool = False,
     ) -> ExpectedCost:
         """Return the expected costs of k configurations after the predictor has learnt from `measured`.
 
         Args:
+            requested: (k, q) whether a configuration's cost is requested for a query, all by default; else it is
+                infinite.
             without_plan: whether a query has no plan, so that configurations count that may have one only if operators
                 are much faster than expected.
         """
         key = self._predictor.key, without_plan
         if self._key != key:
-            self._key, self._current = key, set()
+            self._key, self._current = key, tuple(set() for _ in self._queries)
             self._errors = _ERRORS_WITHOUT_PLAN if without_plan else _ERRORS
         failed = {failure.configuration for failure in measured.failed}
-        unknown = [c for c in configurations if c not in self._current and c not in failed]
-        if unknown:
-            self._update(measured, unknown, check_time)
-        rows = [self._none if c in failed else self._costs[c] for c in configurations]
-        gaps = self._gaps()
-        parts = [
-            _shares_and_floors(np.array([gap * row.bounds[q] if row.exact is None else row.exact[q] for row in rows]))
-            for q, gap in enumerate(gaps)
+        included = np.ones((len(configurations), len(self._queries)), dtype=bool) if requested is None else requested
+        included = included & np.array([c not in failed for c in configurations], dtype=bool)[:, None]
+        rows_of = [np.flatnonzero(column).tolist() for column in included.T]
+        unknown = [
+            [c for row in rows if (c := configurations[row]) not in current]
+            for rows, current in zip(rows_of, self._current, strict=True)
         ]
+        if any(unknown):
+            self._update(measured, unknown, check_time)
+        parts = []
+        for q, rows in enumerate(rows_of):
+            gap, costs = self._gap(q), np.tile(self._none[q], (len(configurations), 1))
+            for row in rows:
+                own = self._costs[q][configurations[row]]
+                costs[row] = gap * own.bounds if own.exact is None else own.exact
+            parts.append(_shares_and_floors(costs))
         return ExpectedCost(
             usd_per_h=tuple(shares for shares, _ in parts),
-            log_std=np.array([row.log_std for row in rows]),
+            log_std=np.array([self._log_std.get(c, 0.0) for c in configurations]),
             floor_usd_per_h=tuple(floors for _, floors in parts),
         )
 
     def _update(
-        self, measured: PipelineProfile, configurations: Sequence[Configuration], check_time: Callable[[], None]
+        self,
+        measured: PipelineProfile,
+        requested: Sequence[Sequence[Configuration]],
+        check_time: Callable[[], None],
     ) -> None:
-        """Predict configurations, and compute the costs of those that are new or have changed."""
+        """Predict the configurations requested for each query, and compute costs that are new or have changed."""
+        configurations = list(dict.fromkeys(chain.from_iterable(requested)))
         profile = self._predictor.predict(measured, configurations)
         fast = self._optimistic(profile)
-        predictions = [self._logarithms(predicted) for predicted in fast.configurations]
-        changed = [
-            row
-            for row, (configuration, predicted) in enumerate(zip(configurations, predictions, strict=True))
-            if (earlier := self._costs.get(configuration)) is None or abs(predicted - earlier.predicted).max() > _SAME
-        ]
-        of_changed = replace(fast, configurations=tuple(fast.configurations[row] for row in changed))
-        bounds = self._cost_bounds(of_changed, [configurations[row] for row in changed], check_time) if changed else ()
-        for number, row in enumerate(changed):
-            _, expected_s = self._service(profile.configurations[row], measured.population)
-            ratio = expected_s / max(fast.configurations[row].mean_service_s, _MIN_S)
-            costs = tuple(_expected_from_optimistic(by_query[number], ratio) for by_query in bounds)
-            self._costs[configurations[row]] = _Costs(0.0, ratio, costs, predictions[row])
-        for configuration, predicted in zip(configurations, profile.configurations, strict=True):
-            log_std, _ = self._service(predicted, measured.population)
-            self._costs[configuration] = replace(self._costs[configuration], log_std=log_std)
-        self._current |= set(configurations)
+        predictions, services = self._logarithms(fast), self._services(profile)
+        row_of = {configuration: row for row, configuration in enumerate(configurations)}
+        changed = np.zeros((len(configurations), len(self._queries)), dtype=bool)
+        for q, own in enumerate(requested):
+            for row, configuration in ((row_of[c], c) for c in own):
+                earlier = self._costs[q].get(configuration)
+                changed[row, q] = earlier is None or abs(predictions[row] - earlier.predicted).max() > _SAME
+        if changed.any():
+            rows = np.flatnonzero(changed.any(axis=1)).tolist()
+            of_changed = replace(fast, configurations=tuple(fast.configurations[row] for row in rows))
+            bounds = self._cost_bounds(of_changed, configurations, changed, check_time)
+            for row, q in np.argwhere(changed).tolist():
+                ratio = services[row][1] / max(fast.configurations[row].mean_service_s, _MIN_S)
+                expected = _expected_from_optimistic(bounds[q][row], ratio)
+                self._costs[q][configurations[row]] = _Costs(ratio, expected, predictions[row])
+        self._log_std |= {c: log_std for c, (log_std, _) in zip(configurations, services, strict=True)}
+        for current, own in zip(self._current, requested, strict=True):
+            current.update(own)
 
-    def _logarithms(self, fast: ConfigurationProfile) -> FloatArray:
-        """Return logarithms of what plans depend on: mean and late times, sizes and memory."""
+    def _logarithms(self, fast: PipelineProfile) -> FloatArray:
+        """Return (k, values) logarithms of what plans depend on: mean and late times, sizes and memory."""
         percentile = max(query.slos.percentile for query in self._queries)
-        values = [
-            (o.service_s.mean(), np.percentile(o.service_s, percentile), o.output_bytes.mean(), o.peak_memory_bytes)
-            for o in fast.operators.values()
-        ]
-        return np.asarray(np.log(np.maximum(np.array(values).ravel(), _MIN_S)))
+
+        def values(o: OperatorProfile) -> tuple[float, ...]:
+            late_s = float(np.percentile(o.service_s, percentile))
+            return float(o.service_s.mean()), late_s, float(o.output_bytes.mean()), o.peak_memory_bytes
+
+        table = np.array(_by_operator(fast, values)).reshape(len(fast.configurations), -1)
+        return np.asarray(np.log(np.maximum(table, _MIN_S)))
 
     def refine(
         self,
         measured: PipelineProfile,
         configuration: Configuration,
+        requested: BoolArray,
         check_time: Callable[[], None] = lambda: None,
     ) -> bool:
-        """Compute a measured configuration's costs exactly, after `of`; return False if they were exact already."""
-        costs = self._costs.get(configuration)
-        if costs is None or costs.exact is not None:
+        """Compute a measured configuration's costs exactly, after `of`; return False if they were exact already.
+
+        Args:
+            requested: (q,) whether the cost is requested for a query.
+        """
+        current = [costs.get(configuration) for costs in self._costs]
+        missing = requested & [costs is not None and costs.exact is None for costs in current]
+        if not missing.any():
             return False
+        # Without a plan in a situation by the bound, there is none.
+        may_have = [costs is not None and np.isfinite(costs.bounds) for costs in current]
         profile = self._predictor.predict(measured, [configuration])
-        exact = [exact_costs[0] for exact_costs in self._cost_bounds(profile, [configuration], check_time, exact=True)]
-        if not all(np.isfinite(exact_costs).all() for exact_costs in exact):
-            fast = self._cost_bounds(self._optimistic(profile), [configuration], check_time, exact=True)
-            exact = [
-                np.where(np.isfinite(exact_costs), exact_costs, _expected_from_optimistic(fast[q][0], costs.ratio))
-                for q, exact_costs in enumerate(exact)
-            ]
-        self._costs[configuration] = replace(costs, exact=tuple(exact))
+        searched = missing & [bool(np.any(finite)) for finite in may_have]
+        exact = self._cost_bounds(profile, [configuration], searched[None], check_time, exact=True)
+        searched = missing & [
+            bool(np.any(finite & ~np.isfinite(own[0]))) for finite, own in zip(may_have, exact, strict=True)
+        ]
+        fast = self._optimistic(profile) if searched.any() else profile
+        optimistic = self._cost_bounds(fast, [configuration], searched[None], check_time, exact=True)
+        for q, costs in enumerate(current):
+            if missing[q] and costs is not None:
+                rest = _expected_from_optimistic(optimistic[q][0], costs.ratio)
+                own = np.where(np.isfinite(exact[q][0]), exact[q][0], rest)
+                self._costs[q][configuration] = replace(costs, exact=own)
         return True
+
+    def without_plan(self, configurations: Sequence[Configuration]) -> BoolArray:
+        """Return (k, q) configurations that had no plan by their bounds, when these were last computed."""
+        return np.array(
+            [
+                [(own := costs.get(c)) is not None and not np.isfinite(own.bounds).any() for costs in self._costs]
+                for c in configurations
+            ],
+            dtype=bool,
+        )
 
     def _cost_bounds(
         self,
         profile: PipelineProfile,
         configurations: Sequence[Configuration],
+        requested: BoolArray,
         check_time: Callable[[], None],
         *,
         exact: bool = False,
     ) -> tuple[FloatArray, ...]:
         return min_plan_costs(
-            self._pipeline, self._queries, profile, self._networks, configurations, exact=exact, check_time=check_time
+            self._pipeline,
+            self._queries,
+            profile,
+            self._networks,
+            configurations,
+            requested=requested,
+            exact=exact,
+            check_time=check_time,
         )
 
-    def _gaps(self) -> list[FloatArray]:
-        """Return, for each query, (s,) the mean ratio of exact costs to their bounds."""
-        refined = [(costs.exact, costs.bounds) for costs in self._costs.values() if costs.exact is not None]
-        gaps = []
-        for q, none in enumerate(self._none.bounds):
-            ratios = [np.ones(len(none))]
-            for exact, bounds in refined:
-                finite = np.isfinite(exact[q]) & np.isfinite(bounds[q]) & (exact[q] > 0) & (bounds[q] > 0)
-                ratios.append(np.where(finite, exact[q] / np.where(finite, bounds[q], 1.0), 1.0))
-            gaps.append(np.mean(ratios[1:] or ratios, axis=0))
-        return gaps
+    def _gap(self, q: int) -> FloatArray:
+        """Return (s,) the mean ratio of exact costs to their bounds for a query."""
+        ratios = []
+        for costs in self._costs[q].values():
+            exact, bounds = costs.exact, costs.bounds
+            if exact is not None:
+                finite = np.isfinite(exact) & np.isfinite(bounds) & (exact > 0) & (bounds > 0)
+                ratios.append(np.where(finite, exact / np.where(finite, bounds, 1.0), 1.0))
+        return np.asarray(np.mean(ratios or [np.ones(len(self._none[q]))], axis=0))
 
     def _optimistic(self, profile: PipelineProfile) -> PipelineProfile:
         """Return a predicted profile with times that hardly exceed the true ones: a few slow runs exclude no plan.
@@ -207,16 +254,33 @@ class ExpectedCosts:
 
         return profile.with_operators(faster)
 
-    def _service(self, predicted: ConfigurationProfile, population: int) -> tuple[float, float]:
-        """Return the relative deviation of the operators' total seconds, and these expected seconds."""
-        deviation_of = self._predictor.deviations(predicted.configuration)
-        deviations = np.array([deviation_of[name] for name in predicted.operators])
-        errors = np.array([relative_standard_error(operator, population) for operator in predicted.operators.values()])
-        cautious_s = np.array([max(float(o.service_s.mean()), _MIN_S) for o in predicted.operators.values()])
-        expected_s = cautious_s * np.exp(CAUTION * deviations)
-        # Errors of operators are assumed to be independent.
-        relative_std = np.sqrt(((expected_s * np.hypot(deviations, errors)) ** 2).sum()) / expected_s.sum()
-        return float(relative_std), float(expected_s.sum())
+    def _services(self, predicted: PipelineProfile) -> list[tuple[float, float]]:
+        """Return the relative deviation of the operators' total seconds, and these expected seconds, of each."""
+
+        def measures(o: OperatorProfile) -> tuple[float, float]:
+            return relative_standard_error(o, predicted.population), max(float(o.service_s.mean()), _MIN_S)
+
+        services = []
+        for own, of_operators in zip(predicted.configurations, _by_operator(predicted, measures), strict=True):
+            deviation_of = self._predictor.deviations(own.configuration)
+            deviations = np.array([deviation_of[name] for name in own.operators])
+            errors, cautious_s = np.array(of_operators).T
+            expected_s = cautious_s * np.exp(CAUTION * deviations)
+            # Errors of operators are assumed to be independent.
+            relative_std = np.sqrt(((expected_s * np.hypot(deviations, errors)) ** 2).sum()) / expected_s.sum()
+            services.append((float(relative_std), float(expected_s.sum())))
+        return services
+
+
+def _by_operator(
+    profile: PipelineProfile, function: Callable[[OperatorProfile], tuple[float, ...]]
+) -> list[list[tuple[float, ...]]]:
+    """Return the function's values for the operators of each configuration, computed once of shared profiles."""
+    values: dict[int, tuple[float, ...]] = {}
+    for operator in (operator for own in profile.configurations for operator in own.operators.values()):
+        if id(operator) not in values:
+            values[id(operator)] = function(operator)
+    return [[values[id(operator)] for operator in own.operators.values()] for own in profile.configurations]
 
 
 def _expected_from_optimistic(costs: FloatArray, ratio: float) -> FloatArray:

@@ -71,14 +71,27 @@ def classify_feasibility(
     return certain, excluded
 
 
-def awaiting_plan(
+def few_items(
     queries: Sequence[Query],
     configurations: Sequence[Configuration],
     measured: Mapping[Configuration, ConfigurationProfile],
-    certain: BoolArray,
-    costs: Sequence[FloatArray],
     population: int,
 ) -> BoolArray:
+    """Return (k, q) measured configurations on fewer items than bound the latency percentile without an allowance.
+
+    Args:
+        queries: q queries.
+        configurations: k configurations.
+        measured: profiles of the measured configurations.
+        population: number of items that may be measured.
+    """
+    items = np.array([len(measured[c].items) if c in measured else population for c in configurations])
+    sufficient = np.array([min(distribution_free_sample_size(query), population) for query in queries])
+    few: BoolArray = items[:, None] < sufficient
+    return few
+
+
+def awaiting_plan(certain_on_few: BoolArray, costs: Sequence[FloatArray]) -> BoolArray:
     """Return (k, q) certain configurations that have no plan on their few items but may have one on more.
 
     They wait until a plan appears, at most for the number of items that bounds the latency percentile without a
@@ -86,16 +99,8 @@ def awaiting_plan(
     check.
 
     Args:
-        queries: q queries.
-        configurations: k configurations.
-        measured: profiles of the measured configurations.
-        certain: (k, q) whether the configuration certainly meets the accuracy SLO.
+        certain_on_few: (k, q) whether the configuration certainly meets the accuracy SLO, on `few_items`.
         costs: for each query, (k, s) costs of the cheapest plans of certain configurations; infinite without a plan.
-        population: number of items that may be measured.
     """
-    waiting = certain.copy()
-    for q, query in enumerate(queries):
-        sufficient_items = min(distribution_free_sample_size(query), population)
-        waiting[:, q] &= ~np.isfinite(costs[q]).any(axis=1)
-        waiting[:, q] &= [c in measured and len(measured[c].items) < sufficient_items for c in configurations]
-    return waiting
+    planless: BoolArray = ~np.array([np.isfinite(of_query).any(axis=1) for of_query in costs]).T
+    return certain_on_few & planless

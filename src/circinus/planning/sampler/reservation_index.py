@@ -35,6 +35,11 @@ class StoppingRule:
     expected_saving_share: float = 0.15
     """Expected saving from which one is worthwhile, as a share of `saving`: an improbable plan may save much."""
 
+    @property
+    def min_feasibility(self) -> float:
+        """Probability of meeting the accuracy SLO up to which no measurement is worthwhile, whatever the plan costs."""
+        return min(self.probability, self.probability_without_plan, self.expected_saving_share * self.saving)
+
 
 class Pursuit(Enum):
     """Order in which a query pursues configurations; with a plan, those of `MOST_PROBABLE` and `SOONEST` are the same.

@@ -21,7 +21,7 @@ from circinus.planning.sampler.acquisition import (
 from circinus.planning.sampler.candidate_generation import candidates
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
 from circinus.planning.sampler.expected_costs import ExpectedCosts
-from circinus.planning.sampler.feasibility import awaiting_plan, classify_feasibility, slo_feasibility
+from circinus.planning.sampler.feasibility import awaiting_plan, classify_feasibility, few_items, slo_feasibility
 from circinus.planning.sampler.initial_design import covering_array, covering_codes
 from circinus.planning.sampler.mean_estimation import estimate_mean_scores
 from circinus.planning.sampler.placeable_codes import placeable_codes
@@ -166,11 +166,13 @@ class PlanCostSampler:
         belief = prior.belief(codes)
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         evaluated = np.array([c in measured_of for c in configurations], dtype=bool)
-        beliefs = self._query_beliefs(profile, configurations, belief, evaluated, seconds, check_time)
         stopping = self._stopping
         is_early = len(measured_of) < self._min_configurations
         if is_early:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
+        beliefs, requested = self._query_beliefs(
+            profile, configurations, belief, evaluated, stopping.min_feasibility, seconds, check_time
+        )
         item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
         saving_s = profile.population * item_s
         acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
@@ -178,9 +180,9 @@ class PlanCostSampler:
         while (
             len(acquisition.ranking)
             and evaluated[index := int(acquisition.ranking[0])]
-            and self._expected_costs.refine(profile, configurations[index], check_time)
+            and self._expected_costs.refine(profile, configurations[index], requested[index], check_time)
         ):
-            expected = self._expected_costs.of(profile, configurations, without_plan=without_plan)
+            expected = self._expected_costs.of(profile, configurations, requested=requested, without_plan=without_plan)
             costs = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
             beliefs = [
                 replace(query_belief, usd_per_h=usd_per_h, floor_usd_per_h=floor_usd_per_h)
@@ -205,7 +207,7 @@ class PlanCostSampler:
         certificate = StoppingCertificate(
             unmeasured=profile.unmeasured,
             considered=sum(c not in measured_of and c not in failed for c in configurations),
-            probability=acquisition.probability,
+            probability=max(acquisition.probability, _uncosted_probability(beliefs, requested)),
             saving=stopping.saving,
             conclusive=selected is None and len(profile.usable) == len(profile.configurations) and not unmeasurable,
             next=selected if selected not in measured_of else None,
@@ -220,16 +222,20 @@ class PlanCostSampler:
         configurations: Sequence[Configuration],
         belief: Belief,
         evaluated: BoolArray,
+        min_feasibility: float,
         seconds: Seconds,
         check_time: Callable[[], None],
-    ) -> list[QueryBelief]:
+    ) -> tuple[list[QueryBelief], BoolArray]:
+        """Return the beliefs of each query, and the (k, q) mask of the expected costs that matter."""
         measured_of = {measured.configuration: measured for measured in profile.configurations}
         population, first_items = profile.population, min(MIN_ITEMS, profile.population)
         certain, excluded = classify_feasibility(self._queries, configurations, measured_of, population)
-        exact = self._certain_costs.of(profile, configurations, certain, check_time)
+        few = few_items(self._queries, configurations, measured_of, population)
+        # A configuration waiting for a plan has none yet if it has none even with optimistic times.
+        possible = certain & ~(few & self._expected_costs.without_plan(configurations))
+        exact = self._certain_costs.of(profile, configurations, possible, check_time)
         without_plan = not all(np.isfinite(costs).any() for costs in exact)
-        expected = self._expected_costs.of(profile, configurations, check_time, without_plan=without_plan)
-        waiting = awaiting_plan(self._queries, configurations, measured_of, certain, exact, population)
+        waiting = awaiting_plan(certain & few, exact)
         planless = certain & ~np.array([np.isfinite(costs).any(axis=1) for costs in exact]).T
         certain, excluded = certain & ~planless, excluded | planless & ~waiting
         first_evaluation_s = np.array(
@@ -238,27 +244,32 @@ class PlanCostSampler:
         item_s = np.array([seconds(c, population + 1) - seconds(c, population) for c in configurations])
         items = np.array([len(measured_of[c].items) if c in measured_of else first_items for c in configurations])
         closed = np.isinf(first_evaluation_s) | ~np.isfinite(item_s)
+        slos = [query.slos.accuracy for query in self._queries]
+        met = np.array([slo_feasibility(belief, slo) for slo in slos]).T
+        met = np.where(closed[:, None] | excluded, 0.0, met)
+        feasibility = np.where(waiting & ~closed[:, None], 1.0, met)
+        requested = ~certain & (feasibility > min_feasibility)
+        expected = self._expected_costs.of(
+            profile, configurations, check_time, requested=requested, without_plan=without_plan
+        )
         low, high = self._pipeline.metric.range
         variance = float(np.median([_variance(measured.scores, high - low) for measured in profile.configurations]))
         risk = per_sequence_alpha(profile.risk, max_measured_configurations(self._pipeline))
         beliefs = []
-        for q, query in enumerate(self._queries):
-            slo = query.slos.accuracy
-            feasibility = np.where(closed | excluded[:, q], 0.0, slo_feasibility(belief, slo))
+        for q, (query, slo) in enumerate(zip(self._queries, slos, strict=True)):
             if slo is None:
                 decision_items = np.full(len(configurations), float(first_items))
             else:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     decision_items = expected_items_to_decide(
-                        belief, feasibility, slo.threshold, variance, high - low, risk, profile.score_population
+                        belief, met[:, q], slo.threshold, variance, high - low, risk, profile.score_population
                     )
             sufficient_items = min(distribution_free_sample_size(query), population)
             decision_items = np.where(waiting[:, q], sufficient_items, decision_items)
-            feasibility = np.where(waiting[:, q] & ~closed, 1.0, feasibility)
             remaining_items = np.clip(np.ceil(decision_items) - items, first_items, population)
             beliefs.append(
                 QueryBelief(
-                    feasibility=feasibility,
+                    feasibility=feasibility[:, q],
                     is_certain=certain[:, q],
                     is_measured=evaluated,
                     look_s=first_evaluation_s,
@@ -270,7 +281,7 @@ class PlanCostSampler:
                     weight=self._weights[q],
                 )
             )
-        return beliefs
+        return beliefs, requested
 
     def _initial_decision(self, profile: PipelineProfile, seconds: Seconds) -> SamplerDecision:
         """Return the decision before any operator model exists.
@@ -337,6 +348,13 @@ class PlanCostSampler:
             )
             pruned[requirement] = pruned[requirement] & subset if requirement in pruned else subset
         return pruned
+
+
+def _uncosted_probability(beliefs: Sequence[QueryBelief], requested: BoolArray) -> float:
+    """Return the maximum probability that an unmeasured configuration without an expected cost meets an SLO."""
+    feasibility = np.array([belief.feasibility for belief in beliefs]).T
+    is_uncosted = ~requested & ~beliefs[0].is_measured[:, None]
+    return float(feasibility[is_uncosted].max(initial=0.0))
 
 
 def _variance(scores: FloatArray, width: float) -> float:
