@@ -16,6 +16,25 @@ from pydantic import Field
 from circinus.specification.base_model import Scalar
 
 
+class _HashedOnce(ABC):
+    """Base of values that are keys of dictionaries millions of times: their hash is computed once."""
+
+    @property
+    @abstractmethod
+    def _key(self) -> object:
+        """The fields."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __getstate__(self) -> dict[str, object]:  # another process hashes texts differently
+        return {name: value for name, value in vars(self).items() if name != "_hash"}
+
+
 @dataclass(frozen=True)
 class KnobValues:
     """Knob values of one operator, sorted by name, without knobs whose condition is not met.
@@ -46,10 +65,16 @@ class KnobValues:
 
 
 @dataclass(frozen=True, order=True)
-class Configuration:
+class Configuration(_HashedOnce):
     """Values for all knobs of a pipeline: operator name -> knob values, sorted by operator name."""
 
     operators: tuple[tuple[str, KnobValues], ...]
+
+    __hash__ = _HashedOnce.__hash__
+
+    @property
+    def _key(self) -> object:
+        return self.operators
 
     @classmethod
     def of(cls, operators: Mapping[str, KnobValues]) -> Configuration:
@@ -86,25 +111,6 @@ class PlanShare:
     share: float
     """In (0, 1]."""
     plan: QueryPlan
-
-
-class _HashedOnce(ABC):
-    """Base of values that are keys of dictionaries millions of times: their hash is computed once."""
-
-    @property
-    @abstractmethod
-    def _key(self) -> object:
-        """The fields."""
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self._key)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __getstate__(self) -> dict[str, object]:  # another process hashes texts differently
-        return {name: value for name, value in vars(self).items() if name != "_hash"}
 
 
 _SHARE_DIGITS = 9

@@ -93,15 +93,13 @@ class ProfilePredictor:
         predictions = self._profiles_of(configurations)
         accuracies = {measured.configuration: measured.accuracy for measured in measurements.usable}
         order = max(measurements.usable, key=lambda measured: len(measured.items))
-        profiles = []
+        profiles, shortened = [], dict[tuple[int, int], OperatorProfile]()
         for configuration in configurations:
-            operators = {
-                operator.name: predictions[
-                    operator.name, prefix_configuration(self._pipeline, configuration, operator.name)
-                ]
-                for operator in self._pipeline.operators
-            }
+            operators = {name: predictions[name, prefix] for name, prefix in self._prefixes(configuration)}
             items = min(len(profile.service_s) for profile in operators.values())
+            for profile in operators.values():
+                if (id(profile), items) not in shortened:
+                    shortened[id(profile), items] = _shortened(profile, items)
             profiles.append(
                 ConfigurationProfile(
                     configuration=configuration,
@@ -109,7 +107,7 @@ class ProfilePredictor:
                     scores=np.full(items, np.nan),
                     accuracy=accuracies.get(configuration, metric_range(self._pipeline.metric)),
                     input_bytes=order.input_bytes[:items],
-                    operators={name: _shortened(profile, items) for name, profile in operators.items()},
+                    operators={name: shortened[id(profile), items] for name, profile in operators.items()},
                 )
             )
         return replace(measurements, configurations=tuple(profiles))
@@ -126,12 +124,7 @@ class ProfilePredictor:
 
         The configuration must have been predicted by `predict`.
         """
-        return {
-            operator.name: self._deviations.get(
-                (operator.name, prefix_configuration(self._pipeline, configuration, operator.name)), 0.0
-            )
-            for operator in self._pipeline.operators
-        }
+        return {key[0]: self._deviations.get(key, 0.0) for key in self._prefixes(configuration)}
 
     def log_margin(self, predicted: OperatorProfile, errors: float) -> float:
         """Return what to subtract from a predicted operator's log seconds to be `errors` below the expected ones.
@@ -154,6 +147,13 @@ class ProfilePredictor:
 
     def _profiles_of(self, configurations: Sequence[Configuration]) -> dict[tuple[str, Configuration], OperatorProfile]:
         """Return (operator, prefix) -> measured or predicted profile, on as many items as the operator's longest."""
+        configurations = [
+            configuration
+            for configuration in configurations
+            if any((name, prefix) not in self._predicted for name, prefix in self._prefixes(configuration))
+        ]
+        if not configurations:
+            return self._predicted
         codes = self._space.encode(configurations)
         for name, prediction in self._operators(codes).items():
             profiles, donors = self._longest[name], self._imputers[name]
@@ -173,6 +173,11 @@ class ProfilePredictor:
                 self._predicted[name, prefix] = predicted
                 self._deviations[name, prefix] = float(prediction.service_deviation[row])
         return self._predicted
+
+    def _prefixes(self, configuration: Configuration) -> list[tuple[str, Configuration]]:
+        """Return the operators, each with its prefix of the configuration."""
+        names = [operator.name for operator in self._pipeline.operators]
+        return [(name, prefix_configuration(self._pipeline, configuration, name)) for name in names]
 
     def _with_replica(self, predicted: OperatorProfile) -> OperatorProfile:
         """Return the prediction with replica measurements of a source, if one has the operator's knob values."""
