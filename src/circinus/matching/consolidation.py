@@ -207,7 +207,8 @@ class _Consolidation:
     def _outcome(
         self, problem: Problem, chosen: IntArray, *, doubtful: bool = True
     ) -> Infeasibility | FeasibleSolution:
-        return check_feasibility(problem, chosen, self._slos, self._estimates.reestimate, doubtful=doubtful)
+        reestimate = self._estimates.reestimate
+        return check_feasibility(problem, chosen, self._slos, reestimate, doubtful=doubtful, widely=True)
 
     def _round(self, before: _Sized) -> _Sized | None:
         """Return the plans with fewer replicas of all families that can spare one, or None if there is none."""

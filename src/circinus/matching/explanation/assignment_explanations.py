@@ -279,7 +279,7 @@ def _compare_candidates(answer: Answer, query: int, order: TieOrder) -> tuple[Ca
 
     def try_plan(plan: QueryPlan) -> PlanCandidate | Infeasibility:
         trial[query] = candidate_of[plan]
-        outcome = check_feasibility(problem, trial, answer.run.slos, answer.run.reestimate)
+        outcome = _feasibility(answer, trial)
         return outcome if isinstance(outcome, Infeasibility) else outcome.sizing.final[query]
 
     return tuple(_tried_as_sized(comparisons, answer.run.slos[query], try_plan))
@@ -295,10 +295,15 @@ def _by_feasibility(answer: Answer, trial: IntArray, candidate: int) -> Candidat
         query, is_own = problem.candidates[cut.candidate].query, cut.candidate == candidate
         violation = Infeasibility((), cut.reason, is_sized=True, query=query, is_withdrawn=is_own)
         return infeasible(problem.candidates[candidate], violation)
-    outcome = shortage or check_feasibility(problem, trial, answer.run.slos, answer.run.reestimate)
+    outcome = shortage or _feasibility(answer, trial)
     if isinstance(outcome, FeasibleSolution) and any(isinstance(cut, ChurnCut) for cut in violated):
         return CandidateComparison(problem.candidates[candidate], (0, -1.0), _TOO_MANY_CHANGES, "search")
     return by_outcome(answer, candidate, outcome)
+
+
+def _feasibility(answer: Answer, trial: IntArray) -> Infeasibility | FeasibleSolution:
+    run = answer.run
+    return check_feasibility(answer.problem, trial, run.slos, run.reestimate, widely=answer.is_large)
 
 
 def by_outcome(
