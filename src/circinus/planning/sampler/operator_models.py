@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,8 +19,12 @@ _CENTRE_DEVIATION = 10.0
 """Prior standard deviation of the mean logarithm, which is uninformative."""
 _RESIDUAL_DEVIATIONS = (0.02, 0.1, 0.3)
 """Standard deviations of the residual to try: two per cent, ten, a third."""
-_AVERAGED = 4
-"""Number of hyperparameter combinations in the average."""
+_AVERAGED = 16
+"""Maximum number of hyperparameter combinations in the average."""
+_MIN_LIKELIHOOD = 0.02
+"""Minimum likelihood of a combination in the average, relative to the most likely one."""
+_UNSEEN = 1e-9
+"""Maximum magnitude of the features of a group that no observation depends on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,22 +53,26 @@ class LogLinear:
     ) -> LogLinear:
         """Fit (n,) logarithms, n >= 1, to (n, f) features of each group.
 
-        The coefficients of a group have one of its standard deviations.
+        The coefficients of a group have one of its standard deviations: the last one if no observation depends on them,
+        as equal combinations would otherwise displace different ones from the average.
         """
         centre = float(logarithms.mean())
         products = [own @ own.T for own in features]
-        scale_grid = np.array(list(product(*groups, _RESIDUAL_DEVIATIONS)))
+        seen = [abs(own).max(initial=0.0) > _UNSEEN for own in features]
+        scales = [own if is_seen else own[-1:] for own, is_seen in zip(groups, seen, strict=True)]
+        scale_grid = np.array(list(product(*scales, _RESIDUAL_DEVIATIONS)))
         covariances = np.tensordot(scale_grid[:, :-1] ** 2, products, 1) + _CENTRE_DEVIATION**2
         covariances += scale_grid[:, -1, None, None] ** 2 * np.eye(len(logarithms))
         factors = np.linalg.cholesky(covariances)
         whitened = np.linalg.solve(factors, (logarithms - centre)[:, None])[..., 0]
         evidence = -(whitened**2).sum(axis=1) / 2 - np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
         best = np.argsort(-evidence, kind="stable")[:_AVERAGED]
+        best = best[evidence[best] >= evidence[best[0]] + math.log(_MIN_LIKELIHOOD)]
         likelihoods = np.exp(evidence[best] - evidence[best[0]])
         fits = []
         for index, share in zip(best, likelihoods / likelihoods.sum(), strict=True):
-            inverse, (*scales, residual) = np.linalg.inv(factors[index]), scale_grid[index].tolist()
-            fits.append(_Fit(tuple(scales), residual, float(share), inverse, inverse.T @ whitened[index]))
+            inverse, (*deviations, residual) = np.linalg.inv(factors[index]), scale_grid[index].tolist()
+            fits.append(_Fit(tuple(deviations), residual, float(share), inverse, inverse.T @ whitened[index]))
         return cls(tuple(features), centre, tuple(fits))
 
     def predict(self, features: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
@@ -92,6 +101,8 @@ _ANCESTORS = (0.005, 0.03, 0.15)
 """Effects of ancestors' choices, in logarithms, in addition to the effect of the input size."""
 _SIZE = (0.01, 0.7)
 """Exponents of the input size: about zero (independent), or about one (proportional)."""
+_TREND = 3.0
+"""Standard deviation of the effect of an ordered knob's range, relative to that of one choice's own effect."""
 _MIN_POSITIVE = 1e-9
 
 
@@ -104,6 +115,8 @@ class OperatorFeatures:
     ancestors: IntArray
     choices: tuple[int, ...]
     """Number of choices of every column of the space."""
+    trends: tuple[bool, ...]
+    """Whether every column of the space has a trend: its choices are ordered, and more than two."""
     geometric_mean_bytes: float
     """Geometric mean of the measured input sizes."""
 
@@ -117,6 +130,7 @@ class OperatorFeatures:
             own=own,
             ancestors=np.setdiff1d(space.ancestor_columns(pipeline, operator), own),
             choices=tuple(len(knob.choices) for knob in space.columns),
+            trends=tuple(knob.ordered and len(knob.choices) > 2 for knob in space.columns),
             geometric_mean_bytes=float(np.exp(np.log(np.maximum(input_bytes, 1.0)).mean())),
         )
 
@@ -126,9 +140,14 @@ class OperatorFeatures:
         return self._indicators(codes, self.own), self._indicators(codes, self.ancestors), size
 
     def _indicators(self, codes: IntArray, columns: IntArray) -> FloatArray:
-        """Return (m, f) one-hot choices of the columns, inactivity included."""
+        """Return (m, f) one-hot choices of the columns, inactivity included, and the trends of ordered ones."""
         parts = [codes[:, [column]] == np.arange(-1, self.choices[column]) for column in columns.tolist()]
-        return np.concatenate([np.zeros((len(codes), 1)), *parts], axis=1)
+        trends = [self._trend(codes[:, [column]], column) for column in columns.tolist() if self.trends[column]]
+        return np.concatenate([np.zeros((len(codes), 1)), *parts, *trends], axis=1)
+
+    def _trend(self, choices: IntArray, column: int) -> FloatArray:
+        """Return (m, 1) positions in the range of an ordered column, from its middle; 0 if inactive."""
+        return np.where(choices < 0, 0.0, _TREND * (choices / (self.choices[column] - 1) - 0.5))
 
 
 @dataclass(frozen=True, eq=False)
