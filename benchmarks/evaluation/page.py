@@ -31,7 +31,9 @@ This page is written by {command}, from `benchmarks/results/evaluation.json` (co
 """
 _GOODPUT = """## Goodput
 
-Share of the offered weight whose objectives held, with all tiers. {ours} kept {kept} of {served} promises.
+Share of the offered weight whose objectives held, with all tiers. {ours} kept {kept} of {served} promises. The
+certified bound is that of plans that hold by formula at their utilization targets; where a simulation confirms others
+and more weight is served, it is that weight.
 
 """
 _IN_TIERS = """## Goodput by planner and tiers
