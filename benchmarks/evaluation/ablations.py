@@ -27,7 +27,7 @@ from benchmarks.harness.benchmark import PartResult, Rows
 from benchmarks.harness.markdown import table
 from benchmarks.harness.results import FOLDER, Figure
 from circinus.estimation import stage_latency
-from circinus.matching import MatchSettings, admission, optimizer
+from circinus.matching import MatchSettings, admission, optimizer, plan_all
 from circinus.matching import search as matching_search
 from circinus.planning.sampler import sampler
 from circinus.planning.sampler.kernel import KnobKernel
@@ -147,7 +147,7 @@ ABLATIONS = {
             "verification",
             "uncertain latencies are taken from formulas, not from a simulation",
             (
-                (optimizer, "check_by_simulation", plain.trusting_check),
+                (plan_all, "check_by_simulation", plain.trusting_check),
                 (admission, "check_by_simulation", plain.trusting_check),
             ),
         ),

@@ -18,7 +18,7 @@ from benchmarks.evaluation.ablations import ABLATIONS, NOTHING, figures, rows_of
 from benchmarks.evaluation.contest import Contest
 from benchmarks.evaluation.product import Product, Profiled
 
-from circinus.matching import Matching, MatchSettings, admission, optimizer
+from circinus.matching import Matching, MatchSettings, admission, optimizer, plan_all
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.problem_builder import build_problem
 from circinus.matching.solvers.greedy import is_feasible, objective_key
@@ -148,7 +148,7 @@ def test_without_verification_only_refused_plans_are_violated() -> None:
     matching = _matching()
     refused = matching.assignments[0].query
     with _without("verification"):
-        trusted = optimizer.check_by_simulation(matching, (), None, seed=1)  # type: ignore[arg-type]
+        trusted = plan_all.check_by_simulation(matching, (), None, seed=1)  # type: ignore[arg-type]
         doubted = admission.check_by_simulation(matching, (), None, unconfirmed=[refused])  # type: ignore[arg-type]
     assert not trusted.violated
     assert trusted.matching is matching

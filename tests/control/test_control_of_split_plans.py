@@ -19,7 +19,7 @@ from circinus.control.settings import DriftSettings
 from circinus.errors import PlanningError
 from circinus.estimation import PlanCandidate
 from circinus.estimation.merged_load import replicas_for
-from circinus.matching import Assignment, optimizer
+from circinus.matching import Assignment, plan_all
 from circinus.planning import Ladder
 from circinus.planning.rungs import plan_changes
 from circinus.serving import DeploymentStatus
@@ -145,7 +145,7 @@ def test_a_plan_whose_bound_rested_on_the_replicas_of_a_lost_neighbour_changes_a
 ) -> None:
     monkeypatch.setattr(replan, "_CHANGE_SHARE", 1e4)
     # A simulation would confirm the plan, which misses its SLO by formula.
-    monkeypatch.setattr(optimizer, "consolidate", lambda planner, **_: planner)
+    monkeypatch.setattr(plan_all, "consolidate", lambda planner, **_: planner)
     controlled, profiles, _ = split_plans(16)
     before = {a.query: a.chosen for a in controlled.matching.assignments}
     assert {used.deployment.pool for used in before["q2"].deployments} > {"pool1"}

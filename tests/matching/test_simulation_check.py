@@ -15,7 +15,7 @@ import pytest
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.estimation import merge_loads
-from circinus.matching import Matching, MatchSettings, admission, optimizer, plan_all_queries, simulation_check
+from circinus.matching import Matching, MatchSettings, admission, plan_all, plan_all_queries, simulation_check
 from circinus.matching.explanation.slo_relaxation import with_slos
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_estimates import PlanEstimates
@@ -263,7 +263,7 @@ def _lone(seed: int) -> tuple[Sequence[PlannedQuery], Network, Matching]:
     query = query.model_copy(update={"rate_per_s": 0.02, "slos": slos})
     specification = replace(specification, queries=(query,))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimizer, "check_by_simulation", lambda matching, *_, **__: SimulationCheck(matching, {}))
+        patch.setattr(plan_all, "check_by_simulation", lambda matching, *_, **__: SimulationCheck(matching, {}))
         matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
     planned = simulation_inputs(specification, profiles, matching)
     return planned, Network(specification.required_infrastructure), matching
@@ -371,7 +371,7 @@ def _with_slow_plans(
             rounds.append({name: candidate.plan for name, candidate in missed.items()})
         return SimulationCheck(matching, {n: c for n, c in missed.items() if restrict_to is None or n in restrict_to})
 
-    monkeypatch.setattr(optimizer, "check_by_simulation", simulated)
+    monkeypatch.setattr(plan_all, "check_by_simulation", simulated)
     monkeypatch.setattr(admission, "check_by_simulation", simulated)
     matching, _ = plan_all_queries(specification, profiles, settings=SIMPLE)  # of all plans, rounds would repeat
     return specification, matching, rounds
@@ -419,7 +419,7 @@ def test_a_query_gets_another_plan_than_the_one_that_is_slower_in_the_simulation
 
 
 def test_repeated_matchings_share_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit_s, now_s, limits_s, answered = SIMPLE.limit_s(6), 0.0, list[float](), optimizer._answer
+    limit_s, now_s, limits_s, answered = SIMPLE.limit_s(6), 0.0, list[float](), plan_all.answer_of
 
     def answer(*arguments: Any, settings: MatchSettings, **options: Any) -> Answer:
         nonlocal now_s
@@ -427,8 +427,8 @@ def test_repeated_matchings_share_the_time_limit(monkeypatch: pytest.MonkeyPatch
         limits_s.append(settings.limit_s(6))
         return answered(*arguments, settings=replace(settings, time_limit_s=HANG_LIMIT_S), **options)
 
-    monkeypatch.setattr(optimizer, "_answer", answer)
-    monkeypatch.setattr(optimizer, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(plan_all, "answer_of", answer)
+    monkeypatch.setattr(plan_all, "time", SimpleNamespace(monotonic=lambda: now_s))
     _with_slow_plans(monkeypatch, lambda name, before: name == "q1" and before < 2, 1.5)
     assert limits_s[:3] == pytest.approx([limit_s, 0.4 * limit_s, 0.1 * limit_s])
 

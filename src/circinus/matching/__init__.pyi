@@ -2,7 +2,7 @@ from .admission_decision import Admission as Admission
 from .advice import admit_query as admit_query
 from .incumbent import Incumbent as Incumbent
 from .optimizer import match as match
-from .optimizer import plan_all_queries as plan_all_queries
+from .plan_all import plan_all_queries as plan_all_queries
 from .plan_decisions import add_decision as add_decision
 from .plan_decisions import add_rejected as add_rejected
 from .plan_decisions import covered_part as covered_part

@@ -18,7 +18,7 @@ from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.admission_decision import Admission
 from circinus.matching.explanation.slo_relaxation import changed_slos, describe_changes, relative_change, with_slos
 from circinus.matching.incumbent import Incumbent
-from circinus.matching.optimizer import plan_all_queries
+from circinus.matching.plan_all import plan_all_queries
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Advice, Matching, Rejection, Relaxation
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings

@@ -20,7 +20,7 @@ from circinus.matching.candidate_machines import (
     with_chosen_spot_nodes,
 )
 from circinus.matching.explanation.slo_relaxation import smallest_change
-from circinus.matching.optimizer import plan_all_queries
+from circinus.matching.plan_all import plan_all_queries
 from circinus.matching.plan_set import Matching
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.problem_builder import build_problem

@@ -5,52 +5,34 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import replace
-from functools import partial
-from itertools import count
 from typing import Final
 
-import numpy as np
-
-from circinus.errors import PlanningError
-from circinus.matching.admission import AdmissionPlanner
-from circinus.matching.backfill import backfill, refilled, sized_deployments
+from circinus.matching.backfill import backfill, sized_deployments
 from circinus.matching.candidate_source import CandidateSource
-from circinus.matching.consolidation import consolidate
 from circinus.matching.cuts import ChurnCut
 from circinus.matching.explanation.assignment_explanations import explain_assignments
 from circinus.matching.explanation.rejections import rejections
 from circinus.matching.explanation.shadow_prices import RelaxationBounds, shadow_prices
-from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares, pins_error, with_others_rejected
+from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, MatchRun, Observer
-from circinus.matching.phases import phase
-from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.plan_set import Matching, larger_weight, tenant_shares
 from circinus.matching.plan_space_bounds import are_reached, plan_space_bounds
-from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.rebuilding import rebuild
 from circinus.matching.search import search
-from circinus.matching.second_look import second_look, without_plans
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
-from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
 from circinus.matching.sizing import Reestimate
 from circinus.matching.solvers.highs_subprocess import HighsSubprocess
 from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 from circinus.matching.solvers.milp_solver import MilpSolver
 from circinus.matching.solvers.solver import Solver
 from circinus.matching.splitting import divide_requests
-from circinus.matching.startup_times import add_startup_times
 from circinus.matching.target_fitting import fit_plans, fit_targets
 from circinus.matching.tie_breaking import break_ties
-from circinus.matching.tolerances import WEIGHT_TOLERANCE
-from circinus.planning import Frontier, plan_queries
-from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
-from circinus.profiling import PipelineProfile
-from circinus.queueing.event_block import load_kernels
-from circinus.specification import Infrastructure, Network, Specification
+from circinus.planning import Frontier
+from circinus.specification import Infrastructure
 
 _log = logging.getLogger(__name__)
 
@@ -93,210 +75,6 @@ def optimize(run: MatchRun) -> Answer:
     return answer
 
 
-def plan_all_queries(
-    specification: Specification,
-    profiles: Mapping[str, PipelineProfile],
-    *,
-    search: SearchSettings = DEFAULT_SETTINGS,
-    settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
-    incumbent: Incumbent | None = None,
-    explain_rejections: Collection[str] | None = None,
-    frontiers: Mapping[str, Frontier] | None = None,
-    estimates: PlanEstimates | None = None,
-    observer: Observer = log_pass,
-    time_left_s: float | None = None,
-) -> tuple[Matching, Mapping[str, Frontier]]:
-    """Plan every query alone, then match all queries.
-
-    If a plan violates its SLOs in a simulation of all queries together, it is excluded and all queries are matched
-    again; of many queries, only those whose plans were excluded. Rejected queries then get a second look. If others
-    leave no room for a pinned one, pinned queries are planned alone, and a second look adds the others: 5 of 19 random
-    pinned queries that are served as sized only need that.
-
-    Args:
-        specification: with an infrastructure.
-        profiles: pipeline name -> profile.
-        search: settings of the plan search.
-        settings: settings of the matching.
-        incumbent: see `match`.
-        explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. A relaxation takes
-            some tens of admissions.
-        frontiers: query name -> its plans; by default they are searched for.
-        estimates: cached ones of the same queries and profiles.
-        observer: see `MatchRun`.
-        time_left_s: of the time limit, which all matchings share; each gets a small share of the limit at least. By
-            default all is left.
-
-    Raises:
-        PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
-            cannot be served.
-    """
-    infrastructure = specification.required_infrastructure
-    limit_s = settings.limit_s(len(specification.queries))
-    left_s = limit_s if time_left_s is None else time_left_s
-    plans = estimates or PlanEstimates(specification, profiles, search=search)
-    if frontiers is None:
-        with phase("planned each query alone"):
-            frontiers = plan_queries(specification, profiles, search, plans.compiled)
-    plans.adopt(frontiers)
-    is_revised = False
-
-    def note_revised(name: str, answer: Answer) -> None:
-        nonlocal is_revised
-        observer(name, answer)
-        is_revised = is_revised or (not answer.is_large and (answer.is_revised or answer.reference is not None))
-
-    def match_offered(offered: Mapping[str, Frontier], *, requires_pins: bool = False) -> Answer:
-        nonlocal left_s
-        started_s, min_s = time.monotonic(), MATCHING.min_time_share * limit_s
-        answer = _answer(
-            offered,
-            infrastructure,
-            plans.reestimate,
-            source=plans,
-            settings=replace(settings, requires_pins=requires_pins, time_limit_s=max(left_s, min_s)),
-            incumbent=incumbent,
-            observer=note_revised,
-        )
-        left_s -= time.monotonic() - started_s
-        return answer
-
-    matching, offered = _match_confirmed(match_offered, specification, profiles, settings.seed, frontiers, plans)
-    planner = AdmissionPlanner.of(specification, profiles, matching, search, plans.without_exclusions())
-    shrink = partial(consolidate, frontiers=frontiers, settings=settings, incumbent=incumbent)
-    if matching.rejections and matching.satisfied_weight < settings.required_weight * (1.0 - WEIGHT_TOLERANCE):
-        if settings.time_limit_s is not None:
-            load_kernels()
-        again = partial(
-            plan_all_queries,
-            profiles=profiles,
-            search=search,
-            settings=settings,
-            explain_rejections=(),
-            observer=observer,
-            time_left_s=left_s,
-        )
-
-        def look(planner: AdmissionPlanner) -> AdmissionPlanner:
-            with phase("tried rejected queries again"):
-                return second_look(planner, frontiers, incumbent, limit_s=settings.second_look_limit_s)
-
-        planner = look(planner)
-        pinned = tuple(query for query in specification.queries if query.pin is not None)
-        names = {query.name for query in pinned}
-        refused = [rejection for rejection in planner.matching.rejections if rejection.query in names]
-        may_change = incumbent is None or incumbent.max_changes is None
-        if refused and len(pinned) < len(frontiers) and may_change and not infrastructure.tenants:
-            of_pinned = {query.name: frontiers[query.name] for query in pinned}
-            pinned_only, _ = again(replace(specification, queries=pinned), incumbent=incumbent, frontiers=of_pinned)
-            planner = look(planner.with_matching(with_others_rejected(pinned_only, specification)))
-        elif refused:
-            of_listed = {name: frontier for name, frontier in offered.items() if frontier.candidates}
-            raise pins_error(refused, of_listed, partial(match_offered, requires_pins=True))
-        # Which plans are chosen at utilization targets decides whom a second look can add.
-        few = replace(settings, considers_all_plans=False, divides_requests=False, fits_targets=False)
-        of_candidates = partial(again, settings=few, incumbent=incumbent, estimates=plans.without_exclusions())
-        runs = incumbent is not None and bool(incumbent.plans) and not infrastructure.tenants
-        nothing = without_plans(planner)
-        ways: tuple[tuple[bool, Callable[[], Matching]], ...] = (
-            (is_revised, lambda: of_candidates(specification, frontiers=frontiers)[0]),
-            # `circinus admit` promises queries beside running plans as sized, and the next plan holds what it promises.
-            (runs, lambda: look(nothing).matching),
-            (runs and may_change, lambda: again(specification, frontiers=frontiers)[0]),
-        )
-        for is_possible, plan in ways:
-            if is_possible and _may_serve_more(planner):
-                with suppress(PlanningError):  # pinned queries may need all plans, or fit only as they run
-                    planner = _heavier(planner, plan())
-        smaller = shrink(planner)
-        planner = look(smaller) if smaller is not planner and _may_serve_more(smaller) else smaller
-        matching = replace(
-            planner.matching,
-            rejections=tuple(
-                planner.with_relaxation(rejection)
-                if explain_rejections is None or rejection.query in explain_rejections
-                else rejection
-                for rejection in planner.matching.rejections
-            ),
-        )
-    else:
-        matching = shrink(planner).matching
-    deployments = add_startup_times(matching.deployments, profiles, infrastructure)
-    return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
-
-
-def _match_confirmed(
-    match_offered: Callable[[Mapping[str, Frontier]], Answer],
-    specification: Specification,
-    profiles: Mapping[str, PipelineProfile],
-    seed: int,
-    frontiers: Mapping[str, Frontier],
-    plans: PlanEstimates,
-) -> tuple[Matching, Mapping[str, Frontier]]:
-    """Match until a simulation refutes no plan; return the matching and the frontiers without the refuted plans."""
-    network, offered = Network(specification.required_infrastructure), frontiers
-    with phase("matched all queries"):
-        answer = match_offered(offered)
-        first = matching = _matching(answer)
-    for trial in count(1):
-        with phase("simulated their plans"):
-            planned = simulation_inputs(specification, profiles, matching)
-            result = check_by_simulation(matching, planned, network, seed=seed)
-        if not result.violated:
-            break
-        is_last = trial >= MATCHING.max_simulated_plans
-        for name, violating in result.violated.items():
-            if violating.plan.is_split:
-                plans.exclude_part(name, None if is_last else result.late_parts.get(name))
-            else:
-                plans.exclude(name, None if is_last else violating.plan)
-        refuted = {
-            name: exclude_refuted(offered[name], plan, result.violated, plans) for name, plan in result.violated.items()
-        }
-        offered = {name: refuted.get(name, frontier) for name, frontier in offered.items()}
-        with phase("matched queries again"):
-            if answer.is_large and not answer.has_limited_changes:
-                answer = refilled(answer, offered, refuted, plans.without_excluded)
-            else:
-                answer = match_offered(offered)
-            matching = _matching(answer)
-    return (result.matching if trial == 1 else _with_bounds(result.matching, first)), offered
-
-
-def _may_serve_more(planner: AdmissionPlanner) -> bool:
-    """Return whether any rejected query has a configuration that is accurate enough."""
-    rejected = {rejection.query for rejection in planner.matching.rejections}
-    queries = planner.specification.queries
-    return any(query.name in rejected and planner.plans.has_accurate(query) for query in queries)
-
-
-def _heavier(planner: AdmissionPlanner, other: Matching) -> AdmissionPlanner:
-    """Return the planner, or one of another matching that serves more weight."""
-    queries, matching = planner.specification.queries, planner.matching
-    levels = PriorityLevels.of(queries)
-
-    def weights(candidate: Matching) -> tuple[float, ...]:
-        served = candidate.served
-        return levels.weights_of(np.array([0 if query.name in served else -1 for query in queries]))
-
-    return planner if weights(other) <= weights(matching) else planner.with_matching(_with_bounds(other, matching))
-
-
-def _with_bounds(matching: Matching, first: Matching) -> Matching:
-    """Return a matching without some plans with the bounds of the first one, of all plans.
-
-    A plan that a simulation refuted next to some plans may meet its SLOs next to others.
-    """
-    cost_bound_usd_per_h = first.cost_bound_usd_per_h if matching.satisfied_weight >= first.satisfied_weight else 0.0
-    return replace(
-        matching,
-        weight_bound=max(first.weight_bound, matching.satisfied_weight),
-        optimal=False,
-        cost_at_targets_usd_per_h=None,
-        cost_bound_usd_per_h=min(cost_bound_usd_per_h, matching.cost_usd_per_h),
-    )
-
-
 def match(
     frontiers: Mapping[str, Frontier],
     infrastructure: Infrastructure,
@@ -328,8 +106,8 @@ def match(
     Raises:
         PlanningError: invalid amounts of plans (see `build_problem`), or pinned queries that cannot be served.
     """
-    return _matching(
-        _answer(
+    return matching_of(
+        answer_of(
             frontiers,
             infrastructure,
             reestimate,
@@ -343,7 +121,7 @@ def match(
     )
 
 
-def _answer(
+def answer_of(
     frontiers: Mapping[str, Frontier],
     infrastructure: Infrastructure,
     reestimate: Reestimate,
@@ -385,7 +163,8 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], resources: Exit
     return LagrangianSolver(seed=seed, clock=clock)
 
 
-def _matching(answer: Answer) -> Matching:
+def matching_of(answer: Answer) -> Matching:
+    """Return an answer's plans with their bounds and prices, explained."""
     problem, run, usage = answer.problem, answer.run, answer.solution.usage
     levels = problem.priority_levels
     relaxation = shadow_prices(problem, answer.chosen, run.settings.seed)

@@ -1,0 +1,315 @@
+"""Plans of all queries: matched, confirmed by a simulation, and rejected queries looked at again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+
+import numpy as np
+
+from circinus.errors import PlanningError
+from circinus.matching.admission import AdmissionPlanner
+from circinus.matching.backfill import refilled
+from circinus.matching.consolidation import consolidate
+from circinus.matching.guarantees import pins_error, with_others_rejected
+from circinus.matching.incumbent import Incumbent
+from circinus.matching.match_run import Answer, Observer
+from circinus.matching.optimizer import answer_of, log_pass, matching_of
+from circinus.matching.phases import phase
+from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.plan_set import Matching
+from circinus.matching.priority_levels import PriorityLevels
+from circinus.matching.second_look import second_look, without_plans
+from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
+from circinus.matching.simulation_check import check_by_simulation, exclude_refuted, simulation_inputs
+from circinus.matching.startup_times import add_startup_times
+from circinus.matching.tolerances import WEIGHT_TOLERANCE
+from circinus.planning import Frontier, plan_queries
+from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
+from circinus.profiling import PipelineProfile
+from circinus.queueing.event_block import load_kernels
+from circinus.specification import Network, Query, Specification
+
+
+def plan_all_queries(
+    specification: Specification,
+    profiles: Mapping[str, PipelineProfile],
+    *,
+    search: SearchSettings = DEFAULT_SETTINGS,
+    settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
+    incumbent: Incumbent | None = None,
+    explain_rejections: Collection[str] | None = None,
+    frontiers: Mapping[str, Frontier] | None = None,
+    estimates: PlanEstimates | None = None,
+    observer: Observer = log_pass,
+    time_left_s: float | None = None,
+) -> tuple[Matching, Mapping[str, Frontier]]:
+    """Plan every query alone, then match all queries.
+
+    If a plan violates its SLOs in a simulation of all queries together, it is excluded and all queries are matched
+    again; of many queries, only those whose plans were excluded. Rejected queries then get a second look. If others
+    leave no room for a pinned one, pinned queries are planned alone, and a second look adds the others: 5 of 19 random
+    pinned queries that are served as sized only need that. Further ways to plan all queries follow where they may serve
+    more.
+
+    Args:
+        specification: with an infrastructure.
+        profiles: pipeline name -> profile.
+        search: settings of the plan search.
+        settings: settings of the matching.
+        incumbent: see `match`.
+        explain_rejections: queries to compute SLO relaxations for if they are rejected; default all. A relaxation takes
+            some tens of admissions.
+        frontiers: query name -> its plans; by default they are searched for.
+        estimates: cached ones of the same queries and profiles.
+        observer: see `MatchRun`.
+        time_left_s: of the time limit, which all matchings share; each gets a small share of the limit at least. By
+            default all is left.
+
+    Raises:
+        PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
+            cannot be served.
+    """
+    plans = estimates or PlanEstimates(specification, profiles, search=search)
+    if frontiers is None:
+        with phase("planned each query alone"):
+            frontiers = plan_queries(specification, profiles, search, plans.compiled)
+    plans.adopt(frontiers)
+    left_s = settings.limit_s(len(specification.queries)) if time_left_s is None else time_left_s
+    planning = _Planning(specification, profiles, search, settings, incumbent, frontiers, plans, observer, left_s)
+    matching = planning.planned(explain_rejections)
+    deployments = add_startup_times(matching.deployments, profiles, specification.required_infrastructure)
+    return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
+
+
+@dataclass
+class _Planning:
+    specification: Specification
+    profiles: Mapping[str, PipelineProfile]
+    search: SearchSettings
+    settings: MatchSettings
+    incumbent: Incumbent | None
+    frontiers: Mapping[str, Frontier]
+    plans: PlanEstimates
+    observer: Observer
+    left_s: float
+    """Left of the time limit."""
+    is_revised: bool = False
+    """Whether a pass revised an answer."""
+
+    def planned(self, explain_rejections: Collection[str] | None) -> Matching:
+        """Match all queries, look at rejected ones again, and consolidate the deployments."""
+        matching, offered = self._confirmed()
+        estimates = self.plans.without_exclusions()
+        planner = AdmissionPlanner.of(self.specification, self.profiles, matching, self.search, estimates)
+        sufficient = self.settings.required_weight * (1.0 - WEIGHT_TOLERANCE)
+        if not matching.rejections or matching.satisfied_weight >= sufficient:
+            return self._consolidated(planner).matching
+        if self.settings.time_limit_s is not None:
+            load_kernels()
+        planner = self._with_pinned(self._looked_at(planner), offered)
+        for plan in self._ways(planner):
+            if not _may_serve_more(planner):
+                break
+            with suppress(PlanningError):  # pinned queries may need all plans, or fit only as they run
+                planner = _heavier(planner, plan())
+        smaller = self._consolidated(planner)
+        planner = self._looked_at(smaller) if smaller is not planner and _may_serve_more(smaller) else smaller
+        return replace(
+            planner.matching,
+            rejections=tuple(
+                planner.with_relaxation(rejection)
+                if explain_rejections is None or rejection.query in explain_rejections
+                else rejection
+                for rejection in planner.matching.rejections
+            ),
+        )
+
+    def _confirmed(self) -> tuple[Matching, Mapping[str, Frontier]]:
+        """Match until a simulation refutes no plan; return the matching and the frontiers without the refuted plans."""
+        network, offered, plans = Network(self.specification.required_infrastructure), self.frontiers, self.plans
+        with phase("matched all queries"):
+            answer = self._answer(offered)
+            first = matching = matching_of(answer)
+        for trial in count(1):
+            with phase("simulated their plans"):
+                planned = simulation_inputs(self.specification, self.profiles, matching)
+                result = check_by_simulation(matching, planned, network, seed=self.settings.seed)
+            if not result.violated:
+                break
+            is_last = trial >= MATCHING.max_simulated_plans
+            for name, violating in result.violated.items():
+                if violating.plan.is_split:
+                    plans.exclude_part(name, None if is_last else result.late_parts.get(name))
+                else:
+                    plans.exclude(name, None if is_last else violating.plan)
+            refuted = {
+                name: exclude_refuted(offered[name], plan, result.violated, plans)
+                for name, plan in result.violated.items()
+            }
+            offered = {name: refuted.get(name, frontier) for name, frontier in offered.items()}
+            with phase("matched queries again"):
+                if answer.is_large and not answer.has_limited_changes:
+                    answer = refilled(answer, offered, refuted, plans.without_excluded)
+                else:
+                    answer = self._answer(offered)
+                matching = matching_of(answer)
+        return (result.matching if trial == 1 else _with_bounds(result.matching, first)), offered
+
+    def _answer(self, offered: Mapping[str, Frontier], *, requires_pins: bool = False) -> Answer:
+        started_s = time.monotonic()
+        min_s = MATCHING.min_time_share * self.settings.limit_s(len(self.specification.queries))
+        answer = answer_of(
+            offered,
+            self.specification.required_infrastructure,
+            self.plans.reestimate,
+            source=self.plans,
+            settings=replace(self.settings, requires_pins=requires_pins, time_limit_s=max(self.left_s, min_s)),
+            incumbent=self.incumbent,
+            observer=self._note_revised,
+        )
+        self.left_s -= time.monotonic() - started_s
+        return answer
+
+    def _note_revised(self, name: str, answer: Answer) -> None:
+        self.observer(name, answer)
+        self.is_revised |= not answer.is_large and (answer.is_revised or answer.reference is not None)
+
+    def _again(
+        self,
+        specification: Specification,
+        settings: MatchSettings | None = None,
+        incumbent: Incumbent | None = None,
+        frontiers: Mapping[str, Frontier] | None = None,
+        estimates: PlanEstimates | None = None,
+    ) -> Matching:
+        """Plan some or all queries once more, in what is left of the time."""
+        matching, _ = plan_all_queries(
+            specification,
+            self.profiles,
+            search=self.search,
+            settings=settings or self.settings,
+            incumbent=incumbent,
+            explain_rejections=(),
+            frontiers=frontiers,
+            estimates=estimates,
+            observer=self.observer,
+            time_left_s=self.left_s,
+        )
+        return matching
+
+    def _looked_at(self, planner: AdmissionPlanner) -> AdmissionPlanner:
+        with phase("tried rejected queries again"):
+            return second_look(planner, self.frontiers, self.incumbent, limit_s=self.settings.second_look_limit_s)
+
+    def _consolidated(self, planner: AdmissionPlanner) -> AdmissionPlanner:
+        return consolidate(planner, frontiers=self.frontiers, settings=self.settings, incumbent=self.incumbent)
+
+    def _with_pinned(self, planner: AdmissionPlanner, offered: Mapping[str, Frontier]) -> AdmissionPlanner:
+        """Return the planner, or one that plans pinned queries first where others leave them no room.
+
+        Raises:
+            PlanningError: pinned queries cannot be served.
+        """
+        pinned = tuple(query for query in self.specification.queries if query.pin is not None)
+        names = {query.name for query in pinned}
+        refused = [rejection for rejection in planner.matching.rejections if rejection.query in names]
+        if not refused:
+            return planner
+        if len(pinned) < len(self.frontiers) and self._may_change and not self._has_tenants:
+            of_pinned = {query.name: self.frontiers[query.name] for query in pinned}
+            only_pinned = replace(self.specification, queries=pinned)
+            served = self._again(only_pinned, incumbent=self.incumbent, frontiers=of_pinned)
+            return self._looked_at(planner.with_matching(with_others_rejected(served, self.specification)))
+        of_listed = {name: frontier for name, frontier in offered.items() if frontier.candidates}
+        raise pins_error(refused, of_listed, partial(self._answer, requires_pins=True))
+
+    def _ways(self, planner: AdmissionPlanner) -> Iterator[Callable[[], Matching]]:
+        """Yield further ways to plan all queries that may serve more."""
+        if self.is_revised:  # which plans are chosen at utilization targets decides whom a second look can add
+            few = replace(
+                self.settings, considers_all_plans=False, divides_requests=False, fits_targets=False, spares_links=False
+            )
+            estimates = self.plans.without_exclusions()
+            yield partial(self._again, self.specification, few, self.incumbent, self.frontiers, estimates)
+        runs = self.incumbent is not None and bool(self.incumbent.plans)
+        if runs and not self._has_tenants:
+            # `circinus admit` promises queries beside running plans as sized, and the next plan holds what it promises.
+            yield lambda: self._looked_at(without_plans(planner)).matching
+            if self._may_change:
+                yield partial(self._again, self.specification, frontiers=self.frontiers)
+        spared = _with_spared_links(self.specification)
+        rejected = {rejection.query for rejection in planner.matching.rejections}
+        planless = [q for q in spared.queries if q.name in rejected and not self.frontiers[q.name].candidates]
+        if not runs and self.settings.spares_links and self._have_plans(planless, spared):
+            settings = replace(self.settings, spares_links=False)
+            yield lambda: _with_usable_links(self._again(spared, settings), spared, self.specification)
+
+    def _have_plans(self, queries: Sequence[Query], specification: Specification) -> bool:
+        frontiers = plan_queries(replace(specification, queries=tuple(queries)), self.profiles, self.search)
+        return any(frontier.candidates for frontier in frontiers.values())
+
+    @property
+    def _may_change(self) -> bool:
+        return self.incumbent is None or self.incumbent.max_changes is None
+
+    @property
+    def _has_tenants(self) -> bool:
+        return bool(self.specification.required_infrastructure.tenants)
+
+
+def _with_spared_links(specification: Specification) -> Specification:
+    """Return the specification with less traffic on links, at which it waits for shorter times."""
+    places = specification.required_infrastructure
+    share = places.usable_link_share * MATCHING.spared_link_share
+    return replace(specification, infrastructure=places.model_copy(update={"usable_link_share": share}))
+
+
+def _with_usable_links(matching: Matching, spared: Specification, specification: Specification) -> Matching:
+    """Return a matching with the usage of links relative to the bandwidth that is usable."""
+    now, whole = (one.required_infrastructure.usable_link_share for one in (spared, specification))
+    prices = (
+        replace(price, capacity=price.capacity * whole / now, used=price.used * now / whole)
+        if price.resource.startswith("link ")
+        else price
+        for price in matching.prices
+    )
+    return replace(matching, prices=tuple(prices))
+
+
+def _may_serve_more(planner: AdmissionPlanner) -> bool:
+    """Return whether any rejected query has a configuration that is accurate enough."""
+    rejected = {rejection.query for rejection in planner.matching.rejections}
+    queries = planner.specification.queries
+    return any(query.name in rejected and planner.plans.has_accurate(query) for query in queries)
+
+
+def _heavier(planner: AdmissionPlanner, other: Matching) -> AdmissionPlanner:
+    """Return the planner, or one of another matching that serves more weight."""
+    queries, matching = planner.specification.queries, planner.matching
+    levels = PriorityLevels.of(queries)
+
+    def weights(candidate: Matching) -> tuple[float, ...]:
+        served = candidate.served
+        return levels.weights_of(np.array([0 if query.name in served else -1 for query in queries]))
+
+    return planner if weights(other) <= weights(matching) else planner.with_matching(_with_bounds(other, matching))
+
+
+def _with_bounds(matching: Matching, first: Matching) -> Matching:
+    """Return a matching without some plans with the bounds of the first one, of all plans.
+
+    A plan that a simulation refuted next to some plans may meet its SLOs next to others.
+    """
+    cost_bound_usd_per_h = first.cost_bound_usd_per_h if matching.satisfied_weight >= first.satisfied_weight else 0.0
+    return replace(
+        matching,
+        weight_bound=max(first.weight_bound, matching.satisfied_weight),
+        optimal=False,
+        cost_at_targets_usd_per_h=None,
+        cost_bound_usd_per_h=min(cost_bound_usd_per_h, matching.cost_usd_per_h),
+    )
