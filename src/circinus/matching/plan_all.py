@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,7 @@ from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.queueing.event_block import load_kernels
-from circinus.specification import Network, Query, Specification
+from circinus.specification import Network, Specification
 
 
 def plan_all_queries(
@@ -242,16 +242,14 @@ class _Planning:
             yield lambda: self._looked_at(without_plans(planner)).matching
             if self._may_change:
                 yield partial(self._again, self.specification, frontiers=self.frontiers)
-        spared = _with_spared_links(self.specification)
-        rejected = {rejection.query for rejection in planner.matching.rejections}
-        planless = [q for q in spared.queries if q.name in rejected and not self.frontiers[q.name].candidates]
-        if not runs and self.settings.spares_links and self._have_plans(planless, spared):
-            settings = replace(self.settings, spares_links=False)
-            yield lambda: _with_usable_links(self._again(spared, settings), spared, self.specification)
-
-    def _have_plans(self, queries: Sequence[Query], specification: Specification) -> bool:
-        frontiers = plan_queries(replace(specification, queries=tuple(queries)), self.profiles, self.search)
-        return any(frontier.candidates for frontier in frontiers.values())
+        if self.settings.spares_links and not runs and self.specification.required_infrastructure.links:
+            spared = _with_spared_links(self.specification)
+            rejected = {rejection.query for rejection in planner.matching.rejections}
+            planless = tuple(q for q in spared.queries if q.name in rejected and not self.frontiers[q.name].candidates)
+            found = plan_queries(replace(spared, queries=planless), self.profiles, self.search)
+            if any(frontier.candidates for frontier in found.values()):
+                settings = replace(self.settings, spares_links=False)
+                yield lambda: _with_usable_links(self._again(spared, settings), spared, self.specification)
 
     @property
     def _may_change(self) -> bool:

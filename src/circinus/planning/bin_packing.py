@@ -38,7 +38,7 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
     """Put `count[i]` replicas that take `demand[i]` each on equal nodes.
 
     First-fit decreasing in several orders, then a search over all packings up to symmetry (equal replicas, equal
-    nodes), which stops after `steps` of them.
+    nodes), which gives up after `steps`.
 
     Args:
         demand: (m, R) resources of one replica of each kind.

@@ -1,4 +1,4 @@
-"""One search space for many queries, so that few configurations of each are searched in one pass over arrays.
+"""Search space that many queries share, so that few configurations of each are searched in one pass over arrays.
 
 Most of a small search is the overhead of array operations. Queries are searched together that differ in rate, limits
 and the names of their sites only: each has rows of its own in all arrays. Times are relative to the latency limit of
