@@ -1,6 +1,6 @@
 """Goodput of all planners on all workloads: each with all tiers, and in the tiers that it was made for.
 
-The product measures once for each workload and tightness, and plans in every scope of tiers. For the queries that
+Everyone measures for each scope of tiers by itself; the product measures once for all loads. For the queries that
 another planner kept in its tiers, both are asked for plans of these queries alone, the product with all tiers, so that
 costs are those of the same served set. The product plans once more with everything measured: an oracle for what its
 measurements leave out.
@@ -114,15 +114,16 @@ def rows_of(
     Args:
         contest: with all tiers.
         scope: of `SCOPES`.
-        bought: measurements of the product.
+        bought: measurements of the product for all tiers.
         seed: of planners and of the judge.
         common: what all rows have.
         whole: see `Case`; costs are compared with those of planners that were made for the scope.
     """
     within, everywhere = contest.within(SCOPES[scope]), scope == EVERYWHERE
+    own = bought if everywhere else OURS.profiled(within, seed)
     rows = []
     for planner in (OURS, *(p for p in BASELINES if everywhere or p.tiers == SCOPES[scope])):
-        planned = OURS.planned(within.specification, bought) if planner is OURS else planner.plan(within, seed)
+        planned = OURS.planned(within.specification, own) if planner is OURS else planner.plan(within, seed)
         row = row_of(contest, scope, planner.name, planned, judged(within, planned.matching, seed + 1))
         if whole and planner is OURS and everywhere:
             informed = OURS.planned(contest.specification, Profiled(contest.truth))
