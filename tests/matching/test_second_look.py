@@ -24,7 +24,7 @@ from circinus.matching.settings import MATCHING
 from circinus.matching.sizing import is_doubtful
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier, plan_queries, search_space
-from circinus.planning.settings import RunningLoad
+from circinus.planning.settings import DOUBTFUL_EXCESS, RunningLoad
 from circinus.profiling import PipelineProfile
 from circinus.specification import LatencySlo, Query, QueryPlan, SloKind, Slos, Specification
 from circinus.testing.random_instances import random_specification
@@ -186,7 +186,7 @@ def test_the_cheapest_plan_that_a_simulation_confirms_is_chosen(monkeypatch: pyt
 
     def excess(estimate: Estimate, slos: Slos, *, sized: bool = False) -> float:
         actual = true_excess(estimate, slos, sized=sized)
-        return actual if actual > MATCHING.doubtful_excess else 0.2 / (1 + estimate.cost_usd_per_h.value)
+        return actual if actual > DOUBTFUL_EXCESS else 0.2 / (1 + estimate.cost_usd_per_h.value)
 
     monkeypatch.setattr(Estimate, "excess", excess)  # the dearest plan is the nearest to the limit
     admission, _ = planner.admit(asked)

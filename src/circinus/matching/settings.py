@@ -87,9 +87,6 @@ class MatchingSettings:
     """Maximum number of cut rounds; the relaxation converges after about six."""
     min_step_s: float = 0.02
     """Minimum time limit of every step."""
-    doubtful_excess: float = 0.25
-    """Relative excess of a latency by formula over its limit up to which a simulation decides. Of 234 rejected in 51
-    random applications, 0.1, 0.25, 0.5 and 1 admit 23, in 9, 13, 19 and 28 s; 0 admits 22."""
     second_look_factor: float = 3.0
     """Factor on the latency limit up to which plans are tried at their final sizes before a query is rejected. Of 330
     rejected, 1.5 admits 31 instead of 28, but leaves 4 instead of 2 that a simulation keeps; of 234, 2 and 6 admit as

@@ -9,7 +9,7 @@ from circinus.arrays import IntArray
 from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
 from circinus.estimation.estimate import SloProbabilities
 from circinus.matching.problem import Problem, Usage
-from circinus.matching.settings import MATCHING
+from circinus.planning.settings import DOUBTFUL_EXCESS
 from circinus.planning.violations import describe_violation
 from circinus.specification import SloKind, Slos
 from circinus.statistics.interval import Interval
@@ -90,4 +90,4 @@ def is_doubtful(candidate: PlanCandidate, slos: Slos) -> bool:
     """Return whether a final estimate misses the latency SLO alone, and so narrowly that a simulation has to decide."""
     estimate = candidate.estimate
     is_late = estimate.violations(slos, sized=True) == (SloKind.LATENCY,)
-    return is_late and estimate.excess(slos, sized=True) <= MATCHING.doubtful_excess
+    return is_late and estimate.excess(slos, sized=True) <= DOUBTFUL_EXCESS

@@ -26,12 +26,12 @@ from circinus.matching.explanation.candidate_comparisons import (
 from circinus.matching.feasibility import FeasibleSolution, Infeasibility, capacity_violation, check_feasibility
 from circinus.matching.match_run import Answer
 from circinus.matching.plan_set import Assignment
-from circinus.matching.settings import MATCHING
 from circinus.matching.solvers.greedy import marginal_costs
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier
 from circinus.planning.frontier import query_kind
 from circinus.planning.ladder import ladder
+from circinus.planning.settings import DOUBTFUL_EXCESS
 from circinus.planning.tie_order import TieKey, TieOrder
 from circinus.planning.violations import describe_violation
 from circinus.specification import QueryPlan, SloKind, Slos
@@ -155,7 +155,7 @@ def _compared_with_confirmed(failure: CandidateComparison) -> CandidateCompariso
     extra_usd_per_h, violation = failure.added_usd_per_h, failure.violation
     if violation is None or extra_usd_per_h is None or not failure.is_late:
         return failure
-    if violation.excess > MATCHING.doubtful_excess:
+    if violation.excess > DOUBTFUL_EXCESS:
         return failure
     if extra_usd_per_h > EQUAL_USD_PER_H:
         compared = cost_difference(failure.candidate, extra_usd_per_h, extra_usd_per_h)

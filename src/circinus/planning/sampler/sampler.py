@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 
@@ -32,6 +32,7 @@ from circinus.planning.sampler.profile_prediction import ProfilePredictor
 from circinus.planning.sampler.reservation_index import Pursuit, StoppingRule, expected_items_to_decide
 from circinus.planning.sampler.surrogate import Belief
 from circinus.planning.sampler.transfer_learning import TransferSources, missing_from_design, warm_start_design
+from circinus.planning.settings import DOUBTFUL_EXCESS
 from circinus.profiling import (
     MIN_ITEMS,
     PipelineProfile,
@@ -65,6 +66,14 @@ _FEWER = 4
 """Ratio of the numbers of candidates before and after a decision that took too long."""
 
 
+@dataclass(frozen=True)
+class _Costs:
+    """Plan costs of configurations for all queries."""
+
+    certain: PlanCostCache
+    expected: ExpectedCosts
+
+
 class PlanCostSampler:
     """Sampler that measures the configurations with the largest expected gain for the queries' plans, per second.
 
@@ -72,6 +81,9 @@ class PlanCostSampler:
     operators, measured or predicted. Each query prefers the configuration of its soonest first plan, and then that of
     lowest reservation cost, measured or not. The configuration with the largest gain by weight of the queries comes
     first (`select_next_configuration`). Decisions depend on the profile alone.
+
+    Formulas bound latencies above what a simulation shows. If nothing is worth measuring and a query has no plan, plans
+    count as well that miss its latency SLO so narrowly that a simulation decides.
 
     Every configuration is evaluated if the space can be enumerated, otherwise the most promising ones.
     """
@@ -112,8 +124,21 @@ class PlanCostSampler:
         return self._source_design() or self._default_design
 
     def _prepare_costs(self) -> None:
-        self._certain_costs = PlanCostCache(self._pipeline, self._queries, self._networks)
-        self._expected_costs = ExpectedCosts(self._pipeline, self._queries, self._networks, self._predictor)
+        self._costs = self._costs_for(self._queries)
+        self._relaxed: tuple[Sequence[int], _Costs] = ((), self._costs)
+
+    def _costs_for(self, queries: Sequence[Query]) -> _Costs:
+        return _Costs(
+            PlanCostCache(self._pipeline, queries, self._networks),
+            ExpectedCosts(self._pipeline, queries, self._networks, self._predictor),
+        )
+
+    def _relaxed_costs(self, numbers: Sequence[int]) -> _Costs:
+        """Return costs with the latencies of some queries up to which a simulation decides on their plans."""
+        if self._relaxed[0] != numbers:
+            queries = [_relaxed(query) if q in numbers else query for q, query in enumerate(self._queries)]
+            self._relaxed = numbers, self._costs_for(queries)
+        return self._relaxed[1]
 
     @cached_property
     def _default_design(self) -> tuple[Configuration, ...]:
@@ -170,25 +195,16 @@ class PlanCostSampler:
         is_early = len(measured_of) < self._min_configurations
         if is_early:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
-        beliefs, requested = self._query_beliefs(
-            profile, configurations, belief, evaluated, stopping.min_feasibility, seconds, check_time
-        )
-        item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
-        saving_s = profile.population * item_s
-        acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
-        without_plan = not all(query_belief.has_plan for query_belief in beliefs)
-        while (
-            len(acquisition.ranking)
-            and evaluated[index := int(acquisition.ranking[0])]
-            and self._expected_costs.refine(profile, configurations[index], requested[index], check_time)
-        ):
-            expected = self._expected_costs.of(profile, configurations, requested=requested, without_plan=without_plan)
-            costs = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
-            beliefs = [
-                replace(query_belief, usd_per_h=usd_per_h, floor_usd_per_h=floor_usd_per_h)
-                for query_belief, (usd_per_h, floor_usd_per_h) in zip(beliefs, costs, strict=True)
-            ]
-            acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
+
+        def selected_with(costs: _Costs) -> tuple[Sequence[QueryBelief], BoolArray, AcquisitionResult]:
+            return self._selected(
+                profile, configurations, belief, evaluated, stopping, pursuit, costs, seconds, check_time
+            )
+
+        beliefs, requested, acquisition = selected_with(self._costs)
+        without_plan = [q for q, query_belief in enumerate(beliefs) if not query_belief.has_plan]
+        if without_plan and not len(acquisition.ranking):
+            beliefs, requested, acquisition = selected_with(self._relaxed_costs(without_plan))
         suggestions = [
             Suggestion(configurations[index], float(acquisition.value_per_s[index])) for index in acquisition.ranking
         ]
@@ -216,6 +232,40 @@ class PlanCostSampler:
         pruned = self._pruned(acquisition, configurations, {measured.configuration for measured in profile.usable})
         return SamplerDecision(suggestions, certificate, pruned)
 
+    def _selected(
+        self,
+        profile: PipelineProfile,
+        configurations: Sequence[Configuration],
+        belief: Belief,
+        evaluated: BoolArray,
+        stopping: StoppingRule,
+        pursuit: Pursuit,
+        costs: _Costs,
+        seconds: Seconds,
+        check_time: Callable[[], None],
+    ) -> tuple[Sequence[QueryBelief], BoolArray, AcquisitionResult]:
+        """Return the beliefs of each query, the (k, q) mask of expected costs that matter, and the selection."""
+        beliefs, requested = self._query_beliefs(
+            profile, configurations, belief, evaluated, stopping.min_feasibility, costs, seconds, check_time
+        )
+        item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
+        saving_s = profile.population * item_s
+        acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
+        without_plan = not all(query_belief.has_plan for query_belief in beliefs)
+        while (
+            len(acquisition.ranking)
+            and evaluated[index := int(acquisition.ranking[0])]
+            and costs.expected.refine(profile, configurations[index], requested[index], check_time)
+        ):
+            expected = costs.expected.of(profile, configurations, requested=requested, without_plan=without_plan)
+            of_queries = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
+            beliefs = [
+                replace(query_belief, usd_per_h=usd_per_h, floor_usd_per_h=floor_usd_per_h)
+                for query_belief, (usd_per_h, floor_usd_per_h) in zip(beliefs, of_queries, strict=True)
+            ]
+            acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
+        return beliefs, requested, acquisition
+
     def _query_beliefs(
         self,
         profile: PipelineProfile,
@@ -223,6 +273,7 @@ class PlanCostSampler:
         belief: Belief,
         evaluated: BoolArray,
         min_feasibility: float,
+        costs: _Costs,
         seconds: Seconds,
         check_time: Callable[[], None],
     ) -> tuple[list[QueryBelief], BoolArray]:
@@ -232,11 +283,11 @@ class PlanCostSampler:
         certain, excluded = classify_feasibility(self._queries, configurations, measured_of, population)
         few = few_items(self._queries, configurations, measured_of, population)
         # A configuration waiting for a plan has none yet if it has none even with optimistic times.
-        possible = certain & ~(few & self._expected_costs.without_plan(configurations))
-        exact = self._certain_costs.of(profile, configurations, possible, check_time)
-        without_plan = not all(np.isfinite(costs).any() for costs in exact)
+        possible = certain & ~(few & costs.expected.without_plan(configurations))
+        exact = costs.certain.of(profile, configurations, possible, check_time)
+        without_plan = not all(np.isfinite(own).any() for own in exact)
         waiting = awaiting_plan(certain & few, exact)
-        planless = certain & ~np.array([np.isfinite(costs).any(axis=1) for costs in exact]).T
+        planless = certain & ~np.array([np.isfinite(own).any(axis=1) for own in exact]).T
         certain, excluded = certain & ~planless, excluded | planless & ~waiting
         first_evaluation_s = np.array(
             [0.0 if b else seconds(c, first_items) for c, b in zip(configurations, evaluated, strict=True)]
@@ -249,7 +300,7 @@ class PlanCostSampler:
         met = np.where(closed[:, None] | excluded, 0.0, met)
         feasibility = np.where(waiting & ~closed[:, None], 1.0, met)
         requested = ~certain & (feasibility > min_feasibility)
-        expected = self._expected_costs.of(
+        expected = costs.expected.of(
             profile, configurations, check_time, requested=requested, without_plan=without_plan
         )
         low, high = self._pipeline.metric.range
@@ -368,6 +419,15 @@ def _merged_queries(queries: Sequence[Query]) -> tuple[tuple[Query, ...], tuple[
         key = query.model_copy(update={"name": "any", "weight": 1.0, "priority": 0, "tenant": None})
         weights[key] = weights.get(key, 0.0) + query.weight
     return tuple(weights), tuple(weights.values())
+
+
+def _relaxed(query: Query) -> Query:
+    """Return the query with the highest latency that a simulation may still find to be within its SLO."""
+    latency = query.slos.latency
+    if latency is None:
+        return query
+    relaxed = latency.model_copy(update={"limit_s": latency.limit_s * (1.0 + DOUBTFUL_EXCESS)})
+    return query.model_copy(update={"slos": query.slos.model_copy(update={"latency": relaxed})})
 
 
 def make_sampler(specification: Specification, pipeline_name: str) -> PlanCostSampler | None:
