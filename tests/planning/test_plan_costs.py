@@ -9,19 +9,28 @@ import pytest
 from listing import EXACT, Listed, list_plans, small_instance
 
 from budget import seeds
-from circinus.planning.sampler.plan_costs import KINDS, PlanCostCache, min_plan_costs, percentile_floor
+from circinus.planning.sampler.plan_costs import PlanCostCache, min_plan_costs, percentile_floor, scenario_count
+from circinus.specification import Network
 from planning_instances import Instance
 
 
-def _situations(plans: list[Listed], pools: list[str]) -> np.ndarray:
+def _situations(plans: list[Listed], network: Network, source: str) -> np.ndarray:
     """Return (s,) costs in every situation, by definition."""
     costs = []
-    for avoided in (None, *pools):
+    for avoided in (None, *(pool.name for pool in network.pools_for(source))):
         free = [p for p in plans if all(pool != avoided for _, pool in p.candidate.plan.placement)]
         costs += [
             min((p.shared_cost for p in free), default=np.inf),
             min((p.dedicated_cost for p in free), default=np.inf),
         ]
+    usable = network.infrastructure.usable_link_share
+    shares = [
+        sum(use.bytes_per_s / (usable * use.link.bandwidth_bytes_per_s) for use in p.candidate.links) for p in plans
+    ]
+    costs += [
+        min((share * p.shared_cost for share, p in zip(shares, plans, strict=True)), default=np.inf),
+        min((share * p.dedicated_cost for share, p in zip(shares, plans, strict=True)), default=np.inf),
+    ]
     return np.array(costs)
 
 
@@ -39,7 +48,6 @@ def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(
     plans_by_configuration: tuple[Instance, list[list[Listed]]],
 ) -> None:
     instance, plans = plans_by_configuration
-    pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     sure = np.arange(len(configurations))[:, None] % 3 != 2
     costs = PlanCostCache(instance.pipeline, [instance.query], [instance.network], EXACT)
@@ -48,9 +56,13 @@ def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(
     (found,) = costs.of(instance.profile, configurations, sure)
     np.testing.assert_array_equal(first[half[:, 0]], found[half[:, 0]])
     assert np.isinf(first[~half[:, 0]]).all()
-    assert found.shape == (len(configurations), KINDS * (1 + len(pools)))
+    assert found.shape == (len(configurations), scenario_count(instance.query, instance.network))
     for number, its in enumerate(plans):
-        expected = _situations(its, pools) if sure[number, 0] else np.full(found.shape[1], np.inf)
+        expected = (
+            _situations(its, instance.network, instance.query.source)
+            if sure[number, 0]
+            else np.full(found.shape[1], np.inf)
+        )
         np.testing.assert_allclose(found[number], expected, rtol=1e-7)
 
 
@@ -68,10 +80,9 @@ def test_a_floor_is_rarely_above_its_percentile(population: int, percentile: flo
 
 def test_no_plan_costs_less_than_the_least(plans_by_configuration: tuple[Instance, list[list[Listed]]]) -> None:
     instance, plans = plans_by_configuration
-    pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     (found,) = min_plan_costs(
         instance.pipeline, [instance.query], instance.profile, [instance.network], configurations, EXACT
     )
     for number, its in enumerate(plans):
-        assert (found[number] <= _situations(its, pools) * (1 + 1e-9)).all()
+        assert (found[number] <= _situations(its, instance.network, instance.query.source) * (1 + 1e-9)).all()

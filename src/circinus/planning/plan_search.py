@@ -138,92 +138,80 @@ def cheapest_option_plans(
     return PlanArrays(configuration, pools, np.column_stack(options), cells.cheapest[mask]), mask
 
 
-def cost_by_pool_scenario(
+def cost_by_scenario(
     space: SearchSpace,
     configurations: IntArray,
     limits: Limits,
     max_labels: int,
     check_time: Callable[[], None] = lambda: None,
 ) -> FloatArray:
-    """Return (configurations, 2 (1 + pools)) lower bounds of the cost of plans within `limits`, USD per hour.
+    """Return (configurations, 2 (2 + pools)) lower bounds of the cost of plans within `limits`, USD per hour.
 
-    Columns: fully shared and dedicated, first with all pools, then without each of the pools in turn; infinite without
-    a plan.
+    Columns: fully shared and dedicated; first with all pools, then without each of the pools in turn, and last times
+    the share of the links' bandwidth that the plan takes. They are infinite without a plan.
     """
-    bounds = np.full((len(space.arrays.configurations), 1 + len(space.columns.pools), 2), np.inf)
+    bounds = np.full((len(space.arrays.configurations), *_scenario_shape(space)), np.inf)
     for group in configuration_batches(space, configurations):
         check_time()
-        search = PlacementSearch(space, group, only_fastest=True)
-        cells = search.run(limits, max_labels * len(group), Counter())
-        _lower_costs(bounds, group[cells.prefix], cells.pools, _both_costs(space, cells.min_resources))
+        cells = PlacementSearch(space, group, only_fastest=True).run(limits, max_labels * len(group), Counter())
+        np.minimum.at(bounds, group[cells.prefix], _scenario_costs(space, cells.min_resources, cells.pools))
     return bounds[configurations].reshape(len(configurations), -1)
 
 
-def min_cost_by_pool_scenario(
+def min_cost_by_scenario(
     space: SearchSpace,
     configurations: IntArray,
     limits: Limits,
     max_labels: int,
     check_time: Callable[[], None] = lambda: None,
 ) -> FloatArray:
-    """Return the costs of the cheapest plans, of which `cost_by_pool_scenario` returns lower bounds.
+    """Return the costs of the cheapest plans, of which `cost_by_scenario` returns lower bounds.
 
     Allocations are searched of the placements with the lowest bounds first, then of those that may still be cheaper.
     """
-    costs = np.full((len(space.arrays.configurations), 1 + len(space.columns.pools), 2), np.inf)
+    costs = np.full((len(space.arrays.configurations), *_scenario_shape(space)), np.inf)
     for group in configuration_batches(space, configurations):
         check_time()
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
         plans, _ = cheapest_option_plans(space, group, cells, limits)
-        _lower_costs(costs, plans.configuration, plans.pools, _both_costs(space, plans.resources))
-        bounds = _both_costs(space, cells.min_resources)
+        np.minimum.at(costs, plans.configuration, _scenario_costs(space, plans.resources, plans.pools))
+        bounds, owners = _scenario_costs(space, cells.min_resources, cells.pools), group[cells.prefix]
         rest = np.arange(cells.count)
         for is_last in (False, True):
-            rest = rest[_may_lower(costs, group[cells.prefix[rest]], cells.pools[rest], bounds[rest])]
-            searched = rest if is_last else rest[_lowest(cells.prefix[rest], cells.pools[rest], bounds[rest])]
+            rest = rest[(bounds[rest] * (1 + DOMINANCE_TOLERANCE) < costs[owners[rest]]).any(axis=(1, 2))]
+            searched = rest if is_last else rest[_has_lowest(owners[rest], bounds[rest])]
             rest = np.setdiff1d(rest, searched)
             for start in range(0, len(searched), _CELLS_AT_A_TIME):
                 check_time()
                 part = searched[start : start + _CELLS_AT_A_TIME]
                 plans = AllocationSearch(space, group, cells.take(part), limits).undominated()
-                _lower_costs(costs, plans.configuration, plans.pools, _both_costs(space, plans.resources))
+                np.minimum.at(costs, plans.configuration, _scenario_costs(space, plans.resources, plans.pools))
     return costs[configurations].reshape(len(configurations), -1)
 
 
-def _both_costs(space: SearchSpace, resources: FloatArray) -> FloatArray:
-    """Return (n, 2) fully shared and dedicated costs of (n, columns) resources."""
-    return resources[:, [space.columns.shared_cost, space.columns.dedicated_cost]]
+def _scenario_shape(space: SearchSpace) -> tuple[int, int]:
+    return 2 + len(space.columns.pools), 2
 
 
-def _avoids(pools: IntArray, scenario: int) -> BoolArray:
-    """Return (n,) whether (n, operators) pools are free in a scenario: 0, or 1 plus the pool that is full."""
-    return np.asarray((pools != scenario - 1).all(axis=1))
+def _scenario_costs(space: SearchSpace, resources: FloatArray, pools: IntArray) -> FloatArray:
+    """Return (n, scenarios, 2) costs of n plans with (n, columns) resources in (n, operators) pools."""
+    columns = space.columns
+    links = slice(columns.link(0), columns.shared_cost)
+    share = (resources[:, links] / columns.capacity[links]).sum(axis=1)
+    costs = np.repeat(resources[:, None, [columns.shared_cost, columns.dedicated_cost]], 2 + len(columns.pools), axis=1)
+    for pool in range(len(columns.pools)):
+        costs[(pools == pool).any(axis=1), 1 + pool] = np.inf
+    costs[:, -1] *= share[:, None]
+    return costs
 
 
-def _lower_costs(costs: FloatArray, configuration: IntArray, pools: IntArray, plan_costs: FloatArray) -> None:
-    """Lower (configurations, scenarios, 2) costs, in place, to those of n plans."""
-    for scenario in range(costs.shape[1]):
-        free = _avoids(pools, scenario)
-        np.minimum.at(costs[:, scenario], configuration[free], plan_costs[free])
-
-
-def _may_lower(costs: FloatArray, configuration: IntArray, pools: IntArray, bounds: FloatArray) -> BoolArray:
-    """Return (n,) whether plans with (n, 2) lower bounds may lower any of the (configurations, scenarios, 2) costs."""
-    lower = np.zeros(len(bounds), dtype=np.bool_)
-    for scenario in range(costs.shape[1]):
-        is_below = (bounds * (1 + DOMINANCE_TOLERANCE) < costs[configuration, scenario]).any(axis=1)
-        lower |= is_below & _avoids(pools, scenario)
-    return lower
-
-
-def _lowest(configuration: IntArray, pools: IntArray, bounds: FloatArray) -> BoolArray:
-    """Return (n,) whether a placement has the lowest of the (n, 2) bounds of its configuration in any scenario."""
+def _has_lowest(configuration: IntArray, bounds: FloatArray) -> BoolArray:
+    """Return (n,) whether a placement has the lowest of the (n, scenarios, 2) bounds of its configuration in any."""
     lowest = np.zeros(len(bounds), dtype=np.bool_)
-    for scenario in range(1 + int(pools.max(initial=-1)) + 1):
-        free = np.flatnonzero(_avoids(pools, scenario))
-        for kind in range(bounds.shape[1]):
-            order = free[np.lexsort((bounds[free, kind], configuration[free]))]
-            lowest[order[np.unique(configuration[order], return_index=True)[1]]] = True
+    for column in bounds.reshape(len(bounds), int(np.prod(bounds.shape[1:]))).T:
+        order = np.lexsort((column, configuration))
+        first = order[np.unique(configuration[order], return_index=True)[1]]
+        lowest[first[np.isfinite(column[first])]] = True
     return lowest
 
 

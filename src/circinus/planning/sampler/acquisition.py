@@ -1,6 +1,6 @@
 """Selection of the next configuration for all queries together, on arrays.
 
-A query's best plan depends on the pool capacity that other queries leave, so each of its *situations* is a search of
+A query's best plan depends on what other queries leave of pools and links, so each of its *situations* is a search of
 its own. Each search votes for the configuration that it would measure next, by the weight of the query and the expected
 gain: a first plan counts whole, a cheaper one by the share of the cost that it saves. The configuration with the most
 votes per second wins.

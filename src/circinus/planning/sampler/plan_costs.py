@@ -1,8 +1,9 @@
 """Plan costs of every configuration for each query, regardless of accuracy.
 
-A query's best plan depends on the pool capacity that other queries leave. Costs are therefore computed in several
-*situations*: with all pools, and without each of the pools that the query may use in turn; each with the cost fully
-shared and dedicated. Plans meet the query's latency and cost SLOs; without a plan the cost is infinite.
+A query's best plan depends on what other queries leave of pools and links. Costs are therefore computed in several
+*situations*: with all pools; without each of the pools that the query may use in turn; and where links are scarce,
+times the share of their bandwidth that a plan takes. Each is computed with the cost fully shared and dedicated. Plans
+meet the query's latency and cost SLOs; without a plan the cost is infinite.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator, SmallSampleInflation
 from circinus.planning.joint_search_space import joint_spaces
-from circinus.planning.plan_search import cost_by_pool_scenario, min_cost_by_pool_scenario
+from circinus.planning.plan_search import cost_by_scenario, min_cost_by_scenario
 from circinus.planning.pool_eligibility import pin_mask
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
@@ -95,7 +96,7 @@ def _costs_of_requested(
     exact: bool,
 ) -> Iterator[tuple[int, Configuration, FloatArray]]:
     """Yield (s,) costs of configurations requested for queries, with the number of the query."""
-    search = min_cost_by_pool_scenario if exact else cost_by_pool_scenario
+    search = min_cost_by_scenario if exact else cost_by_scenario
     for percentile in dict.fromkeys(
         own for own, any_requested in zip(percentiles, requested, strict=True) if any_requested
     ):
@@ -206,7 +207,7 @@ def _version(measured: ConfigurationProfile) -> object:
 
 def scenario_count(query: Query, network: Network) -> int:
     """Return the number s of situations and cost kinds."""
-    return KINDS * (1 + len(network.pools_for(query.source)))
+    return KINDS * (2 + len(network.pools_for(query.source)))
 
 
 def _without_slowest(profile: PipelineProfile, percentile: float) -> PipelineProfile:
