@@ -43,7 +43,7 @@ NOTHING = "nothing"
 """Name of the complete product's rows."""
 LOAD = 1.5
 """Load: more than can be served."""
-WORKLOADS = ("speech-voices", "all")
+WORKLOADS = ("all", "speech-voices", "video-nuscenes")
 SAME = 0.01
 """Relative difference below which two medians count as equal."""
 
@@ -183,10 +183,12 @@ def ablations(seeds: Collection[int], names: Sequence[str], console: Console) ->
 
 
 def _groups(contest: Contest) -> Iterator[tuple[str, ...]]:
-    """Yield the mechanisms of each job; transfer needs several pipelines."""
-    many = len(contest.traces) > 1
+    """Yield the mechanisms of each job; transfer, which alone needs several pipelines, is left out of these only."""
+    if len(contest.traces) > 1:
+        yield NOTHING, "transfer"
+        return
     yield NOTHING, *(name for name, ablation in ABLATIONS.items() if not ablation.in_profiling)
-    yield tuple(name for name, a in ABLATIONS.items() if a.in_profiling and (many or name != "transfer"))
+    yield tuple(name for name, ablation in ABLATIONS.items() if ablation.in_profiling and name != "transfer")
 
 
 def rows_of(contest: Contest, mechanisms: Sequence[str], seed: int) -> Rows:
@@ -224,7 +226,7 @@ _HEAD = """## Ablations
 
 The product without one mechanism at a time, in contests of {queries} queries at load {load:g}. Goodput, cost and
 profiled seconds are those without the mechanism over those of the complete product, medians of the contests. Cost is
-for each unit of goodput.
+for each unit of goodput. Transfer is left out in the contest of several pipelines, all else in those of one.
 
 """
 

@@ -21,7 +21,7 @@ from benchmarks.baselines.planners import BASELINES, PUBLISHED
 from benchmarks.evaluation.contest import Contest, Planned, Planner
 from benchmarks.evaluation.judging import PRICES, Judgement, judged
 from benchmarks.evaluation.product import Product, Profiled
-from benchmarks.evaluation.workloads import SINGLE, contests
+from benchmarks.evaluation.workloads import contests
 from benchmarks.harness.benchmark import PartResult, Rows
 from benchmarks.harness.results import Figure
 
@@ -52,13 +52,15 @@ class Case:
 
 
 CASES = (
-    Case("all", (1.0, SATURATED, 4.0), whole=True),
+    Case("all", (1.0, SATURATED, 4.0)),
+    Case("documents"),
     Case("traffic"),
     Case("sites"),
+    Case("meeting", whole=True),
     Case("video-nuscenes", whole=True),
-    Case("video-nuscenes", tightness="tight"),
-    Case("video-nuscenes", tightness="loose"),
-    *(Case(name) for name in SINGLE if name != "video-nuscenes"),
+    *(Case("video-nuscenes", tightness=tightness) for tightness in ("tight", "loose")),
+    Case("speech-voices"),
+    Case("speech-libri"),
 )
 """The longest ones first."""
 QUICK = (Case("video-nuscenes"),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 
 import numpy as np
@@ -196,15 +196,13 @@ class PlanCostSampler:
         if is_early:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
 
-        def selected_with(costs: _Costs) -> tuple[Sequence[QueryBelief], BoolArray, AcquisitionResult]:
-            return self._selected(
-                profile, configurations, belief, evaluated, stopping, pursuit, costs, seconds, check_time
-            )
-
-        beliefs, requested, acquisition = selected_with(self._costs)
+        select = partial(
+            self._selected, profile, configurations, belief, evaluated, stopping, pursuit, seconds, check_time
+        )
+        beliefs, requested, acquisition = select(self._costs)
         without_plan = [q for q, query_belief in enumerate(beliefs) if not query_belief.has_plan]
         if without_plan and not len(acquisition.ranking):
-            beliefs, requested, acquisition = selected_with(self._relaxed_costs(without_plan))
+            beliefs, requested, acquisition = select(self._relaxed_costs(without_plan))
         suggestions = [
             Suggestion(configurations[index], float(acquisition.value_per_s[index])) for index in acquisition.ranking
         ]
@@ -240,9 +238,9 @@ class PlanCostSampler:
         evaluated: BoolArray,
         stopping: StoppingRule,
         pursuit: Pursuit,
-        costs: _Costs,
         seconds: Seconds,
         check_time: Callable[[], None],
+        costs: _Costs,
     ) -> tuple[Sequence[QueryBelief], BoolArray, AcquisitionResult]:
         """Return the beliefs of each query, the (k, q) mask of expected costs that matter, and the selection."""
         beliefs, requested = self._query_beliefs(
