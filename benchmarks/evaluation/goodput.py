@@ -36,6 +36,8 @@ SCOPES: Mapping[str, tuple[str, ...]] = {
 EVERYWHERE = "all tiers"
 SATURATED = 2.0
 """Load at and beyond which not everything can be served."""
+_ROUNDS = 3
+"""Maximum number of sets of queries of which costs are compared, each of those that both planners kept before."""
 RISK = 0.05
 """Risk of the product's plans, which its promises may be broken by."""
 
@@ -130,7 +132,7 @@ def rows_of(
         if whole and planner is OURS and everywhere:
             informed = OURS.planned(contest.specification, Profiled(contest.truth))
             row["oracle"] = judged(contest, informed.matching, seed + 1).goodput
-        elif whole and planner is not OURS and (planner.tiers or SCOPES[EVERYWHERE]) == SCOPES[scope]:
+        elif whole and row["kept"] and planner is not OURS and (planner.tiers or SCOPES[EVERYWHERE]) == SCOPES[scope]:
             row |= costs_of_the_same(contest, scope, row["kept"], planner, bought, seed)
         rows.append({"part": "goodput", **common, **row, "seed": seed})
     return rows
@@ -164,12 +166,21 @@ def row_of(contest: Contest, scope: str, planner: str, planned: Planned, judgeme
 def costs_of_the_same(
     contest: Contest, scope: str, kept: Sequence[str], planner: Planner, bought: Profiled, seed: int
 ) -> dict[str, Any]:
-    """Return the costs of both planners for the same queries, the product with all tiers, and whether it keeps them."""
-    same = contest.of(kept)
-    ours = judged(same, OURS.planned(same.specification, bought).matching, seed + 1)
-    theirs = judged(same.within(SCOPES[scope]), planner.plan(same.within(SCOPES[scope]), seed).matching, seed + 1)
+    """Return the costs of both planners for the same queries, the product with all tiers, and how many both keep.
+
+    The queries are those that the other planner kept; if either keeps fewer of them when they are all, both plan those
+    that both keep.
+    """
+    for _ in range(_ROUNDS):
+        same = contest.of(kept)
+        ours = judged(same, OURS.planned(same.specification, bought).matching, seed + 1)
+        theirs = judged(same.within(SCOPES[scope]), planner.plan(same.within(SCOPES[scope]), seed).matching, seed + 1)
+        both = [name for name in kept if name in ours.kept & theirs.kept]
+        if not both or len(both) == len(kept):
+            break
+        kept = both
     return {
-        "same_set": bool(kept) and ours.kept >= theirs.kept == frozenset(kept),
+        "same_set": len(both) if len(both) == len(kept) else 0,
         "usd_per_h_ours": dict(ours.usd_per_h),
         "usd_per_h_theirs": dict(theirs.usd_per_h),
     }

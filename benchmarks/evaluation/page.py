@@ -29,6 +29,11 @@ if it is beyond the limit by more than chance (5 %).
 
 This page is written by {command}, from `benchmarks/results/evaluation.json` (commit `{commit}`).
 """
+_AIMS = """## Aims
+
+The result file has further figures, without aims.
+
+"""
 _GOODPUT = """## Goodput
 
 Share of the offered weight whose objectives held, with all tiers. {ours} kept {kept} of {served} promises. The
@@ -44,8 +49,8 @@ objectives held. Promises and causes are sums over the same plans.
 """
 _COST = """## Cost of the same queries
 
-Cost over that of {ours} with all tiers, for the queries that a planner kept in its tiers; medians and ranges, by what
-is paid: {prices}.
+Cost over that of {ours} with all tiers, for queries that a planner kept in its tiers and both keep when they are all;
+medians and ranges, by what is paid: {prices}.
 
 """
 _PLANNING = """## Profiling and planning
@@ -84,16 +89,17 @@ def readme_lines(figures: Sequence[Row]) -> str:
     seen = {figure["name"]: figure for figure in figures}
     goodput = seen["goodput at saturation over the best earlier planner's, median"]
     cost = seen[f"cost by {PRICES[0]}, earlier planners in their own tiers over ours, median"]
+    dearest = seen[f"cost by {PRICES[0]}, anyone's over ours, least"]
     profiled, broken = (
         seen["profiled seconds: the quickest earlier planner's over ours, median"],
         seen["promises broken"],
     )
     possible = seen["goodput that is possible over the best earlier planner, median"]
     return (
-        f"- Goodput at saturation is {number(goodput['value'])} times that of the best earlier planner; at most "
-        f"{number(possible['value'])} times is possible.\n"
-        f"- The same queries cost {number(1 / cost['value'])} of what they cost with earlier planners, and "
-        f"{number(1 / profiled['value'])} of the seconds of profiling are needed.\n"
+        f"- Goodput at saturation is {number(goodput['value'])} times that of the best earlier planner (medians of "
+        f"contests); at most {number(possible['value'])} times is possible.\n"
+        f"- Earlier planners in their own tiers pay {number(cost['value'])} times as much for the same queries (anyone "
+        f"at least {number(dearest['value'])} times), and profile for {number(profiled['value'])} times as long.\n"
         f"- {broken['note'].split(' queries')[0]} promises were broken. [All figures, planners and misses]"
         f"(docs/evaluation.md): `python -m benchmarks evaluation`.\n"
     )
@@ -109,7 +115,7 @@ def page(document: Row) -> str:
     goodput = _of_part(rows, "goodput")
     sections = (
         _HEAD.format(command="`python -m benchmarks evaluation`", commit=document["commit"], requests=MIN_REQUESTS),
-        f"## Aims\n\n{figures_table(document['figures'])}",
+        _AIMS + figures_table([figure for figure in document["figures"] if _is_shown(figure)]),
         "![Goodput over load](evaluation.svg)\n",
         _by_workload(goodput),
         _by_planner(goodput),
@@ -123,6 +129,11 @@ def page(document: Row) -> str:
         "## The other planners\n\n" + "\n".join(dict.fromkeys(planner.description for planner in BASELINES)),
     )
     return "\n".join(section for section in sections if section)
+
+
+def _is_shown(figure: Row) -> bool:
+    """Return whether a figure has an aim, or says what is possible."""
+    return figure["aim"] is not None or figure["name"].startswith("goodput")
 
 
 def _by_workload(rows: Sequence[Row]) -> str:
