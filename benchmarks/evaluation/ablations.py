@@ -256,9 +256,13 @@ def section(rows: Rows, serving: Path = FOLDER / "serving.json") -> str:
     if not pairs:
         return ""
     queries = sorted({row["queries"] for row in rows})
-    whole = [row for row in rows if row["without"] == NOTHING]
-    lines = [_line(NOTHING, "", [(row, row) for row in whole])]
-    lines += [_line(name, ABLATIONS[name].instead, own) for name, own in pairs.items()]
+    lines = list[tuple[str, ...]]()
+    for name, own in sorted(pairs.items(), key=lambda item: item[0] == "transfer"):
+        if name == "transfer" or not lines:
+            whole = [row for row, _ in own]
+            label = f"{NOTHING}, in {whole[0]['contest']}" if name == "transfer" else NOTHING
+            lines.append(_line(label, "", [(row, row) for row in whole]))
+        lines.append(_line(name, ABLATIONS[name].instead, own))
     idle = [name for name, own in pairs.items() if _pays_nothing(own)]
     says = f"\nPays nothing in these contests, as no median is worse without it: {', '.join(idle)}.\n" if idle else ""
     head = (

@@ -31,7 +31,7 @@ This page is written by {command}, from `benchmarks/results/evaluation.json` (co
 """
 _AIMS = """## Aims
 
-The result file has further figures, without aims.
+Figures on cost, time and growth without aims are in the result file only.
 
 """
 _GOODPUT = """## Goodput
@@ -61,7 +61,8 @@ what to measure.
 """
 _GROWTH = """## From one query to many
 
-Seconds of planning with complete profiles, on pools that grow with the queries; `-` beyond the limit.
+Seconds of planning with complete profiles, on pools that grow with the queries; `-` beyond the limit, or not tried as
+fewer queries took more than half of it.
 
 """
 _SPENT = {
@@ -89,7 +90,7 @@ def readme_lines(figures: Sequence[Row]) -> str:
     seen = {figure["name"]: figure for figure in figures}
     goodput = seen["goodput at saturation over the best earlier planner's, median"]
     cost = seen[f"cost by {PRICES[0]}, earlier planners in their own tiers over ours, median"]
-    dearest = seen[f"cost by {PRICES[0]}, anyone's over ours, least"]
+    cheapest_rival = seen[f"cost by {PRICES[0]}, anyone's over ours, least"]
     profiled, broken = (
         seen["profiled seconds: the quickest earlier planner's over ours, median"],
         seen["promises broken"],
@@ -99,7 +100,8 @@ def readme_lines(figures: Sequence[Row]) -> str:
         f"- Goodput at saturation is {number(goodput['value'])} times that of the best earlier planner (medians of "
         f"contests); at most {number(possible['value'])} times is possible.\n"
         f"- Earlier planners in their own tiers pay {number(cost['value'])} times as much for the same queries (anyone "
-        f"at least {number(dearest['value'])} times), and profile for {number(profiled['value'])} times as long.\n"
+        f"at least {number(cheapest_rival['value'])} times). The quickest of them profiles for "
+        f"{number(profiled['value'])} times as long.\n"
         f"- {broken['note'].split(' queries')[0]} promises were broken. [All figures, planners and misses]"
         f"(docs/evaluation.md): `python -m benchmarks evaluation`.\n"
     )
@@ -174,9 +176,10 @@ def _costs(rows: Sequence[Row]) -> str:
         for price in PRICES:
             ratios = [row["usd_per_h_theirs"][price] / max(row["usd_per_h_ours"][price], 1e-9) for row in same]
             cells.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "")
-        lines.append((planner, scope, f"{len(same)} of {len(own)}", *cells))
+        queries = sum(row["same_set"] for row in same)
+        lines.append((planner, scope, f"{len(same)} of {len(own)}", str(queries), *cells))
     intro = _COST.format(ours=OURS.name, prices=", ".join(PRICES))
-    return intro + table(("planner", "tiers", "sets that both keep", *PRICES), lines)
+    return intro + table(("planner", "tiers", "sets that both keep", "queries", *PRICES), lines)
 
 
 def _times(rows: Sequence[Row]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from listing import EXACT, Listed, list_plans, small_instance
 
 from budget import seeds
-from circinus.planning.sampler.plan_costs import PlanCostCache, min_plan_costs, percentile_floor, scenario_count
+from circinus.planning.sampler.plan_costs import PlanCostCache, min_plan_costs, percentile_floor, situation_count
 from circinus.specification import Network
 from planning_instances import Instance
 
@@ -25,7 +25,8 @@ def _situations(plans: list[Listed], network: Network, source: str) -> np.ndarra
         ]
     usable = network.infrastructure.usable_link_share
     shares = [
-        sum(use.bytes_per_s / (usable * use.link.bandwidth_bytes_per_s) for use in p.candidate.links) for p in plans
+        max(0.01, sum(use.bytes_per_s / (usable * use.link.bandwidth_bytes_per_s) for use in p.candidate.links))
+        for p in plans
     ]
     costs += [
         min((share * p.shared_cost for share, p in zip(shares, plans, strict=True)), default=np.inf),
@@ -56,7 +57,7 @@ def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(
     (found,) = costs.of(instance.profile, configurations, sure)
     np.testing.assert_array_equal(first[half[:, 0]], found[half[:, 0]])
     assert np.isinf(first[~half[:, 0]]).all()
-    assert found.shape == (len(configurations), scenario_count(instance.query, instance.network))
+    assert found.shape == (len(configurations), situation_count(instance.query, instance.network))
     for number, its in enumerate(plans):
         expected = (
             _situations(its, instance.network, instance.query.source)

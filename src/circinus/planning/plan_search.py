@@ -22,6 +22,9 @@ from circinus.planning.search_space import Limits, SearchSpace
 _LABELS_AT_A_TIME = 16_384
 """Maximum number of placements of the configurations that are searched as one batch."""
 
+_SCARCE = 0.01
+"""Share of the bandwidth of links up to which plans count alike where links are scarce."""
+
 _CELLS_AT_A_TIME = 512
 """Number of placements whose allocations are searched as one batch."""
 
@@ -138,7 +141,7 @@ def cheapest_option_plans(
     return PlanArrays(configuration, pools, np.column_stack(options), cells.cheapest[mask]), mask
 
 
-def cost_by_scenario(
+def cost_by_situation(
     space: SearchSpace,
     configurations: IntArray,
     limits: Limits,
@@ -147,35 +150,36 @@ def cost_by_scenario(
 ) -> FloatArray:
     """Return (configurations, 2 (2 + pools)) lower bounds of the cost of plans within `limits`, USD per hour.
 
-    Columns: fully shared and dedicated; first with all pools, then without each of the pools in turn, and last times
-    the share of the links' bandwidth that the plan takes. They are infinite without a plan.
+    Columns: fully shared and dedicated, in each of the situations: with all pools, without each of the pools in turn,
+    and with all pools but scarce links. Then a cost counts times the sum of the shares of links' usable bandwidth that
+    a plan takes, at least `_SCARCE`. Costs are infinite without a plan.
     """
-    bounds = np.full((len(space.arrays.configurations), *_scenario_shape(space)), np.inf)
+    bounds = np.full((len(space.arrays.configurations), *_situation_shape(space)), np.inf)
     for group in configuration_batches(space, configurations):
         check_time()
         cells = PlacementSearch(space, group, only_fastest=True).run(limits, max_labels * len(group), Counter())
-        np.minimum.at(bounds, group[cells.prefix], _scenario_costs(space, cells.min_resources, cells.pools))
+        np.minimum.at(bounds, group[cells.prefix], _situation_costs(space, cells.min_resources, cells.pools))
     return bounds[configurations].reshape(len(configurations), -1)
 
 
-def min_cost_by_scenario(
+def min_cost_by_situation(
     space: SearchSpace,
     configurations: IntArray,
     limits: Limits,
     max_labels: int,
     check_time: Callable[[], None] = lambda: None,
 ) -> FloatArray:
-    """Return the costs of the cheapest plans, of which `cost_by_scenario` returns lower bounds.
+    """Return the costs of the cheapest plans, of which `cost_by_situation` returns lower bounds.
 
     Allocations are searched of the placements with the lowest bounds first, then of those that may still be cheaper.
     """
-    costs = np.full((len(space.arrays.configurations), *_scenario_shape(space)), np.inf)
+    costs = np.full((len(space.arrays.configurations), *_situation_shape(space)), np.inf)
     for group in configuration_batches(space, configurations):
         check_time()
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
         plans, _ = cheapest_option_plans(space, group, cells, limits)
-        np.minimum.at(costs, plans.configuration, _scenario_costs(space, plans.resources, plans.pools))
-        bounds, owners = _scenario_costs(space, cells.min_resources, cells.pools), group[cells.prefix]
+        np.minimum.at(costs, plans.configuration, _situation_costs(space, plans.resources, plans.pools))
+        bounds, owners = _situation_costs(space, cells.min_resources, cells.pools), group[cells.prefix]
         rest = np.arange(cells.count)
         for is_last in (False, True):
             rest = rest[(bounds[rest] * (1 + DOMINANCE_TOLERANCE) < costs[owners[rest]]).any(axis=(1, 2))]
@@ -185,30 +189,31 @@ def min_cost_by_scenario(
                 check_time()
                 part = searched[start : start + _CELLS_AT_A_TIME]
                 plans = AllocationSearch(space, group, cells.take(part), limits).undominated()
-                np.minimum.at(costs, plans.configuration, _scenario_costs(space, plans.resources, plans.pools))
+                np.minimum.at(costs, plans.configuration, _situation_costs(space, plans.resources, plans.pools))
     return costs[configurations].reshape(len(configurations), -1)
 
 
-def _scenario_shape(space: SearchSpace) -> tuple[int, int]:
+def _situation_shape(space: SearchSpace) -> tuple[int, int]:
     return 2 + len(space.columns.pools), 2
 
 
-def _scenario_costs(space: SearchSpace, resources: FloatArray, pools: IntArray) -> FloatArray:
-    """Return (n, scenarios, 2) costs of n plans with (n, columns) resources in (n, operators) pools."""
+def _situation_costs(space: SearchSpace, resources: FloatArray, pools: IntArray) -> FloatArray:
+    """Return (n, situations, 2) costs of n plans with (n, columns) resources in (n, operators) pools."""
     columns = space.columns
     links = slice(columns.link(0), columns.shared_cost)
     share = (resources[:, links] / columns.capacity[links]).sum(axis=1)
     costs = np.repeat(resources[:, None, [columns.shared_cost, columns.dedicated_cost]], 2 + len(columns.pools), axis=1)
     for pool in range(len(columns.pools)):
         costs[(pools == pool).any(axis=1), 1 + pool] = np.inf
-    costs[:, -1] *= share[:, None]
+    costs[:, -1] *= np.maximum(share, _SCARCE)[:, None]
     return costs
 
 
 def _has_lowest(configuration: IntArray, bounds: FloatArray) -> BoolArray:
-    """Return (n,) whether a placement has the lowest of the (n, scenarios, 2) bounds of its configuration in any."""
+    """Return (n,) whether a placement has the lowest of the (n, situations, 2) bounds of its configuration in any."""
     lowest = np.zeros(len(bounds), dtype=np.bool_)
-    for column in bounds.reshape(len(bounds), int(np.prod(bounds.shape[1:]))).T:
+    for situation, kind in np.ndindex(bounds.shape[1:]):
+        column = bounds[:, situation, kind]
         order = np.lexsort((column, configuration))
         first = order[np.unique(configuration[order], return_index=True)[1]]
         lowest[first[np.isfinite(column[first])]] = True

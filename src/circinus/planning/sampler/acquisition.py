@@ -80,6 +80,11 @@ class QueryBelief(CandidateBeliefs):
         """True if a certain configuration has a plan in any situation."""
         return bool(np.isfinite(self.certain_usd_per_h).any())
 
+    def is_hopeless(self, probability: float) -> bool:
+        """Return whether there is no plan, and no configuration yields one with more than a probability."""
+        possible = self.feasibility[:, None] * np.isfinite(self.usd_per_h)
+        return not self.has_plan and not (possible > probability).any()
+
 
 @dataclass(frozen=True, eq=False)
 class AcquisitionResult:

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray
-from circinus.planning.sampler.plan_costs import KINDS, min_plan_costs, percentile_floor, scenario_count
+from circinus.planning.sampler.plan_costs import KINDS, min_plan_costs, percentile_floor, situation_count
 from circinus.planning.sampler.profile_prediction import CAUTION, ProfilePredictor
 from circinus.profiling import OperatorProfile, PipelineProfile
 from circinus.specification import Configuration, Network, Pipeline, Query
@@ -81,7 +81,7 @@ class ExpectedCosts:
         self._current = tuple(set[Configuration]() for _ in queries)
         """Configurations whose costs are those of the predictor's key, by query."""
         self._log_std: dict[Configuration, float] = {}
-        self._none = tuple(np.full(shape, np.inf) for shape in map(scenario_count, queries, networks))
+        self._none = tuple(np.full(shape, np.inf) for shape in map(situation_count, queries, networks))
 
     def of(
         self,

@@ -1,9 +1,9 @@
 """Plan costs of every configuration for each query, regardless of accuracy.
 
 A query's best plan depends on what other queries leave of pools and links. Costs are therefore computed in several
-*situations*: with all pools; without each of the pools that the query may use in turn; and where links are scarce,
-times the share of their bandwidth that a plan takes. Each is computed with the cost fully shared and dedicated. Plans
-meet the query's latency and cost SLOs; without a plan the cost is infinite.
+*situations*: with all pools; without each of the pools that the query may use in turn; and with scarce links, where
+they count times the share of the bandwidth that a plan takes. Each is computed with the cost fully shared and
+dedicated. Plans meet the query's latency and cost SLOs; without a plan the cost is infinite.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import PercentileEstimator, SmallSampleInflation
 from circinus.planning.joint_search_space import joint_spaces
-from circinus.planning.plan_search import cost_by_scenario, min_cost_by_scenario
+from circinus.planning.plan_search import cost_by_situation, min_cost_by_situation
 from circinus.planning.pool_eligibility import pin_mask
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
@@ -64,7 +64,7 @@ def min_plan_costs(
     if requested is not None:
         masks = [mask & requested[:, q] for q, mask in enumerate(masks)]
     costs = tuple(
-        np.full((len(configurations), scenario_count(query, network)), np.inf)
+        np.full((len(configurations), situation_count(query, network)), np.inf)
         for query, network in zip(queries, networks, strict=True)
     )
     requested_of = [{configurations[row] for row in np.flatnonzero(mask).tolist()} for mask in masks]
@@ -96,7 +96,7 @@ def _costs_of_requested(
     exact: bool,
 ) -> Iterator[tuple[int, Configuration, FloatArray]]:
     """Yield (s,) costs of configurations requested for queries, with the number of the query."""
-    search = min_cost_by_scenario if exact else cost_by_scenario
+    search = min_cost_by_situation if exact else cost_by_situation
     for percentile in dict.fromkeys(
         own for own, any_requested in zip(percentiles, requested, strict=True) if any_requested
     ):
@@ -161,7 +161,7 @@ class PlanCostCache:
             self._compute(profile, missing, versions, check_time)
         row_of = {configuration: number for number, configuration in enumerate(configurations)}
         costs = tuple(
-            np.full((len(configurations), scenario_count(query, network)), np.inf)
+            np.full((len(configurations), situation_count(query, network)), np.inf)
             for query, network in zip(self._queries, self._networks, strict=True)
         )
         for number, configuration in requests:
@@ -205,7 +205,7 @@ def _version(measured: ConfigurationProfile) -> object:
     return len(measured.items), tuple((o.peak_memory_bytes, tuple(sorted(o.batch_ratio.items()))) for o in operators)
 
 
-def scenario_count(query: Query, network: Network) -> int:
+def situation_count(query: Query, network: Network) -> int:
     """Return the number s of situations and cost kinds."""
     return KINDS * (2 + len(network.pools_for(query.source)))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -66,14 +66,6 @@ _FEWER = 4
 """Ratio of the numbers of candidates before and after a decision that took too long."""
 
 
-@dataclass(frozen=True)
-class _Costs:
-    """Plan costs of configurations for all queries."""
-
-    certain: PlanCostCache
-    expected: ExpectedCosts
-
-
 class PlanCostSampler:
     """Sampler that measures the configurations with the largest expected gain for the queries' plans, per second.
 
@@ -82,8 +74,8 @@ class PlanCostSampler:
     lowest reservation cost, measured or not. The configuration with the largest gain by weight of the queries comes
     first (`select_next_configuration`). Decisions depend on the profile alone.
 
-    Formulas bound latencies above what a simulation shows. If nothing is worth measuring and a query has no plan, plans
-    count as well that miss its latency SLO so narrowly that a simulation decides.
+    Formulas overestimate latencies. If nothing is worth measuring for a query without a plan, plans count as well that
+    miss its latency SLO so narrowly that a simulation decides.
 
     Every configuration is evaluated if the space can be enumerated, otherwise the most promising ones.
     """
@@ -100,6 +92,7 @@ class PlanCostSampler:
         self._pipeline = specification.pipelines[pipeline_name]
         network = Network(specification.infrastructure)
         self._queries, self._weights = _merged_queries(queries)
+        self._searched = (*self._queries, *map(_with_doubtful_latency, self._queries))
         self._networks = tuple(one_pool_of_each_kind(network, query) for query in self._queries)
         self._space = ConfigurationSpace.of(self._pipeline)
         self._sources = TransferSources(self._pipeline, self._space)
@@ -124,21 +117,9 @@ class PlanCostSampler:
         return self._source_design() or self._default_design
 
     def _prepare_costs(self) -> None:
-        self._costs = self._costs_for(self._queries)
-        self._relaxed: tuple[Sequence[int], _Costs] = ((), self._costs)
-
-    def _costs_for(self, queries: Sequence[Query]) -> _Costs:
-        return _Costs(
-            PlanCostCache(self._pipeline, queries, self._networks),
-            ExpectedCosts(self._pipeline, queries, self._networks, self._predictor),
-        )
-
-    def _relaxed_costs(self, numbers: Sequence[int]) -> _Costs:
-        """Return costs with the latencies of some queries up to which a simulation decides on their plans."""
-        if self._relaxed[0] != numbers:
-            queries = [_relaxed(query) if q in numbers else query for q, query in enumerate(self._queries)]
-            self._relaxed = numbers, self._costs_for(queries)
-        return self._relaxed[1]
+        networks = (*self._networks, *self._networks)
+        self._certain_costs = PlanCostCache(self._pipeline, self._searched, networks)
+        self._expected_costs = ExpectedCosts(self._pipeline, self._searched, networks, self._predictor)
 
     @cached_property
     def _default_design(self) -> tuple[Configuration, ...]:
@@ -195,14 +176,10 @@ class PlanCostSampler:
         is_early = len(measured_of) < self._min_configurations
         if is_early:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_without_plan=0.0)
-
-        select = partial(
-            self._selected, profile, configurations, belief, evaluated, stopping, pursuit, seconds, check_time
+        beliefs, requested, acquisition = self._selected(
+            profile, configurations, belief, evaluated, stopping, pursuit, seconds, check_time
         )
-        beliefs, requested, acquisition = select(self._costs)
-        without_plan = [q for q, query_belief in enumerate(beliefs) if not query_belief.has_plan]
-        if without_plan and not len(acquisition.ranking):
-            beliefs, requested, acquisition = select(self._relaxed_costs(without_plan))
+        without_plan = not all(query_belief.has_plan for query_belief in beliefs)
         suggestions = [
             Suggestion(configurations[index], float(acquisition.value_per_s[index])) for index in acquisition.ranking
         ]
@@ -240,29 +217,36 @@ class PlanCostSampler:
         pursuit: Pursuit,
         seconds: Seconds,
         check_time: Callable[[], None],
-        costs: _Costs,
     ) -> tuple[Sequence[QueryBelief], BoolArray, AcquisitionResult]:
         """Return the beliefs of each query, the (k, q) mask of expected costs that matter, and the selection."""
-        beliefs, requested = self._query_beliefs(
-            profile, configurations, belief, evaluated, stopping.min_feasibility, costs, seconds, check_time
-        )
+        relaxed = np.zeros(len(self._queries), dtype=bool)
+        known = profile, configurations, belief, evaluated, stopping.min_feasibility, seconds, check_time
+        beliefs, requested = self._query_beliefs(*known, relaxed)
+        is_hopeless = [own.is_hopeless(stopping.probability_without_plan) for own in beliefs]
+        relaxed = np.array(is_hopeless) & [query.slos.latency is not None for query in self._queries]
+        if relaxed.any():
+            beliefs, requested = self._query_beliefs(*known, relaxed)
         item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
         saving_s = profile.population * item_s
         acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
-        without_plan = not all(query_belief.has_plan for query_belief in beliefs)
+        without_plan = bool(relaxed.any()) or not all(own.has_plan for own in beliefs)
+        chosen = self._chosen(relaxed)
         while (
             len(acquisition.ranking)
             and evaluated[index := int(acquisition.ranking[0])]
-            and costs.expected.refine(profile, configurations[index], requested[index], check_time)
+            and self._expected_costs.refine(profile, configurations[index], requested[index], check_time)
         ):
-            expected = costs.expected.of(profile, configurations, requested=requested, without_plan=without_plan)
-            of_queries = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
+            expected = self._expected_costs.of(profile, configurations, requested=requested, without_plan=without_plan)
             beliefs = [
-                replace(query_belief, usd_per_h=usd_per_h, floor_usd_per_h=floor_usd_per_h)
-                for query_belief, (usd_per_h, floor_usd_per_h) in zip(beliefs, of_queries, strict=True)
+                replace(own, usd_per_h=expected.usd_per_h[q], floor_usd_per_h=expected.floor_usd_per_h[q])
+                for own, q in zip(beliefs, chosen, strict=True)
             ]
             acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
-        return beliefs, requested, acquisition
+        return beliefs, requested[:, chosen], acquisition
+
+    def _chosen(self, relaxed: BoolArray) -> IntArray:
+        """Return (q,) indexes of `_searched`: the queries, or those with doubtful latencies instead."""
+        return np.arange(len(relaxed)) + len(relaxed) * relaxed
 
     def _query_beliefs(
         self,
@@ -271,19 +255,26 @@ class PlanCostSampler:
         belief: Belief,
         evaluated: BoolArray,
         min_feasibility: float,
-        costs: _Costs,
         seconds: Seconds,
         check_time: Callable[[], None],
+        relaxed: BoolArray,
     ) -> tuple[list[QueryBelief], BoolArray]:
-        """Return the beliefs of each query, and the (k, q) mask of the expected costs that matter."""
+        """Return the beliefs of each query, and the (k, searched) mask of the expected costs that matter.
+
+        Args:
+            relaxed: (q,) whether plans of a query count that miss its latency SLO narrowly.
+        """
+        chosen = self._chosen(relaxed)
+        active = np.zeros(len(self._searched), dtype=bool)
+        active[chosen] = True
         measured_of = {measured.configuration: measured for measured in profile.configurations}
         population, first_items = profile.population, min(MIN_ITEMS, profile.population)
-        certain, excluded = classify_feasibility(self._queries, configurations, measured_of, population)
-        few = few_items(self._queries, configurations, measured_of, population)
+        certain, excluded = classify_feasibility(self._searched, configurations, measured_of, population)
+        few = few_items(self._searched, configurations, measured_of, population)
         # A configuration waiting for a plan has none yet if it has none even with optimistic times.
-        possible = certain & ~(few & costs.expected.without_plan(configurations))
-        exact = costs.certain.of(profile, configurations, possible, check_time)
-        without_plan = not all(np.isfinite(own).any() for own in exact)
+        possible = certain & active & ~(few & self._expected_costs.without_plan(configurations))
+        exact = self._certain_costs.of(profile, configurations, possible, check_time)
+        without_plan = bool(relaxed.any()) or not all(np.isfinite(exact[q]).any() for q in chosen)
         waiting = awaiting_plan(certain & few, exact)
         planless = certain & ~np.array([np.isfinite(own).any(axis=1) for own in exact]).T
         certain, excluded = certain & ~planless, excluded | planless & ~waiting
@@ -293,19 +284,20 @@ class PlanCostSampler:
         item_s = np.array([seconds(c, population + 1) - seconds(c, population) for c in configurations])
         items = np.array([len(measured_of[c].items) if c in measured_of else first_items for c in configurations])
         closed = np.isinf(first_evaluation_s) | ~np.isfinite(item_s)
-        slos = [query.slos.accuracy for query in self._queries]
+        slos = [query.slos.accuracy for query in self._searched]
         met = np.array([slo_feasibility(belief, slo) for slo in slos]).T
         met = np.where(closed[:, None] | excluded, 0.0, met)
         feasibility = np.where(waiting & ~closed[:, None], 1.0, met)
-        requested = ~certain & (feasibility > min_feasibility)
-        expected = costs.expected.of(
+        requested = ~certain & active & (feasibility > min_feasibility)
+        expected = self._expected_costs.of(
             profile, configurations, check_time, requested=requested, without_plan=without_plan
         )
         low, high = self._pipeline.metric.range
         variance = float(np.median([_variance(measured.scores, high - low) for measured in profile.configurations]))
         risk = per_sequence_alpha(profile.risk, max_measured_configurations(self._pipeline))
         beliefs = []
-        for q, (query, slo) in enumerate(zip(self._queries, slos, strict=True)):
+        for q, weight in zip(chosen, self._weights, strict=True):
+            query, slo = self._searched[q], slos[q]
             if slo is None:
                 decision_items = np.full(len(configurations), float(first_items))
             else:
@@ -327,7 +319,7 @@ class PlanCostSampler:
                     log_std=expected.log_std,
                     floor_usd_per_h=expected.floor_usd_per_h[q],
                     certain_usd_per_h=exact[q],
-                    weight=self._weights[q],
+                    weight=weight,
                 )
             )
         return beliefs, requested
@@ -419,13 +411,13 @@ def _merged_queries(queries: Sequence[Query]) -> tuple[tuple[Query, ...], tuple[
     return tuple(weights), tuple(weights.values())
 
 
-def _relaxed(query: Query) -> Query:
-    """Return the query with the highest latency that a simulation may still find to be within its SLO."""
+def _with_doubtful_latency(query: Query) -> Query:
+    """Return the query with the highest latency by formula that a simulation may find to be within its SLO."""
     latency = query.slos.latency
     if latency is None:
         return query
-    relaxed = latency.model_copy(update={"limit_s": latency.limit_s * (1.0 + DOUBTFUL_EXCESS)})
-    return query.model_copy(update={"slos": query.slos.model_copy(update={"latency": relaxed})})
+    higher = latency.model_copy(update={"limit_s": latency.limit_s * (1.0 + DOUBTFUL_EXCESS)})
+    return query.model_copy(update={"slos": query.slos.model_copy(update={"latency": higher})})
 
 
 def make_sampler(specification: Specification, pipeline_name: str) -> PlanCostSampler | None:
