@@ -220,12 +220,12 @@ class PlanCostSampler:
     ) -> tuple[Sequence[QueryBelief], BoolArray, AcquisitionResult]:
         """Return the beliefs of each query, the (k, q) mask of expected costs that matter, and the selection."""
         relaxed = np.zeros(len(self._queries), dtype=bool)
-        known = profile, configurations, belief, evaluated, stopping.min_feasibility, seconds, check_time
-        beliefs, requested = self._query_beliefs(*known, relaxed)
+        arguments = profile, configurations, belief, evaluated, stopping.min_feasibility, seconds, check_time
+        beliefs, requested = self._query_beliefs(*arguments, relaxed)
         is_hopeless = [own.is_hopeless(stopping.probability_without_plan) for own in beliefs]
         relaxed = np.array(is_hopeless) & [query.slos.latency is not None for query in self._queries]
         if relaxed.any():
-            beliefs, requested = self._query_beliefs(*known, relaxed)
+            beliefs, requested = self._query_beliefs(*arguments, relaxed)
         item_s = float(np.median([measured.mean_service_s for measured in profile.configurations]))
         saving_s = profile.population * item_s
         acquisition = select_next_configuration(beliefs, stopping, saving_s, pursuit)
