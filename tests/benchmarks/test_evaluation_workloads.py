@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.evaluation import goodput
 from benchmarks.evaluation.goodput import OURS, figures
 from benchmarks.evaluation.page import page, readme_lines
 from benchmarks.evaluation.workloads import contests
@@ -93,3 +96,36 @@ def test_the_page_has_every_planner_and_every_figure() -> None:
     assert text.count("| IPA-style | cloud |") == 2  # goodput and costs
     assert readme_lines(document["figures"]).count("\n- ") == 2
     assert isinstance(found[0], Figure)
+
+
+class _Kept:
+    """Contest whose plans are the names of its queries, of which the judge lets some hold."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.specification = tuple(names)
+
+    def of(self, names: Collection[str]) -> _Kept:
+        return _Kept(names)
+
+    def within(self, tiers: Collection[str]) -> _Kept:
+        return self
+
+    def plan(self, contest: _Kept, seed: int) -> Any:
+        return SimpleNamespace(matching=contest.specification)
+
+
+@pytest.mark.parametrize(("lost_by_round", "compared"), [((), 6), ((1,), 5), ((1, 1), 4), ((1, 1, 1), 0), ((6,), 0)])
+def test_costs_are_those_of_queries_that_both_keep(
+    monkeypatch: pytest.MonkeyPatch, lost_by_round: tuple[int, ...], compared: int
+) -> None:
+    """In each round, some queries are lost when they are all."""
+    lost = iter(lost for lost in lost_by_round for _ in ("ours", "theirs"))
+
+    def judged(contest: _Kept, matching: Sequence[str], seed: int) -> Any:
+        return SimpleNamespace(kept=frozenset(matching[next(lost, 0) :]), usd_per_h={"share": float(len(matching))})
+
+    monkeypatch.setattr(goodput, "judged", judged)
+    monkeypatch.setattr(goodput, "OURS", SimpleNamespace(planned=lambda names, _: SimpleNamespace(matching=names)))
+    found: Any = goodput.costs_of_the_same(_Kept("abcdef"), "cloud", tuple("abcdef"), _Kept(()), None, 0)  # type: ignore[arg-type]
+    assert found["same_set"] == compared
+    assert found.get("usd_per_h_ours") == ({"share": float(compared)} if compared else None)

@@ -14,7 +14,6 @@ from circinus.planning.sampler.expected_costs import ExpectedCost, ExpectedCosts
 from circinus.planning.sampler.initial_design import covering_array
 from circinus.planning.sampler.profile_prediction import ProfilePredictor
 from circinus.profiling import (
-    ConfigurationProfile,
     FailedConfiguration,
     PipelineProfile,
     SimulatedClock,
@@ -22,7 +21,7 @@ from circinus.profiling import (
     profile_pipeline,
 )
 from circinus.specification import Configuration, Network
-from planning.sampler.two_operators import ITEMS, PIPELINE, recorded, two_queries
+from planning.sampler.two_operators import ITEMS, PIPELINE, beginning, recorded, two_queries
 
 SPACE = ConfigurationSpace.of(PIPELINE)
 FEW = 8
@@ -40,21 +39,7 @@ def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 def _known_on(everything: PipelineProfile, items: Mapping[Configuration, int]) -> PipelineProfile:
     found = {known.configuration: known for known in everything.configurations}
-    return replace(everything, configurations=tuple(_beginning(found[c], n) for c, n in items.items()))
-
-
-def _beginning(known: ConfigurationProfile, items: int) -> ConfigurationProfile:
-    operators = {
-        name: replace(o, service_s=o.service_s[:items], output_bytes=o.output_bytes[:items])
-        for name, o in known.operators.items()
-    }
-    return replace(
-        known,
-        items=known.items[:items],
-        scores=known.scores[:items],
-        input_bytes=known.input_bytes[:items],
-        operators=operators,
-    )
+    return replace(everything, configurations=tuple(beginning(found[c], n) for c, n in items.items()))
 
 
 def _expected(known: PipelineProfile) -> ExpectedCost:

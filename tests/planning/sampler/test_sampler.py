@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from budget import seeds, share_of
 from circinus.operators import Item
 from circinus.planning import plan_queries
 from circinus.planning.sampler import PlanCostSampler, make_sampler
+from circinus.planning.sampler.plan_costs import min_plan_costs
+from circinus.planning.settings import DOUBTFUL_EXCESS
 from circinus.profiling import (
+    MIN_ITEMS,
     FailedConfiguration,
     MeasurementTrace,
     ProfileProgress,
@@ -32,8 +36,19 @@ from circinus.profiling.race.sampler import DecisionTimeoutError
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_writer import StoreWriter
-from circinus.specification import Configuration
-from planning.sampler.two_operators import CHOICES, PIPELINE, Breaker, Whole, level, measured, recorded, two_queries
+from circinus.specification import Configuration, LatencySlo, Network, Specification
+from circinus.statistics.interval import Interval
+from planning.sampler.two_operators import (
+    CHOICES,
+    PIPELINE,
+    Breaker,
+    Whole,
+    beginning,
+    level,
+    measured,
+    recorded,
+    two_queries,
+)
 
 
 @pytest.mark.slow
@@ -334,3 +349,41 @@ def test_what_is_known_on_few_items_only_is_not_called_unlikely(tmp_path: Path, 
         usable = {known.configuration for known in found.usable}
         unlikely = {c for c, judgement in found.verdicts.items() if judgement.verdict is Verdict.UNLIKELY}
         assert unlikely <= usable
+
+
+def test_without_a_plan_those_count_that_a_simulation_may_still_confirm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specification = two_queries((0.8,))
+    profile, _ = measured(recorded(0), specification, tmp_path / "store", explored=False)
+    begun = (beginning(own, MIN_ITEMS) for own in profile.configurations)
+    undecided = tuple(replace(own, accuracy=Interval(own.scores.mean(), 0.0, 1.0)) for own in begun)
+    known = replace(profile, configurations=undecided)
+    configurations = [own.configuration for own in known.configurations]
+    network = Network(specification.required_infrastructure)
+
+    def with_limit(limit_s: float) -> Specification:
+        (query,) = specification.queries
+        slos = query.slos.model_copy(update={"latency": LatencySlo(limit=limit_s)})
+        return replace(specification, queries=(query.model_copy(update={"slos": slos}),))
+
+    def has_plan(limit_s: float) -> bool:
+        (costs,) = min_plan_costs(PIPELINE, with_limit(limit_s).queries, known, [network], configurations)
+        return bool(np.isfinite(costs[[own.scores.mean() > 0.8 for own in known.configurations]]).any())
+
+    low_s, high_s = 0.0, 6.0
+    while high_s - low_s > 0.01:
+        middle_s = (low_s + high_s) / 2
+        low_s, high_s = (low_s, middle_s) if has_plan(middle_s) else (middle_s, high_s)
+    narrow, far = low_s / (1 + DOUBTFUL_EXCESS / 2), low_s / (1 + DOUBTFUL_EXCESS * 2)
+
+    def is_worthwhile(limit_s: float) -> bool:
+        sampler = make_sampler(with_limit(limit_s), PIPELINE.name)
+        assert sampler is not None
+        return bool(sampler.suggest(known, lambda _, items: 0.1 * items).suggestions)
+
+    assert is_worthwhile(high_s)
+    assert is_worthwhile(narrow)
+    assert not is_worthwhile(far)
+    monkeypatch.setattr("circinus.planning.sampler.sampler.DOUBTFUL_EXCESS", 0.0)
+    assert not is_worthwhile(narrow)

@@ -9,6 +9,7 @@ import numpy as np
 
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import (
+    ConfigurationProfile,
     MeasurementTrace,
     PipelineProfile,
     ProfileProgress,
@@ -138,6 +139,21 @@ def measured(
         exhaustive=not explored,
     )
     return found, clock()
+
+
+def beginning(known: ConfigurationProfile, items: int) -> ConfigurationProfile:
+    """Return the profile on its first items."""
+    operators = {
+        name: replace(o, service_s=o.service_s[:items], output_bytes=o.output_bytes[:items])
+        for name, o in known.operators.items()
+    }
+    return replace(
+        known,
+        items=known.items[:items],
+        scores=known.scores[:items],
+        input_bytes=known.input_bytes[:items],
+        operators=operators,
+    )
 
 
 @dataclass(frozen=True)
