@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.baselines.planners import BASELINES
 from benchmarks.evaluation import ablations, llm_deployments, sensitivity, workloads
@@ -15,6 +16,9 @@ from benchmarks.evaluation.judging import MIN_REQUESTS, PRICES
 from benchmarks.harness.benchmark import Rows
 from benchmarks.harness.markdown import figures_table, number, table
 from benchmarks.harness.results import ROOT, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PAGE, PLOT, README = ROOT / "docs" / "evaluation.md", ROOT / "docs" / "evaluation.svg", ROOT / "README.md"
 BEGIN, END = "<!-- evaluation: begin -->\n", "<!-- evaluation: end -->\n"
@@ -118,7 +122,7 @@ def page(document: Row) -> str:
     sections = (
         _HEAD.format(command="`python -m benchmarks evaluation`", commit=document["commit"], requests=MIN_REQUESTS),
         _AIMS + figures_table([figure for figure in document["figures"] if _is_shown(figure)]),
-        "![Goodput over load](evaluation.svg)\n",
+        "![Goodput of each contest, and over load](evaluation.svg)\n",
         _by_workload(goodput),
         _by_planner(goodput),
         _costs(goodput),
@@ -204,7 +208,7 @@ def _growth(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw goodput over load of the workload with most loads, with all tiers, as a share of the offered weight.
+    """Draw goodput with all tiers, as a share of the offered weight: of each contest, and over load.
 
     Args:
         rows: of the part `goodput`.
@@ -213,30 +217,52 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-    axes = figure.subplots()
-    mixed = [row for row in rows if row["scope"] == EVERYWHERE and row["tightness"] == "mixed"]
-    loads = {name: {row["load"] for row in own} for name, own in _grouped(mixed, lambda row: row["workload"]).items()}
-    shown = max(loads, key=lambda name: len(loads[name]))
-    at = sorted(loads[shown])
-
-    def curve(own: Sequence[Row], of: str) -> list[float]:
-        return [100 * median(row[of] / row["offered"] for row in own if row["load"] == load) for load in at]
-
-    for planner, own in _grouped((r for r in mixed if r["workload"] == shown), lambda row: row["planner"]).items():
-        is_ours = planner == OURS.name
-        axes.plot(at, curve(own, "goodput"), marker="o", ms=4, lw=3 if is_ours else 1.2, label=planner,
-                  color="tab:blue" if is_ours else None)  # fmt: skip
-        if is_ours:
-            axes.plot(at, curve(own, "bound"), ls="--", color="0.5", lw=1.0, label="certified bound")
-    axes.set(xscale="log", xlabel="load, as a multiple of what all tiers can serve", ylabel="goodput (% of the weight)")
-    axes.set_xticks(at, [f"{load:g}" for load in at])
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize="small", ncols=2)
+    figure = Figure(figsize=(10.5, 5.8), layout="constrained")
+    by_contest, over_load = figure.subplots(1, 2, width_ratios=(3, 2))
+    _draw_contests(by_contest, [row for row in rows if row["scope"] == EVERYWHERE])
+    _draw_loads(over_load, [row for row in rows if row["scope"] == EVERYWHERE and row["tightness"] == "mixed"])
     with matplotlib.rc_context({"svg.hashsalt": "circinus"}):
         unfinished = path.with_suffix(".tmp")
         figure.savefig(unfinished, format="svg", metadata={"Date": None})
     unfinished.replace(path)
+
+
+def _draw_contests(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draw a group of bars for each contest: the product, and the two best of the others."""
+    contests = sorted(_grouped(rows, lambda row: row["contest"]).items(), reverse=True)
+    for position, (_, own) in enumerate(contests):
+        ours = next(row for row in own if row["planner"] == OURS.name)
+        others = sorted((row for row in own if row is not ours), key=lambda row: -row["goodput"])[:2]
+        for shift, row, color in zip((0.27, 0.0, -0.27), (ours, *others), ("C0", "0.7", "0.85"), strict=False):
+            share = 100 * row["goodput"] / row["offered"]
+            axes.barh(position + shift, share, height=0.26, color=color)
+            label = f"{row['planner']} {share:.0f}"
+            axes.text(1, position + shift, label, va="center", fontsize=5.5, color="w" if row is ours else "k")
+        bound = 100 * max(ours["bound"], *(row["goodput"] for row in own)) / ours["offered"]
+        axes.plot([bound, bound], [position - 0.42, position + 0.42], color="0.2", lw=1.0, ls=":")
+    axes.set_yticks(range(len(contests)), [name for name, _ in contests], fontsize="x-small")
+    axes.set(xlim=(0, 100), xlabel="goodput (% of the weight); dotted: certified bound, or the most that anyone kept")
+    axes.xaxis.label.set_fontsize("small")
+
+
+def _draw_loads(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draw goodput over load of the workload with most loads."""
+    by_workload = _grouped(rows, lambda row: row["workload"])
+    shown = max(by_workload, key=lambda name: len({row["load"] for row in by_workload[name]}))
+    by_planner = _grouped(by_workload[shown], lambda row: row["planner"])
+    colors = cycle((*(f"C{number}" for number in range(1, 10)), "k"))  # C0 is the product's
+    for planner, own in by_planner.items():
+        own, is_ours = sorted(own, key=lambda row: row["load"]), planner == OURS.name
+        loads = [row["load"] for row in own]
+        axes.plot(loads, [100 * row["goodput"] / row["offered"] for row in own], marker="o", ms=4,
+                  lw=3 if is_ours else 1.2, label=planner, color="C0" if is_ours else next(colors),
+                  zorder=3 if is_ours else 2)  # fmt: skip
+    axes.set(xscale="log", xlabel=f"load of workload {shown} (1: all tiers can just serve it)", ylabel="goodput (%)")
+    axes.set_xticks(loads, [f"{load:g}" for load in loads])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    axes.xaxis.label.set_fontsize("small")
 
 
 def _of_part(rows: Sequence[Row], part: str) -> Rows:
