@@ -260,7 +260,7 @@ def section(rows: Rows, serving: Path = FOLDER / "serving.json") -> str:
     for name, own in sorted(pairs.items(), key=lambda item: item[0] == "transfer"):
         if name == "transfer" or not lines:
             whole = [row for row, _ in own]
-            label = f"{NOTHING}, in {whole[0]['contest']}" if name == "transfer" else NOTHING
+            label = f"{NOTHING}, of several pipelines" if name == "transfer" else NOTHING
             lines.append(_line(label, "", [(row, row) for row in whole]))
         lines.append(_line(name, ABLATIONS[name].instead, own))
     idle = [name for name, own in pairs.items() if _pays_nothing(own)]

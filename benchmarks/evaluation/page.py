@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 PAGE, PLOT, README = ROOT / "docs" / "evaluation.md", ROOT / "docs" / "evaluation.svg", ROOT / "README.md"
 BEGIN, END = "<!-- evaluation: begin -->\n", "<!-- evaluation: end -->\n"
+_GLUE = "\0"
+"""Stands for a space at which lines do not end."""
 Row = Mapping[str, Any]
 
 _HEAD = """# Evaluation
@@ -100,15 +103,17 @@ def readme_lines(figures: Sequence[Row]) -> str:
         seen["promises broken"],
     )
     possible = seen["goodput that is possible over the best earlier planner, median"]
-    return (
+    lines = (
         f"- Goodput at saturation is {number(goodput['value'])} times that of the best earlier planner (medians of "
-        f"contests); at most {number(possible['value'])} times is possible.\n"
+        f"contests); at most {number(possible['value'])} times is possible.",
         f"- Earlier planners in their own tiers pay {number(cost['value'])} times as much for the same queries (anyone "
         f"at least {number(cheapest_rival['value'])} times). The quickest of them profiles for "
-        f"{number(profiled['value'])} times as long.\n"
+        f"{number(profiled['value'])} times as long.",
         f"- {broken['note'].split(' queries')[0]} promises were broken. [All figures, planners and misses]"
-        f"(docs/evaluation.md): `python -m benchmarks evaluation`.\n"
+        f"(docs/evaluation.md): `python{_GLUE}-m{_GLUE}benchmarks{_GLUE}evaluation`.",
     )
+    filled = (textwrap.fill(line, 118, subsequent_indent="  ") for line in lines)
+    return "".join(f"{text}\n" for text in filled).replace(_GLUE, " ")
 
 
 def page(document: Row) -> str:
@@ -132,7 +137,7 @@ def page(document: Row) -> str:
         sensitivity.section(rows),
         llm_deployments.section(rows),
         "## Workloads\n\n" + _text(workloads.__doc__ or ""),
-        "## The other planners\n\n" + "\n".join(dict.fromkeys(planner.description for planner in BASELINES)),
+        "## The other planners\n\n" + "\n".join(dict.fromkeys(_text(planner.description) for planner in BASELINES)),
     )
     return "\n".join(section for section in sections if section)
 

@@ -51,13 +51,16 @@ class _Clock(SimulatedClock):
         return super().__call__()
 
 
+_DESCRIPTION = __doc__  # in a class, `__doc__` is its own
+
+
 @dataclass(frozen=True)
 class Product:
     """Circinus with its default settings, or with parts of it left out."""
 
     name: str = "Circinus"
     tiers: tuple[str, ...] | None = None
-    description: str = __doc__
+    description: str = _DESCRIPTION
     settings: MatchSettings = field(default_factory=MatchSettings)
 
     def plan(self, contest: Contest, seed: int) -> Planned:

@@ -102,13 +102,16 @@ class _Climber:
                 yield replace(plan, allocations=tuple(sorted(batched.items())))
 
 
+_DESCRIPTION = __doc__  # in a class, `__doc__` is its own
+
+
 @dataclass(frozen=True)
 class InferLine:
     """InferLine-style planner."""
 
     name: str = "InferLine-style"
     tiers: tuple[str, ...] = ("cloud",)
-    description: str = __doc__
+    description: str = _DESCRIPTION
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`."""

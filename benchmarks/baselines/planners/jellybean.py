@@ -41,13 +41,16 @@ _TRIES = 10
 """Assignments of workers that are tried for a query."""
 
 
+_DESCRIPTION = __doc__  # in a class, `__doc__` is its own
+
+
 @dataclass(frozen=True)
 class JellyBean:
     """Planner of one workflow after another."""
 
     name: str = "JellyBean-style"
     tiers: tuple[str, ...] | None = None
-    description: str = __doc__
+    description: str = _DESCRIPTION
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`. The seed has no effect."""

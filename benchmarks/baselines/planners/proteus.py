@@ -37,13 +37,16 @@ _DEARER, _EXCLUDED = 1.3, 1e3
 """Factors of the cost of queries that were too dear in the end: in the next round, and if they must have no plan."""
 
 
+_DESCRIPTION = __doc__  # in a class, `__doc__` is its own
+
+
 @dataclass(frozen=True)
 class Proteus:
     """Planner of one cluster."""
 
     name: str = "Proteus-style"
     tiers: tuple[str, ...] | None = ("cloud",)
-    description: str = __doc__
+    description: str = _DESCRIPTION
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`. The seed has no effect."""

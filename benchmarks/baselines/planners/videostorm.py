@@ -42,13 +42,16 @@ _OF_SHARE = 0.1
 """Weight of the resources that a query keeps busy beside those that it adds, in the resources of a step."""
 
 
+_DESCRIPTION = __doc__  # in a class, `__doc__` is its own
+
+
 @dataclass(frozen=True)
 class VideoStorm:
     """Greedy profiling, then hill climbing over allocations."""
 
     name: str = "VideoStorm-style"
     tiers: tuple[str, ...] | None = ("cloud",)
-    description: str = __doc__
+    description: str = _DESCRIPTION
 
     def plan(self, contest: Contest, seed: int) -> Planned:
         """See `Planner`."""
