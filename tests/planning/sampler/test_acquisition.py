@@ -74,6 +74,20 @@ def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_not
 
 
 @given(seeds)
+def test_improbable_first_plans_are_pursued_only_for_queries_without_any(seed: int) -> None:
+    outlooks = _random(seed)
+    persistent = replace(STOPPING, probability_of_first_plan=0.0)
+    usual, found = (select_next_configuration(outlooks, rule, 1.0) for rule in (STOPPING, persistent))
+    improbable = {
+        int(k)
+        for outlook in outlooks
+        if not outlook.has_plan
+        for k in np.flatnonzero((outlook.feasibility > 0) & np.isfinite(outlook.usd_per_h).any(axis=1))
+    }
+    assert set(found.ranking.tolist()) == set(usual.ranking.tolist()) | improbable
+
+
+@given(seeds)
 def test_without_what_is_pointless_every_situation_keeps_its_best_sure_plan(seed: int) -> None:
     outlooks = _random(seed)
     found = select_next_configuration(outlooks, STOPPING, 1.0)

@@ -18,7 +18,13 @@ from circinus.planning.sampler.reservation_index import (
 )
 from circinus.planning.sampler.surrogate import Belief
 
-STOPPING = StoppingRule(saving=0.05, probability=0.05, probability_without_plan=0.01, expected_saving_share=0.2)
+STOPPING = StoppingRule(
+    saving=0.05,
+    probability=0.05,
+    probability_without_plan=0.01,
+    probability_of_first_plan=0.01,
+    expected_saving_share=0.2,
+)
 SAVING_S = 10.0
 
 

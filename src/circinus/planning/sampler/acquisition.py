@@ -9,7 +9,7 @@ votes per second wins.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -115,10 +115,13 @@ def select_next_configuration(
         draws = np.exp(belief.log_std[:, None] * _NORMAL)
         share = belief.weight / belief.usd_per_h.shape[1]
         promising = np.zeros(len(votes), dtype=bool)
+        rule = stopping
+        if not belief.has_plan:
+            rule = replace(stopping, probability_without_plan=stopping.probability_of_first_plan)
         for situation in range(belief.usd_per_h.shape[1]):
             drawn = np.maximum(belief.usd_per_h[:, situation, None] * draws, belief.floor_usd_per_h[:, situation, None])
             cost = np.where(belief.is_certain[:, None], belief.certain_usd_per_h[:, situation, None], drawn)
-            choice = select_configuration(belief, cost, stopping, saving_s, pursuit)
+            choice = select_configuration(belief, cost, rule, saving_s, pursuit)
             promising |= choice.is_worthwhile
             chances += np.where(choice.is_worthwhile, share * choice.gain, 0.0)
             unmeasured = np.where(belief.is_measured, 0.0, choice.probability)

@@ -31,14 +31,18 @@ class StoppingRule:
     probability: float = 0.05
     """Probability of the minimum saving from which a measurement is worthwhile."""
     probability_without_plan: float = 0.005
-    """The same for a query without a plan; missing its only plan costs more than missing a cheaper one."""
+    """The same for a query without a plan in a situation; missing its only plan costs more than missing a cheaper one.
+    """
+    probability_of_first_plan: float = 0.005
+    """The same for a query without a plan in any situation."""
     expected_saving_share: float = 0.15
     """Expected saving from which one is worthwhile, as a share of `saving`: an improbable plan may save much."""
 
     @property
     def min_feasibility(self) -> float:
         """Probability of meeting the accuracy SLO up to which no measurement is worthwhile, whatever the plan costs."""
-        return min(self.probability, self.probability_without_plan, self.expected_saving_share * self.saving)
+        without_plan = min(self.probability_without_plan, self.probability_of_first_plan)
+        return min(self.probability, without_plan, self.expected_saving_share * self.saving)
 
 
 class Pursuit(Enum):

@@ -175,7 +175,7 @@ class PlanCostSampler:
         stopping = self._stopping
         is_early = len(measured_of) < self._min_configurations
         if is_early:  # too few to conclude that a query has no plan
-            stopping = replace(stopping, probability_without_plan=0.0)
+            stopping = replace(stopping, probability_of_first_plan=0.0)
         beliefs, requested, acquisition = self._selected(
             profile, configurations, belief, evaluated, stopping, pursuit, seconds, check_time
         )
@@ -222,7 +222,7 @@ class PlanCostSampler:
         relaxed = np.zeros(len(self._queries), dtype=bool)
         arguments = profile, configurations, belief, evaluated, stopping.min_feasibility, seconds, check_time
         beliefs, requested = self._query_beliefs(*arguments, relaxed)
-        is_hopeless = [own.is_hopeless(stopping.probability_without_plan) for own in beliefs]
+        is_hopeless = [own.is_hopeless(stopping.probability_of_first_plan) for own in beliefs]
         relaxed = np.array(is_hopeless) & [query.slos.latency is not None for query in self._queries]
         if relaxed.any():
             beliefs, requested = self._query_beliefs(*arguments, relaxed)
