@@ -4,7 +4,8 @@
 the examples. Four places have devices and an edge site each, and share a cloud. `all` mixes the five pipelines, `sites`
 on twenty places. In `traffic` the queries of `sites` have windows of recorded traffic instead of Poisson arrivals, and
 each place has a recorded uplink, with the median of all at the published bandwidth: planners see what it had for 90 %
-of the first ten minutes, and requests come at ten moments after that.
+of the first ten minutes, and requests come at ten moments after that. Ablations have `speech`: both speech pipelines,
+which are one on different data.
 
 Queries are those of `benchmarks.workloads.published.queries`. A query's accuracy objective is a quantile of the
 configurations that fit somewhere, its latency limit a multiple of the tightest that any plan guarantees at that
@@ -37,9 +38,10 @@ from circinus.specification import Infrastructure, Query, RecordedArrivals, Spec
 TIGHTNESS = {"tight": (1.05, 1.5), "medium": (1.5, 2.5), "loose": (2.5, 6.0), "mixed": (1.05, 6.0)}
 """Latency limits over the tightest that can be guaranteed."""
 SINGLE = ("speech-voices", "speech-libri", "video-nuscenes", *RECORDED)
-"""Workloads with one pipeline."""
+"""Pipelines, and workloads with one of them."""
 MANY_PLACES = ("sites", "traffic")
-WORKLOADS = (*SINGLE, "all", *MANY_PLACES)
+PIPELINES = {**{name: (name,) for name in SINGLE}, "speech": SINGLE[:2], **dict.fromkeys(("all", *MANY_PLACES), SINGLE)}
+"""Pipelines of each workload."""
 KINDS = 12
 """Number of kinds of queries of each pipeline."""
 WORK = 0.6
@@ -73,7 +75,7 @@ def contests(name: str, loads: Sequence[float], seed: int, tightness: str = "mix
     """Yield a workload's contest at each load.
 
     Args:
-        name: of `WORKLOADS`.
+        name: of `PIPELINES`.
         loads: multiples of load 1.
         seed: of everything that is drawn.
         tightness: of `TIGHTNESS`.
@@ -82,7 +84,7 @@ def contests(name: str, loads: Sequence[float], seed: int, tightness: str = "mix
         TracesAbsentError: the published traces are not on this machine.
     """
     places, moments = _places(_MANY if name in MANY_PLACES else PLACES), tuple[Infrastructure, ...]()
-    measured = {pipeline: _measured(pipeline, seed) for pipeline in ((name,) if name in SINGLE else SINGLE)}
+    measured = {pipeline: _measured(pipeline, seed) for pipeline in PIPELINES[name]}
     workload = _workload(name, measured, places, seed, tightness)
     capacity = queries_at_capacity(FluidWorkload.of(workload))
     if name == "traffic":

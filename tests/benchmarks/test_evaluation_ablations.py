@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from benchmarks.evaluation import counterparts as plain
-from benchmarks.evaluation.ablations import ABLATIONS, NOTHING, figures, rows_of, section
+from benchmarks.evaluation.ablations import ABLATIONS, AGAIN, NOTHING, figures, rows_of, section
 from benchmarks.evaluation.contest import Contest
 from benchmarks.evaluation.product import Product, Profiled
 
@@ -172,14 +172,15 @@ def _row(without: str, goodput: float, **changed: float) -> dict[str, object]:
 
 def test_figures_are_ratios_to_the_complete_product() -> None:
     rows = [_row(NOTHING, 8.0), _row("early stop", 8.0, profiled_s=150.0), _row("sharing", 5.0, usd_per_h=4.0)]
-    values = {figure.name: figure.value for figure in figures(rows)}
+    values = {figure.name: figure.value for figure in figures([*rows, _row(AGAIN, 10.0)])}
+    assert values["goodput over that of a second run, median"] == 0.8
     assert values["goodput over that without early stop, median"] == 1.0
     assert values["profiled seconds without early stop over those with it, median"] == 3.0
     assert values["goodput over that without sharing, median"] == 1.6
 
 
 def test_the_section_names_what_pays_nothing_and_takes_ladders_from_their_results(tmp_path: Path) -> None:
-    rows = [_row(NOTHING, 8.0), _row("early stop", 8.0, profiled_s=150.0), _row("splitting", 8.0)]
+    rows = [_row(NOTHING, 8.0), _row("early stop", 8.0, profiled_s=150.0), _row("splitting", 8.0), _row(AGAIN, 8.0)]
     days = [
         {"part": "day", "way": way, "goodput_bursts": share, "goodput_whole_day": 0.9}
         for way, share in (("ladders alone", 0.75), ("plans as they are", 0.25))
