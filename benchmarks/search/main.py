@@ -96,7 +96,7 @@ BENCHMARK = Benchmark(
         Option("seeds", 20, "seeds of the comparison and of transfer", quick=1),
         Option("first_seed", 0, "first seed; settings were chosen on seeds from 100 on"),
         Option("cases", CASES, "cases of each data set and seed", quick=5),
-        Option("synthetic_seeds", 20, "seeds of synthetic pipelines", quick=1),
+        Option("synthetic_seeds", 6, "seeds of synthetic pipelines", quick=1),
         Option("families", NAMES, "families of synthetic pipelines", quick=("smooth",), choices=NAMES),
         Option("exponents", tuple(EXPONENTS), "sizes of synthetic pipelines", quick=(3,), choices=EXPONENTS),
         Option("slow_seeds", 6, "seeds of profiling with slow runs", quick=1),

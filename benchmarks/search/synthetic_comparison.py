@@ -14,7 +14,6 @@ EQUAL_COST = 1.01
 SIGNIFICANCE = 0.05
 MOST = 0.5
 """Share of the families and sizes in which the product is to be better than every baseline."""
-_LABEL = ", 1x seconds"
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ def comparisons(rows: Sequence[SyntheticRun]) -> list[Comparison]:
     ours = {(row.family, row.exponent, row.seed): row for row in rows if row.method == OURS}
     outcomes: dict[tuple[str, int, str], list[int]] = {}
     for row in rows:
-        if row.method.endswith(_LABEL):
-            key = row.family, row.exponent, row.method.removesuffix(_LABEL)
+        if row.method != OURS:
+            key = row.family, row.exponent, row.method
             outcomes.setdefault(key, []).append(_outcome(ours[row.family, row.exponent, row.seed], row))
     return [Comparison(*key, signs.count(1), signs.count(-1), signs.count(0)) for key, signs in outcomes.items()]
 
