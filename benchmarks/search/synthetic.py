@@ -82,9 +82,6 @@ def runs(
 ) -> list[SyntheticRun]:
     """Run each (family, size, seed) in a process of its own, seed by seed."""
     keys = [(family, exponent, seed) for seed in seeds for family in families for exponent in exponents]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        # In separate processes, so that computing the optimum does not count as time and memory of the search.
-        cases = list(pool.map(_case, keys))
     results: dict[tuple[str, int, int], list[SyntheticRun]] = {}
     with (
         Progress(console=console) as progress,
@@ -93,8 +90,7 @@ def runs(
         task = progress.add_task("synthetic pipelines", total=len(keys))
         checkpoints = [Checkpoint.in_folder(state, "synthetic-{}-{}-{}".format(*key), {}) for key in keys]
         futures = {
-            pool.submit(_kept_run, case, key[2], checkpoint): key
-            for case, key, checkpoint in zip(cases, keys, checkpoints, strict=True)
+            pool.submit(_kept_run, key, checkpoint): key for key, checkpoint in zip(keys, checkpoints, strict=True)
         }
         for future in as_completed(futures):
             results[futures[future]] = future.result()
@@ -102,15 +98,18 @@ def runs(
     return [row for key in keys for row in results[key]]
 
 
-def _kept_run(case: SyntheticCase, seed: int, checkpoint: Checkpoint) -> list[SyntheticRun]:
+def _kept_run(key: tuple[str, int, int], checkpoint: Checkpoint) -> list[SyntheticRun]:
     """Return what `run_all` does, or did before."""
-    _, rows = checkpoint.run(lambda: ([], [asdict(row) for row in run_all(case, seed)]))
+    _, rows = checkpoint.run(lambda: ([], [asdict(row) for row in run_all(_case(key), key[2])]))
     return [SyntheticRun(**row) for row in rows]
 
 
 def _case(key: tuple[str, int, int]) -> SyntheticCase:
+    """Return a case from a process of its own: computing the optimum is no time and memory of the search."""
     name, exponent, seed = key
-    return synthetic_case(next(family for family in FAMILIES if family.name == name), exponent, seed)
+    family = next(family for family in FAMILIES if family.name == name)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(synthetic_case, family, exponent, seed).result()
 
 
 def standings(rows: Sequence[SyntheticRun]) -> list[SyntheticStanding]:
