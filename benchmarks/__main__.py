@@ -7,11 +7,17 @@ import sys
 from benchmarks.harness.registry import README, find_entry, listing, readme
 from benchmarks.harness.results import write_whole
 
+NOTHING_RAN = 3
+"""Exit code where no part could run on this machine."""
+
 
 def main(arguments: list[str]) -> int:
     """List the benchmarks, write their README or run one; return the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
         print(listing())
+        return 0
+    if arguments[0] in ("-h", "--help"):
+        print(f"usage: python -m benchmarks NAME [--quick] [--only PART] [--help]\n\n{listing()}")
         return 0
     if arguments[0] == "--readme":
         write_whole(README, readme())
@@ -20,8 +26,7 @@ def main(arguments: list[str]) -> int:
     if entry is None:
         print(f"no benchmark is named {arguments[0]!r}. Choose one of:\n{listing()}", file=sys.stderr)
         return 2
-    entry.run(arguments[1:])
-    return 0
+    return 0 if entry.run(arguments[1:]) else NOTHING_RAN
 
 
 if __name__ == "__main__":

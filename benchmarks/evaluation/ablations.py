@@ -204,18 +204,19 @@ def rows_of(contest: Contest, mechanisms: Sequence[str], seed: int) -> Rows:
 
 
 def figures(rows: Rows) -> Iterator[Figure]:
-    """Yield how much more the complete product reaches than without each mechanism, and what its measurements save."""
+    """Yield what is reached without each mechanism, and how long is measured then, relative to the complete product."""
     for mechanism, pairs in _pairs(rows).items():
-        goodput = [whole["goodput"] / max(row["goodput"], 1.0) for whole, row in pairs]
+        goodput = [_relative(row, whole, "goodput") for whole, row in pairs]
         broken, served = (sum(row[what] for _, row in pairs) for what in ("broken", "served"))
         if mechanism == AGAIN:
-            yield Figure("goodput over that of a second run, median", median(goodput), None, "higher", "times",
-                         f"{spread(goodput)}; what differs is chance")  # fmt: skip
+            yield Figure("goodput of a second run over that of the first, median", median(goodput), None, "higher",
+                         "times", f"{spread(goodput)}; what differs is chance")  # fmt: skip
             continue
         note = f"{spread(goodput)}; broken without: {broken} of {served} queries"
-        yield Figure(f"goodput over that without {mechanism}, median", median(goodput), 1.0, "higher", "times", note)
+        yield Figure(f"goodput without {mechanism} over that with it, median", median(goodput), 1.0, "lower", "times",
+                     note)  # fmt: skip
         if ABLATIONS[mechanism].in_profiling:
-            seconds = [row["profiled_s"] / max(whole["profiled_s"], 1e-9) for whole, row in pairs]
+            seconds = [_relative(row, whole, "profiled_s") for whole, row in pairs]
             yield Figure(f"profiled seconds without {mechanism} over those with it, median", median(seconds), 1.0,
                          "higher", "times", spread(seconds))  # fmt: skip
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmarks.baselines.planners import BASELINES, PUBLISHED
 from benchmarks.evaluation.contest import Contest, Planned, Planner
 from benchmarks.evaluation.judging import PRICES, Judgement, judged
+from benchmarks.evaluation.outcomes import spread
 from benchmarks.evaluation.product import Product, Profiled
 from benchmarks.evaluation.workloads import contests
 from benchmarks.harness.benchmark import PartResult, Rows
@@ -197,18 +198,17 @@ def figures(rows: Rows) -> Iterator[Figure]:
     others = [row for row in rows if row["planner"] != OURS.name]
     earlier = [row for row in others if row["planner"] in published]
     yield from _goodput_figures(everywhere, others, earlier)
-    kept, served = sum(len(row["kept"]) for row in ours.values()), sum(row["served"] for row in ours.values())
-    close = sum(row["too_close"] for row in ours.values())
-    yield Figure(
-        "promises broken",
-        1 - kept / max(served, 1),
-        RISK,
-        "lower",
-        "share",
-        f"{served - kept} of {served} queries in {len(ours)} plans; {close} kept ones too close to call",
-    )
+    yield _broken_figure("promises broken, all tiers", list(everywhere.values()))
+    yield _broken_figure("promises broken, all plans", list(ours.values()))
     yield from _cost_figures(others, published)
     yield from _time_figures(everywhere, [row for row in earlier if row["scope"] == EVERYWHERE])
+
+
+def _broken_figure(name: str, plans: Rows) -> Figure:
+    kept, served = sum(len(row["kept"]) for row in plans), sum(row["served"] for row in plans)
+    close = sum(row["too_close"] for row in plans)
+    note = f"{served - kept} of {served} queries in {len(plans)} plans; {close} kept ones too close to call"
+    return Figure(name, 1 - kept / max(served, 1), RISK, "lower", "share", note)
 
 
 def _goodput_figures(everywhere: Mapping[str, Mapping[str, Any]], others: Rows, earlier: Rows) -> Iterator[Figure]:
@@ -223,6 +223,9 @@ def _goodput_figures(everywhere: Mapping[str, Mapping[str, Any]], others: Rows, 
                      "higher", "times", f"{len(full)} contests, {min(ratios):.2f} to {max(ratios):.2f}")  # fmt: skip
         yield Figure("goodput that is possible over the best earlier planner, median", float(np.median(possible)), None,
                      "higher", "times", f"bound or anyone's; {min(possible):.2f} to {max(possible):.2f}")  # fmt: skip
+        over_all = [row["goodput"] / max(best[c], 1.0) for c, row in full.items()]
+        yield Figure("goodput at saturation over the best of all others, median", float(np.median(over_all)), None,
+                     "higher", "times", spread(over_all))  # fmt: skip
     least = [row["goodput"] / max(best[c], 1.0) for c, row in everywhere.items()]
     yield Figure("goodput over the best of all others, least", min(least), 1.0, "higher", "times",
                  f"{sum(ratio < 1 for ratio in least)} of {len(least)} contests below 1")  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -53,11 +53,19 @@ def in_two_processes(jobs: Iterable[tuple[Callable[..., Rows], Sequence[Any]]], 
     return rows
 
 
+def grouped(rows: Iterable[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], Any]) -> dict[Any, Rows]:
+    """Return rows by a key, in order of first occurrence."""
+    groups: dict[Any, Rows] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(dict(row))
+    return groups
+
+
 def span(values: Sequence[float]) -> str:
-    """Return the least and the greatest value."""
-    return f"{min(values):.2f} to {max(values):.2f}"
+    """Return the least and the greatest value, or the only one."""
+    return f"{values[0]:.2f}" if len(values) == 1 else f"{min(values):.2f} to {max(values):.2f}"
 
 
 def spread(values: Sequence[float]) -> str:
     """Return the number of contests that values are of, and their span."""
-    return f"{len(values)} contest{'s' if len(values) > 1 else ''}; {span(values)}"
+    return f"{len(values)} contests; {span(values)}" if len(values) > 1 else "1 contest"

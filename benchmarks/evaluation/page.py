@@ -3,49 +3,58 @@
 from __future__ import annotations
 
 import json
-import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from benchmarks.baselines.planners import BASELINES
-from benchmarks.evaluation import ablations, llm_deployments, sensitivity, workloads
+from benchmarks.baselines.planners import BASELINES, PUBLISHED
+from benchmarks.evaluation import ablations, goodput, llm_deployments, sensitivity, summary, workloads
 from benchmarks.evaluation.goodput import EVERYWHERE, OURS, SATURATED
+from benchmarks.evaluation.growth import LIMIT_S, OUR_LIMIT_S
 from benchmarks.evaluation.judging import MIN_REQUESTS, PRICES
+from benchmarks.evaluation.outcomes import grouped
+from benchmarks.evaluation.plot import draw
 from benchmarks.harness.benchmark import Rows
 from benchmarks.harness.markdown import figures_table, number, table
 from benchmarks.harness.results import ROOT, write_whole
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 PAGE, PLOT, README = ROOT / "docs" / "evaluation.md", ROOT / "docs" / "evaluation.svg", ROOT / "README.md"
 BEGIN, END = "<!-- evaluation: begin -->\n", "<!-- evaluation: end -->\n"
-_GLUE = "\0"
-"""Stands for a space at which lines do not end."""
 Row = Mapping[str, Any]
 
 _HEAD = """# Evaluation
 
-All planners get the same queries, pools and links, and buy their own measurements. What they promise is judged by one
-simulation with the true times of each item: a query counts if its latency percentile, its accuracy and its cost hold.
-Accuracy is the mean over all recorded items, and latency a percentile of at least {requests:,} requests; it is missed
-if it is beyond the limit by more than chance (5 %).
+All planners get the same queries, pools and links, and each is charged for its own measurements. What they promise is
+judged by one simulation of all queries with the true times of each item, by Circinus's
+[simulator](estimates.md): a query counts if its latency percentile, its accuracy and its cost hold. Accuracy is the
+mean over all recorded items, and latency a percentile of at least {requests:,} requests; it is missed if it is beyond
+the limit by more than chance (5 %).
 
-This page is written by {command}, from `benchmarks/results/evaluation.json` (commit `{commit}`).
+This page is written by {command}, from `benchmarks/results/evaluation.json` (commit `{commit}`),
+which took {minutes:.0f} minutes. It needs the published traces (the end of the page says whose) in the folder that the
+environment variable `CIRCINUS_TRACES` names.
 """
-_AIMS = """## Aims
+_WORDS = """
+| word | meaning |
+| --- | --- |
+| goodput | weight of the queries whose objectives all held in the simulation; `offered` is that of all queries |
+| promised, broken | a planner says that a query's objectives will hold; they did not |
+| load 1 | as many queries as can just be served, by formula; from load 2 on the pools are saturated |
+| earlier planners | the {published} published ones, without the paper's own, Optuna and choices by hand |
+| certified bound | the most that plans of measured configurations keep if formulas are right, or what anyone kept |
+| cost by share, by node | pay for the reserved share of each node, or for whole nodes |
+| cost by busy seconds | pay for the time that replicas are busy, as the paper's prototype |
+"""
+_AIMS = """## All other figures with aims
 
 Figures on cost, time and growth without aims are in the result file only.
 
 """
 _GOODPUT = """## Goodput
 
-Share of the offered weight whose objectives held, with all tiers. {ours} kept {kept} of {served} promises. The
-certified bound is that of plans of measured configurations that hold by formula at their utilization targets; where
-anyone keeps more, it is that weight.
+Share of the offered weight whose objectives held, with all tiers. {ours} kept {kept} of {served} promises. It measures
+once for all loads of a workload, at the greatest.
 
 """
 _IN_TIERS = """## Goodput by planner and tiers
@@ -56,8 +65,8 @@ objectives held. Promises and causes are sums over the same plans.
 """
 _COST = """## Cost of the same queries
 
-Cost over that of {ours} with all tiers, for queries that a planner kept in its tiers and both keep when they are all;
-medians and ranges, by what is paid: {prices}.
+What a planner pays over what {ours} pays with all tiers, when both plan the same queries and nothing else: those that
+the planner kept in its tiers, as far as both keep them. Medians and ranges, by what is paid: {prices}.
 
 """
 _PLANNING = """## Profiling and planning
@@ -68,8 +77,9 @@ what to measure.
 """
 _GROWTH = """## From one query to many
 
-Seconds of planning with complete profiles, on pools that grow with the queries; `-` beyond the limit, or not tried as
-fewer queries took more than half of it.
+Seconds of planning with complete profiles, on pools that grow with the queries. {ours} is stopped after
+{our_limit:g} s and others after {limit:g} s (`>`), to keep the time of the whole within bounds; `-` was not tried, as
+fewer queries took more than half of that.
 
 """
 _SPENT = {
@@ -89,31 +99,7 @@ def write_page(result: Path) -> None:
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    write_whole(README, f"{before}{BEGIN}{readme_lines(document['figures'])}{END}{after}")
-
-
-def readme_lines(figures: Sequence[Row]) -> str:
-    """Return what the evaluation shows, in three lines."""
-    seen = {figure["name"]: figure for figure in figures}
-    goodput = seen["goodput at saturation over the best earlier planner's, median"]
-    cost = seen[f"cost by {PRICES[0]}, earlier planners in their own tiers over ours, median"]
-    cheapest_rival = seen[f"cost by {PRICES[0]}, anyone's over ours, least"]
-    profiled, broken = (
-        seen["profiled seconds: the quickest earlier planner's over ours, median"],
-        seen["promises broken"],
-    )
-    possible = seen["goodput that is possible over the best earlier planner, median"]
-    lines = (
-        f"- Goodput at saturation is {number(goodput['value'])} times that of the best earlier planner (medians of "
-        f"contests); at most {number(possible['value'])} times is possible.",
-        f"- Earlier planners in their own tiers pay {number(cost['value'])} times as much for the same queries (anyone "
-        f"at least {number(cheapest_rival['value'])} times). The quickest of them profiles for "
-        f"{number(profiled['value'])} times as long.",
-        f"- {broken['note'].split(' queries')[0]} promises were broken. [All figures, planners and misses]"
-        f"(docs/evaluation.md): `python{_GLUE}-m{_GLUE}benchmarks{_GLUE}evaluation`.",
-    )
-    filled = (textwrap.fill(line, 118, subsequent_indent="  ") for line in lines)
-    return "".join(f"{text}\n" for text in filled).replace(_GLUE, " ")
+    write_whole(README, f"{before}{BEGIN}{summary.readme_lines(document['figures'])}{END}{after}")
 
 
 def page(document: Row) -> str:
@@ -123,19 +109,29 @@ def page(document: Row) -> str:
         document: the result file.
     """
     rows = document["rows"]
-    goodput = _of_part(rows, "goodput")
+    of_goodput = _of_part(rows, "goodput")
+    main = {figure.name for figure in goodput.figures(of_goodput)}
+    shown = [figure for figure in document["figures"] if _is_shown(figure)]
     sections = (
-        _HEAD.format(command="`python -m benchmarks evaluation`", commit=document["commit"], requests=MIN_REQUESTS),
-        _AIMS + figures_table([figure for figure in document["figures"] if _is_shown(figure)]),
+        _HEAD.format(
+            command="`python -m benchmarks evaluation`",
+            commit=document["commit"],
+            minutes=document["wall_s"] / 60,
+            requests=MIN_REQUESTS,
+        ),
+        "## In short\n\n" + figures_table([figure for figure in shown if figure["name"] in main]),
+        _WORDS.format(published=len(PUBLISHED)).lstrip("\n"),
+        summary.misses(rows),
         "![Goodput of each contest, and over load](evaluation.svg)\n",
-        _by_workload(goodput),
-        _by_planner(goodput),
-        _costs(goodput),
-        _times(goodput),
+        _by_workload(of_goodput),
+        _by_planner(of_goodput),
+        _costs(of_goodput),
+        _times(of_goodput),
         _growth(_of_part(rows, "growth")),
         ablations.section(rows),
         sensitivity.section(rows),
         llm_deployments.section(rows),
+        _AIMS + figures_table([figure for figure in shown if figure["name"] not in main]),
         "## Workloads\n\n" + _text(workloads.__doc__ or ""),
         "## The other planners\n\n" + "\n".join(dict.fromkeys(_text(planner.description) for planner in BASELINES)),
     )
@@ -150,7 +146,7 @@ def _is_shown(figure: Row) -> bool:
 def _by_workload(rows: Sequence[Row]) -> str:
     """Return the table of each contest: the product, the best of the others, and the certified bound."""
     lines = []
-    for contest, own in _grouped(rows, lambda row: row["contest"]).items():
+    for contest, own in grouped(rows, lambda row: row["contest"]).items():
         everywhere = [row for row in own if row["scope"] == EVERYWHERE]
         ours = next(row for row in everywhere if row["planner"] == OURS.name)
         best = max((row for row in own if row["planner"] != OURS.name), key=lambda row: row["goodput"])
@@ -167,7 +163,7 @@ def _by_workload(rows: Sequence[Row]) -> str:
 def _by_planner(rows: Sequence[Row]) -> str:
     lines = []
     at_load = [row for row in rows if row["load"] == SATURATED]
-    for (planner, scope), own in _grouped(at_load, lambda row: (row["planner"], row["scope"])).items():
+    for (planner, scope), own in grouped(at_load, lambda row: (row["planner"], row["scope"])).items():
         served, kept = sum(row["served"] for row in own), sum(len(row["kept"]) for row in own)
         causes = ", ".join(f"{sum(row[what] for row in own)} {label}" for what, label in _CAUSES)
         shares = [row["goodput"] / row["offered"] for row in own]
@@ -179,7 +175,7 @@ def _by_planner(rows: Sequence[Row]) -> str:
 
 def _costs(rows: Sequence[Row]) -> str:
     asked, lines = [row for row in rows if "same_set" in row], []
-    for (planner, scope), own in _grouped(asked, lambda row: (row["planner"], row["scope"])).items():
+    for (planner, scope), own in grouped(asked, lambda row: (row["planner"], row["scope"])).items():
         same = [row for row in own if row["same_set"]]
         cells = []
         for price in PRICES:
@@ -194,8 +190,8 @@ def _costs(rows: Sequence[Row]) -> str:
 def _times(rows: Sequence[Row]) -> str:
     everywhere = [row for row in rows if row["scope"] == EVERYWHERE]
     lines = [
-        (planner, *(f"{median(row[spent] for row in own):.3g}" for spent in _SPENT))
-        for planner, own in _grouped(everywhere, lambda row: row["planner"]).items()
+        (planner, *(number(median(row[spent] for row in own)) for spent in _SPENT))
+        for planner, own in grouped(everywhere, lambda row: row["planner"]).items()
     ]
     return _PLANNING + table(("planner", *_SPENT.values()), lines)
 
@@ -205,69 +201,13 @@ def _growth(rows: Sequence[Row]) -> str:
         return ""
     counts = sorted({row["queries"] for row in rows})
     lines = []
-    for planner, own in _grouped(rows, lambda row: row["planner"]).items():
-        by_count = {row["queries"]: row["planning_s"] for row in own}
-        cells = [by_count.get(count) for count in counts]
-        lines.append((planner, *("-" if seconds is None else f"{seconds:.2g}" for seconds in cells)))
-    return _GROWTH + table(("planner", *(f"{count:,}" for count in counts)), lines)
-
-
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw goodput with all tiers, as a share of the offered weight: of each contest, and over load.
-
-    Args:
-        rows: of the part `goodput`.
-        path: of the SVG file, which is reproducible.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.5, 5.8), layout="constrained")
-    by_contest, over_load = figure.subplots(1, 2, width_ratios=(3, 2))
-    _draw_contests(by_contest, [row for row in rows if row["scope"] == EVERYWHERE])
-    _draw_loads(over_load, [row for row in rows if row["scope"] == EVERYWHERE and row["tightness"] == "mixed"])
-    with matplotlib.rc_context({"svg.hashsalt": "circinus"}):
-        unfinished = path.with_suffix(".tmp")
-        figure.savefig(unfinished, format="svg", metadata={"Date": None})
-    unfinished.replace(path)
-
-
-def _draw_contests(axes: Axes, rows: Sequence[Row]) -> None:
-    """Draw a group of bars for each contest: the product, and the two best of the others."""
-    contests = sorted(_grouped(rows, lambda row: row["contest"]).items(), reverse=True)
-    for position, (_, own) in enumerate(contests):
-        ours = next(row for row in own if row["planner"] == OURS.name)
-        others = sorted((row for row in own if row is not ours), key=lambda row: -row["goodput"])[:2]
-        for shift, row, color in zip((0.27, 0.0, -0.27), (ours, *others), ("C0", "0.7", "0.85"), strict=False):
-            share = 100 * row["goodput"] / row["offered"]
-            axes.barh(position + shift, share, height=0.26, color=color)
-            label = f"{row['planner']} {share:.0f}"
-            axes.text(1, position + shift, label, va="center", fontsize=5.5, color="w" if row is ours else "k")
-        bound = 100 * max(ours["bound"], *(row["goodput"] for row in own)) / ours["offered"]
-        axes.plot([bound, bound], [position - 0.42, position + 0.42], color="0.2", lw=1.0, ls=":")
-    axes.set_yticks(range(len(contests)), [name for name, _ in contests], fontsize="x-small")
-    axes.set(xlim=(0, 100), xlabel="goodput (% of the weight); dotted: certified bound, or the most that anyone kept")
-    axes.xaxis.label.set_fontsize("small")
-
-
-def _draw_loads(axes: Axes, rows: Sequence[Row]) -> None:
-    """Draw goodput over load of the workload with most loads."""
-    by_workload = _grouped(rows, lambda row: row["workload"])
-    shown = max(by_workload, key=lambda name: len({row["load"] for row in by_workload[name]}))
-    by_planner = _grouped(by_workload[shown], lambda row: row["planner"])
-    colors = cycle((*(f"C{number}" for number in range(1, 10)), "k"))  # C0 is the product's
-    for planner, own in by_planner.items():
-        own, is_ours = sorted(own, key=lambda row: row["load"]), planner == OURS.name
-        loads = [row["load"] for row in own]
-        axes.plot(loads, [100 * row["goodput"] / row["offered"] for row in own], marker="o", ms=4,
-                  lw=3 if is_ours else 1.2, label=planner, color="C0" if is_ours else next(colors),
-                  zorder=3 if is_ours else 2)  # fmt: skip
-    axes.set(xscale="log", xlabel=f"load of workload {shown} (1: all tiers can just serve it)", ylabel="goodput (%)")
-    axes.set_xticks(loads, [f"{load:g}" for load in loads])
-    axes.minorticks_off()
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
-    axes.xaxis.label.set_fontsize("small")
+    for planner, own in grouped(rows, lambda row: row["planner"]).items():
+        limit_s = OUR_LIMIT_S if planner == OURS.name else LIMIT_S
+        taken = {row["queries"]: row["planning_s"] for row in own}
+        cells = {count: f">{limit_s:g}" if seconds is None else number(seconds) for count, seconds in taken.items()}
+        lines.append((planner, *(cells.get(count, "-") for count in counts)))
+    head = _GROWTH.format(ours=OURS.name, our_limit=OUR_LIMIT_S, limit=LIMIT_S)
+    return head + table(("planner", *(f"{count:,}" for count in counts)), lines)
 
 
 def _of_part(rows: Sequence[Row], part: str) -> Rows:
@@ -277,10 +217,3 @@ def _of_part(rows: Sequence[Row], part: str) -> Rows:
 def _text(docstring: str) -> str:
     """Return a docstring without its first line's break."""
     return docstring.strip() + "\n"
-
-
-def _grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
-    groups: dict[Any, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups

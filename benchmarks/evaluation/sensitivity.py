@@ -159,6 +159,18 @@ def _ratios(own: Rows, unchanged: dict[str, dict[str, Any]]) -> list[float]:
     return [row["goodput"] / max(unchanged[row["contest"]]["goodput"], 1.0) for row in own]
 
 
+def broken_by(rows: Rows) -> Iterator[tuple[str, int, int]]:
+    """Yield each variation with the number of its broken promises, and of all.
+
+    Args:
+        rows: of this part.
+    """
+    for (varied, value), own in _groups(rows).items():
+        if varied not in (_UNCHANGED, _SEEDS):
+            broken, served = (sum(row[what] for row in own) for what in ("broken", "served"))
+            yield _named(varied, value), broken, served
+
+
 def _broken(own: Rows) -> tuple[float, str]:
     broken, served = (sum(row[what] for row in own) for what in ("broken", "served"))
     return broken / max(served, 1), f"{broken} of {served} queries"
@@ -184,9 +196,9 @@ def _named(varied: str, value: float) -> str:
 
 _HEAD = """## Sensitivity
 
-Contests as for the ablations, each changed in one way. Goodput is relative to that as specified: a risk of {risk:g},
-exact seconds, three tiers, declared speeds and the recorded items; medians of the contests. The row of risk
-{cautionless:g} is the price of caution.
+{contests}, changed in one way at a time. Goodput is relative to that as specified: a risk of {risk:g}, exact seconds,
+three tiers, declared speeds and the recorded items. The row of risk {cautionless:g} is the price of caution. The second
+run under "Ablations" says what differs by chance.
 
 """
 
@@ -204,7 +216,7 @@ def section(rows: Rows) -> str:
             name = _UNCHANGED if varied == _UNCHANGED else _named(varied, value)
             broken, seconds = _broken(own)[1].removesuffix(" queries"), median(row["profiled_s"] for row in own)
             lines.append((name, f"{median(ratios):.2f}", span(ratios), broken, f"{seconds:.3g}"))
-    text = _HEAD.format(risk=RISK, cautionless=CAUTIONLESS)
+    text = _HEAD.format(contests=", ".join(unchanged), risk=RISK, cautionless=CAUTIONLESS)
     text += table(("changed", "goodput", "range", "broken", "profiled seconds"), lines)
     return text + _seeds_text([row for row in rows if row["varied"] == _SEEDS])
 

@@ -9,8 +9,13 @@ which are one on different data.
 
 Queries are those of `benchmarks.workloads.published.queries`. A query's accuracy objective is a quantile of the
 configurations that fit somewhere, its latency limit a multiple of the tightest that any plan guarantees at that
-accuracy, and one query in three has a cost limit, a multiple of the cheapest plan's cost. All hold on an empty
-infrastructure of all tiers. Load 1 is the number of queries that the capacities serve if replicas could be divided.
+accuracy, and one query in three has a cost limit, a multiple of the cheapest plan's cost; both by the formulas of
+Circinus. All hold on an empty infrastructure of all tiers. Load 1 is the number of queries that the capacities serve if
+replicas could be divided.
+
+The measurements are of the repository `weiyu0824/vulcan` (commit c953715), traffic is of Azure's public data set (LLM
+inference 2023, CC-BY 4.0), uplinks of `tungngreen/PipelineScheduler` (MIT), and LLM deployments of
+`ai-dynamo/aiconfigurator` (Apache-2.0).
 """
 
 from __future__ import annotations

@@ -88,6 +88,8 @@ class Benchmark:
     """Folder of profile stores and checkpoints within `.circinus`; None: the benchmark's name."""
     page: Callable[[Path], None] | None = None
     """Writes the page of the documentation from the recorded result file."""
+    note: str = ""
+    """What it needs, how long it takes and what it writes; for `--help`."""
 
     def seeds(self, options: Options) -> list[int]:
         """Return the seed, or the first and the last one, as the result file states them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,7 @@ from typing import Any
 def figures_table(figures: Sequence[Mapping[str, Any]]) -> str:
     """Return the figures of a result file with their aims."""
     rows = [
-        (figure["name"], f"{number(figure['value'])} {figure['unit']}", _aim(figure), figure["note"])
-        for figure in figures
+        (figure["name"], quantity(figure["value"], figure["unit"]), _aim(figure), figure["note"]) for figure in figures
     ]
     return table(("figure", "seen", "aim", "of"), rows)
 
@@ -22,8 +22,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with three digits."""
-    return f"{value:.3g}"
+    """Return a number with three digits, or all of its integer digits."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < math.inf else f"{value:.3g}"
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return a number with its unit; shares are percentages."""
+    return f"{number(100 * value)} %" if unit == "share" else f"{number(value)} {unit}"
 
 
 def _aim(figure: Mapping[str, Any]) -> str:
@@ -31,4 +36,5 @@ def _aim(figure: Mapping[str, Any]) -> str:
         return "-"
     bound = "at least" if figure["better"] == "higher" else "at most"
     is_met = figure["value"] >= figure["aim"] if figure["better"] == "higher" else figure["value"] <= figure["aim"]
-    return f"{bound} {number(figure['aim'])}{'' if is_met else ', **missed**'}"
+    aim = quantity(figure["aim"], "share") if figure["unit"] == "share" else number(figure["aim"])
+    return f"{bound} {aim}{'' if is_met else ', **missed**'}"

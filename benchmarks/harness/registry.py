@@ -54,14 +54,14 @@ class Entry:
         """Return the benchmark; None for a program with arguments of its own."""
         return getattr(importlib.import_module(self.module), "BENCHMARK", None)
 
-    def run(self, arguments: Sequence[str]) -> None:
-        """Run the benchmark with command-line arguments."""
+    def run(self, arguments: Sequence[str]) -> bool:
+        """Run the benchmark with command-line arguments; return whether any part could run on this machine."""
         benchmark = self.load()
         if benchmark is not None:
-            run_benchmark(self.name, benchmark, arguments, self.question)
-            return
+            return run_benchmark(self.name, benchmark, arguments, self.question) is not None
         sys.argv = [self.command, *arguments]
         importlib.import_module(self.module).main()
+        return True
 
 
 ENTRIES = (

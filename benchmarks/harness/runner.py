@@ -81,7 +81,9 @@ def parse_options(name: str, benchmark: Benchmark, arguments: Sequence[str], des
     """Parse the command line and fill in the values of the long or the quick form."""
     names = [part.name for part in benchmark.parts]
     parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks {name}", description=description, epilog=f"Parts: {', '.join(names)}."
+        prog=f"python -m benchmarks {name}",
+        description=description,
+        epilog=f"Parts: {', '.join(names)}. {benchmark.note}",
     )
     parser.add_argument("--quick", action="store_true", help="fewer runs of the same seeds, at most about 3 minutes")
     parser.add_argument("--out", type=Path, metavar="FILE", help="result file")

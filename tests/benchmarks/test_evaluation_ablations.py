@@ -173,10 +173,10 @@ def _row(without: str, goodput: float, **changed: float) -> dict[str, object]:
 def test_figures_are_ratios_to_the_complete_product() -> None:
     rows = [_row(NOTHING, 8.0), _row("early stop", 8.0, profiled_s=150.0), _row("sharing", 5.0, usd_per_h=4.0)]
     values = {figure.name: figure.value for figure in figures([*rows, _row(AGAIN, 10.0)])}
-    assert values["goodput over that of a second run, median"] == 0.8
-    assert values["goodput over that without early stop, median"] == 1.0
+    assert values["goodput of a second run over that of the first, median"] == 1.25
+    assert values["goodput without early stop over that with it, median"] == 1.0
     assert values["profiled seconds without early stop over those with it, median"] == 3.0
-    assert values["goodput over that without sharing, median"] == 1.6
+    assert values["goodput without sharing over that with it, median"] == 0.625
 
 
 def test_the_section_names_what_pays_nothing_and_takes_ladders_from_their_results(tmp_path: Path) -> None:

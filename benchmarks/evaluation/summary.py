@@ -1,0 +1,128 @@
+"""What the evaluation shows, in few lines: for the README, and at the top of its page, with what was missed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.baselines.planners import BASELINES, PUBLISHED
+from benchmarks.evaluation import sensitivity
+from benchmarks.evaluation.goodput import EVERYWHERE, OURS
+from benchmarks.evaluation.judging import PRICES
+from benchmarks.evaluation.outcomes import grouped
+from benchmarks.harness.benchmark import Rows
+from benchmarks.harness.markdown import number
+
+_GLUE = "\0"
+"""Stands for a space at which lines do not end."""
+_WIDTH = 118
+Row = Mapping[str, Any]
+
+_MISSES = """The paper that Circinus grew out of reports 2.4 to 5.1 times the goodput, 3.2 to 4.5 times less cost and
+4.2 to 10.5 times faster planning than earlier planners (arXiv 2504.16397). The aims of 2.4, 3.2 and 10 come from there.
+What was missed, and where others are better:
+
+"""
+
+
+def readme_lines(figures: Sequence[Row]) -> str:
+    """Return what the evaluation shows, in three lines."""
+    seen = {figure["name"]: figure for figure in figures}
+
+    def value(name: str) -> str:
+        return number(seen[name]["value"])
+
+    earlier = value("goodput at saturation over the best earlier planner's, median")
+    everyone = value("goodput at saturation over the best of all others, median")
+    possible = value("goodput that is possible over the best earlier planner, median")
+    shares, nodes, busy = (
+        value(f"cost by {price}, earlier planners in their own tiers over ours, median") for price in PRICES
+    )
+    time = value("time to the final plan, with profiling: the quickest earlier planner's over ours, median")
+    broken = seen["promises broken, all tiers"]["note"].split(" queries")[0]
+    lines = (
+        f"- Goodput at saturation is {earlier} times that of the best of {len(PUBLISHED)} published planners, rebuilt "
+        f"from their papers ({possible} times is possible), and {everyone} times that of the best of all "
+        f"{len(BASELINES)} others (median contests).",
+        f"- Published planners in one tier pay {shares} times as much for the same queries by shares of nodes, {nodes} "
+        f"by whole nodes and {busy} by busy seconds. The quickest of them takes {time} times as long from nothing to "
+        "its plan.",
+        f"- {broken} promises were broken in simulations with the true times. [All figures, planners and misses]"
+        f"(docs/evaluation.md): `python{_GLUE}-m{_GLUE}benchmarks{_GLUE}evaluation`.",
+    )
+    filled = (textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in lines)
+    return "".join(f"{text}\n" for text in filled).replace(_GLUE, " ")
+
+
+def misses(rows: Rows) -> str:
+    """Return where others are better and what breaks promises, in Markdown.
+
+    Args:
+        rows: of the result file.
+    """
+    own = [row for row in rows if row.get("part") == "goodput"]
+    lines = (
+        _behind([row for row in own if row["scope"] == EVERYWHERE], "With all tiers"),
+        _behind([row for row in own if row["scope"] != EVERYWHERE], "With fewer tiers"),
+        _dearer(own),
+        _slower([row for row in own if row["scope"] == EVERYWHERE]),
+        *_broken([row for row in rows if row.get("part") == sensitivity.PART]),
+    )
+    filled = (textwrap.fill(f"- {line}", _WIDTH, subsequent_indent="  ") for line in lines if line)
+    return _MISSES + "".join(f"{text}\n" for text in filled)
+
+
+def _behind(rows: Rows, where: str) -> str:
+    """Return in which contests another planner keeps more."""
+    contests = grouped(rows, lambda row: (row["contest"], row["scope"]))
+    contested = {key: own for key, own in contests.items() if len(own) > 1}
+    better, behind = 0, []
+    for (contest, scope), own in contested.items():
+        ours = next(row for row in own if row["planner"] == OURS.name)["goodput"]
+        best = max((row for row in own if row["planner"] != OURS.name), key=lambda row: row["goodput"])
+        better += ours > best["goodput"]
+        if ours < best["goodput"]:
+            label = contest if scope == EVERYWHERE else f"{contest}, {scope}"
+            behind.append(f"{label}: {ours:g} ({best['planner']} {best['goodput']:g})")
+    if not contested:
+        return ""
+    text = f"{where}, {OURS.name} is ahead in {better} of {len(contested)} contests and behind in {len(behind)}"
+    return f"{text}, by weight kept: {'; '.join(behind)}." if behind else f"{text}."
+
+
+def _dearer(rows: Rows) -> str:
+    """Return for which planners' queries the product pays more."""
+    price = PRICES[0]
+    compared = [row for row in rows if row.get("same_set")]
+    cheaper = [
+        f"{row['contest']}, {row['planner']} in {row['scope']} ({ratio:.2f} of what {OURS.name} pays)"
+        for row in compared
+        if (ratio := row["usd_per_h_theirs"][price] / max(row["usd_per_h_ours"][price], 1e-9)) < 1
+    ]
+    return (
+        f"Others pay less, by {price}, for {len(cheaper)} of {len(compared)} sets: {'; '.join(cheaper)}."
+        if cheaper
+        else ""
+    )
+
+
+def _slower(rows: Rows) -> str:
+    """Return the seconds of planning, without those of measurements."""
+    by_planner = grouped(rows, lambda row: row["planner"])
+    medians = {planner: median(row["planning_s"] for row in own) for planner, own in by_planner.items()}
+    ours = medians.pop(OURS.name, 0.0)
+    if not medians:
+        return ""
+    return (
+        f"Deciding what to measure and planning take {number(ours)} s in the median contest, others' planning "
+        f"{number(min(medians.values()))} to {number(max(medians.values()))} s; measurements take longer."
+    )
+
+
+def _broken(rows: Rows) -> Iterator[str]:
+    """Yield what makes the product break promises."""
+    for name, broken, served in sensitivity.broken_by(rows):
+        if broken:
+            yield f"{name[:1].upper()}{name[1:]}: {broken} of {served} promises are broken."
