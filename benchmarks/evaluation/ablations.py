@@ -235,8 +235,8 @@ _HEAD = """## Ablations
 
 The product without one mechanism at a time, in contests of {queries} queries at load {load:g}. Goodput, cost and
 profiled seconds are those without the mechanism over those of the complete product, medians of the contests. Cost is
-for each unit of goodput. Decisions and plans have limits of time: the second row says what differs by chance alone.
-Transfer is left out in the contest of several pipelines, with {seeds} seeds, all else in those of one.
+for each unit of goodput. Decisions and plans have limits of time: the row of a second run says what differs by chance
+alone. Transfer is left out in contests of several pipelines, {transfers} in all, everything else in those of one.
 
 """
 
@@ -287,7 +287,7 @@ def section(rows: Rows, serving: Path = FOLDER / "serving.json") -> str:
         "planning seconds",
     )
     count = " to ".join(map(str, sorted({queries[0], queries[-1]})))
-    intro = _HEAD.format(queries=count, load=LOAD, seeds=TRANSFER_SEEDS)
+    intro = _HEAD.format(queries=count, load=LOAD, transfers=len(pairs.get("transfer", ())))
     return f"{intro}{table(head, lines)}{says}{_of_ladders(serving)}"
 
 
