@@ -42,7 +42,7 @@ workspace = c.Workspace(c.Specification.of([pipeline], infrastructure, [query]))
 
 def main(**options):
     try:
-        print(len(workspace.profile(budget="5s", **options).rows()))
+        print(len(workspace.profile(budget="1min", **options).rows()))
     except c.CircinusError as error:
         print(error.code, error.location, error)
         raise SystemExit(3)
