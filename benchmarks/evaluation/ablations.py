@@ -8,7 +8,7 @@ never step. `python -m benchmarks serving` measures it under bursts, and the day
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -158,11 +158,11 @@ ABLATIONS = {
 }
 
 
-def ablations(seeds: Collection[int], names: Sequence[str], console: Console) -> PartResult:
+def ablations(seed: int, names: Sequence[str], console: Console) -> PartResult:
     """Leave out one mechanism after another in each contest.
 
     Args:
-        seeds: of the contests.
+        seed: of the contests, and the first one of repeated runs.
         names: of the workloads.
         console: of the progress.
 
@@ -176,7 +176,6 @@ def ablations(seeds: Collection[int], names: Sequence[str], console: Console) ->
 
     jobs = (
         (rows_of, (contest, mechanisms, seed + number))
-        for seed in seeds
         for name in names
         for contest in contests(name, (LOAD,), seed)
         for mechanisms in _groups(contest)
@@ -235,8 +234,8 @@ _HEAD = """## Ablations
 
 The product without one mechanism at a time, in contests of {queries} queries at load {load:g}. Goodput, cost and
 profiled seconds are those without the mechanism over those of the complete product, medians of the contests. Cost is
-for each unit of goodput. Decisions and plans have limits of time: the row of a second run says what differs by chance
-alone. Transfer is left out in contests of several pipelines, {transfers} in all, everything else in those of one.
+for each unit of goodput. Decisions and plans have limits of time, so that runs differ by chance, too. Transfer is left
+out in {transfers} of several pipelines, everything else in contests of one.
 
 """
 
@@ -287,8 +286,12 @@ def section(rows: Rows, serving: Path = FOLDER / "serving.json") -> str:
         "planning seconds",
     )
     count = " to ".join(map(str, sorted({queries[0], queries[-1]})))
-    intro = _HEAD.format(queries=count, load=LOAD, transfers=len(pairs.get("transfer", ())))
+    intro = _HEAD.format(queries=count, load=LOAD, transfers=_runs(len(pairs.get("transfer", ()))))
     return f"{intro}{table(head, lines)}{says}{_of_ladders(serving)}"
+
+
+def _runs(count: int) -> str:
+    return f"{count} runs" if count != 1 else "1 run"
 
 
 def _line(name: str, instead: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[str, ...]:

@@ -232,10 +232,10 @@ def _goodput_figures(everywhere: Mapping[str, Mapping[str, Any]], others: Rows, 
     informed = [row["goodput"] / max(row["oracle"], 1.0) for row in everywhere.values() if "oracle" in row]
     if informed:
         yield Figure("goodput over that with everything measured, median", float(np.median(informed)), None, "higher",
-                     "share", f"{len(informed)} contests, {min(informed):.3f} to {max(informed):.3f}")  # fmt: skip
+                     "share", f"{len(informed)} contests, {min(informed):.1%} to {max(informed):.1%}")  # fmt: skip
     share = [row["goodput"] / max(bound[c], 1.0) for c, row in everywhere.items()]
     yield Figure("goodput over the certified bound, median", float(np.median(share)), 0.97, "higher", "share",
-                 f"{len(share)} contests, {min(share):.3f} to {max(share):.3f}")  # fmt: skip
+                 f"{len(share)} contests, {min(share):.1%} to {max(share):.1%}")  # fmt: skip
 
 
 def _cost_figures(others: Rows, published: set[str]) -> Iterator[Figure]:

@@ -24,7 +24,7 @@ BENCHMARK = Benchmark(
         Part("growth", lambda o, console: growth(o.counts, o.seed, console), ("seed", "counts")),
         Part(
             "ablations",
-            lambda o, console: left_out.ablations((o.seed,), o.ablated, console),
+            lambda o, console: left_out.ablations(o.seed, o.ablated, console),
             ("seed", "ablated"),
             quick=False,
         ),

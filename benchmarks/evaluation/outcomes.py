@@ -67,5 +67,5 @@ def span(values: Sequence[float]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return the number of contests that values are of, and their span."""
-    return f"{len(values)} contests; {span(values)}" if len(values) > 1 else "1 contest"
+    """Return the number of runs that values are of, each of a contest, and their span."""
+    return f"{len(values)} runs; {span(values)}" if len(values) > 1 else "1 run"

@@ -31,9 +31,9 @@ judged by one simulation of all queries with the true times of each item, by Cir
 mean over all recorded items, and latency a percentile of at least {requests:,} requests; it is missed if it is beyond
 the limit by more than chance (5 %).
 
-This page is written by {command}, from `benchmarks/results/evaluation.json` (commit `{commit}`),
-which took {minutes:.0f} minutes. It needs the published traces (the end of the page says whose) in the folder that the
-environment variable `CIRCINUS_TRACES` names.
+This page is written by {command}, which took {minutes:.0f} minutes (commit `{commit}`), from
+`benchmarks/results/evaluation.json`. It needs the published traces (the end of the page says whose) in the folder that
+the environment variable `CIRCINUS_TRACES` names.
 """
 _WORDS = """
 | word | meaning |
@@ -42,13 +42,14 @@ _WORDS = """
 | promised, broken | a planner says that a query's objectives will hold; they did not |
 | load 1 | as many queries as can just be served, by formula; from load 2 on the pools are saturated |
 | earlier planners | the {published} published ones, without the paper's own, Optuna and choices by hand |
-| certified bound | the most that plans of measured configurations keep if formulas are right, or what anyone kept |
+| in their own tiers | those planners of the above that were made for one tier, in the cloud |
+| certified bound | the most that configurations measured by Circinus keep if formulas are right, or what anyone kept |
 | cost by share, by node | pay for the reserved share of each node, or for whole nodes |
 | cost by busy seconds | pay for the time that replicas are busy, as the paper's prototype |
 """
 _AIMS = """## All other figures with aims
 
-Figures on cost, time and growth without aims are in the result file only.
+Figures without aims are in the result file only.
 
 """
 _GOODPUT = """## Goodput
@@ -140,7 +141,7 @@ def page(document: Row) -> str:
 
 def _is_shown(figure: Row) -> bool:
     """Return whether a figure has an aim, or says what is possible."""
-    return figure["aim"] is not None or figure["name"].startswith("goodput")
+    return figure["aim"] is not None or figure["name"].startswith("goodput ")
 
 
 def _by_workload(rows: Sequence[Row]) -> str:
@@ -204,7 +205,10 @@ def _growth(rows: Sequence[Row]) -> str:
     for planner, own in grouped(rows, lambda row: row["planner"]).items():
         limit_s = OUR_LIMIT_S if planner == OURS.name else LIMIT_S
         taken = {row["queries"]: row["planning_s"] for row in own}
-        cells = {count: f">{limit_s:g}" if seconds is None else number(seconds) for count, seconds in taken.items()}
+        cells = {
+            count: f">{limit_s:g}" if seconds is None or seconds > limit_s else number(seconds)
+            for count, seconds in taken.items()
+        }
         lines.append((planner, *(cells.get(count, "-") for count in counts)))
     head = _GROWTH.format(ours=OURS.name, our_limit=OUR_LIMIT_S, limit=LIMIT_S)
     return head + table(("planner", *(f"{count:,}" for count in counts)), lines)

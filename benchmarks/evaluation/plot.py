@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,12 +73,11 @@ def _draw_loads(axes: Axes, rows: Sequence[Row]) -> None:
         for planner, own in grouped(by_workload[shown], lambda row: row["planner"]).items()
     }
     best = sorted((name for name in by_planner if name != OURS.name), key=lambda name: -by_planner[name][-1]["goodput"])
-    colors = cycle(f"C{number}" for number in range(1, 10))  # C0 is the product's
     loads = [row["load"] for row in by_planner[OURS.name]]
-    for planner in (OURS.name, *best[:_LINES]):
+    for number, planner in enumerate((OURS.name, *best[:_LINES])):
         own, is_ours = by_planner[planner], planner == OURS.name
         axes.plot(loads, [100 * row["goodput"] / row["offered"] for row in own], marker="o",
-                  lw=3.5 if is_ours else 1.8, label=planner, color="C0" if is_ours else next(colors),
+                  lw=3.5 if is_ours else 1.8, label=planner, color=f"C{number}",
                   zorder=3 if is_ours else 2)  # fmt: skip
     axes.set(xscale="log", xlabel="load (1: all tiers can just serve it)", ylabel="goodput, % of the offered weight")
     axes.set_xticks(loads, [f"{load:g}" for load in loads])

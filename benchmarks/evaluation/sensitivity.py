@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.baselines.planners import PUBLISHED
 from benchmarks.evaluation.ablations import LOAD
 from benchmarks.evaluation.contest import Contest
-from benchmarks.evaluation.outcomes import in_two_processes, outcome, span, spread
+from benchmarks.evaluation.outcomes import grouped, in_two_processes, outcome, span, spread
 from benchmarks.evaluation.product import Product
 from benchmarks.evaluation.variations import with_hard_items, with_noise, with_risk, with_tiers, with_true_speed
 from benchmarks.evaluation.workloads import contests
@@ -149,18 +149,15 @@ def _aim(varied: str, value: float) -> float | None:
 
 
 def _groups(rows: Rows) -> dict[tuple[str, float], Rows]:
-    groups: dict[tuple[str, float], Rows] = {}
-    for row in rows:
-        groups.setdefault((row["varied"], row["value"]), []).append(row)
-    return groups
+    return grouped(rows, lambda row: (row["varied"], row["value"]))
 
 
 def _ratios(own: Rows, unchanged: dict[str, dict[str, Any]]) -> list[float]:
     return [row["goodput"] / max(unchanged[row["contest"]]["goodput"], 1.0) for row in own]
 
 
-def broken_by(rows: Rows) -> Iterator[tuple[str, int, int]]:
-    """Yield each variation with the number of its broken promises, and of all.
+def broken_by(rows: Rows) -> Iterator[tuple[str, int, int, float]]:
+    """Yield each variation with the number of its broken promises, of all, and its risk.
 
     Args:
         rows: of this part.
@@ -168,7 +165,7 @@ def broken_by(rows: Rows) -> Iterator[tuple[str, int, int]]:
     for (varied, value), own in _groups(rows).items():
         if varied not in (_UNCHANGED, _SEEDS):
             broken, served = (sum(row[what] for row in own) for what in ("broken", "served"))
-            yield _named(varied, value), broken, served
+            yield _named(varied, value), broken, served, value if varied == "risk" else RISK
 
 
 def _broken(own: Rows) -> tuple[float, str]:
@@ -191,14 +188,14 @@ def _named(varied: str, value: float) -> str:
         return f"{value:g} tier{'s' if value > 1 else ''}"
     if varied == "true speed":
         return f"pools {abs(value - 1):.0%} {'faster' if value > 1 else 'slower'} than declared"
-    return f"harder half of the items {value:.0%} of requests{', profiled again' if varied == _PROFILED_AGAIN else ''}"
+    again = ", profiled again" if varied == _PROFILED_AGAIN else ""
+    return f"the harder half of the items in {value:.0%} of requests instead of 50%{again}"
 
 
 _HEAD = """## Sensitivity
 
-{contests}, changed in one way at a time. Goodput is relative to that as specified: a risk of {risk:g}, exact seconds,
-three tiers, declared speeds and the recorded items. The row of risk {cautionless:g} is the price of caution. The second
-run under "Ablations" says what differs by chance.
+Changed in one way at a time: {contests}. Goodput is relative to that as specified: a risk of {risk:g}, exact seconds,
+three tiers, declared speeds and the recorded items. The row of risk {cautionless:g} is the price of caution.
 
 """
 

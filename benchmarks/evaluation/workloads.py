@@ -4,8 +4,8 @@
 the examples. Four places have devices and an edge site each, and share a cloud. `all` mixes the five pipelines, `sites`
 on twenty places. In `traffic` the queries of `sites` have windows of recorded traffic instead of Poisson arrivals, and
 each place has a recorded uplink, with the median of all at the published bandwidth: planners see what it had for 90 %
-of the first ten minutes, and requests come at ten moments after that. Ablations have `speech`: both speech pipelines,
-which are one on different data.
+of the first ten minutes, and requests come at ten moments after that. `speech` has both speech pipelines, which
+are one on different data.
 
 Queries are those of `benchmarks.workloads.published.queries`. A query's accuracy objective is a quantile of the
 configurations that fit somewhere, its latency limit a multiple of the tightest that any plan guarantees at that

@@ -23,12 +23,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def number(value: float) -> str:
     """Return a number with three digits, or all of its integer digits."""
-    return f"{value:,.0f}" if 1e3 <= abs(value) < math.inf else f"{value:.3g}"
+    return f"{value:,.0f}" if 999.5 <= abs(value) < math.inf else f"{value:.3g}"
 
 
 def quantity(value: float, unit: str) -> str:
-    """Return a number with its unit; shares are percentages."""
-    return f"{number(100 * value)} %" if unit == "share" else f"{number(value)} {unit}"
+    """Return a number with its unit; shares are percentages, and ratios have two decimals."""
+    if unit == "share":
+        return f"{number(100 * value)} %"
+    return f"{value:.2f} times" if unit == "times" and abs(value) < 10 else f"{number(value)} {unit}"
 
 
 def _aim(figure: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from benchmarks.__main__ import NOTHING_RAN, main
 from benchmarks.harness import runner
 from benchmarks.harness.benchmark import Benchmark, Option, Part, PartResult, UnavailableError
+from benchmarks.harness.markdown import quantity
 from benchmarks.harness.registry import ENTRIES, README, Entry, listing, readme
 from benchmarks.harness.results import ROOT, Figure
 from benchmarks.harness.runner import parse_options, run_benchmark, selected_parts
@@ -128,6 +131,21 @@ def test_a_run_writes_figures_options_and_machine(tmp_path: Path, capsys: pytest
     printed = capsys.readouterr().out
     assert "skipped: no network namespaces" in printed
     assert "Figures" in printed
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(0.0042, "share", "0.42 %"), (1.0, "times", "1.00 times"), (12.345, "times", "12.3 times"),
+     (999.6, "s", "1,000 s"), (98.76, "s", "98.8 s"), (math.inf, "s", "inf s")],
+)  # fmt: skip
+def test_quantities_are_short_and_without_powers_of_ten(value: float, unit: str, text: str) -> None:
+    assert quantity(value, unit) == text
+
+
+def test_a_benchmark_of_which_nothing_can_run_says_so_by_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    for file, code in ((None, NOTHING_RAN), (ROOT, 0)):
+        monkeypatch.setattr("benchmarks.harness.registry.run_benchmark", lambda *_, file=file: file)
+        assert main(["profiling"]) == code
 
 
 def test_nothing_is_written_where_no_part_can_run(tmp_path: Path) -> None:

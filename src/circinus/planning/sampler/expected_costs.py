@@ -18,7 +18,7 @@ from circinus.specification import Configuration, Network, Pipeline, Query
 _ERRORS = 1.645
 """Standard errors by which operators may be faster than expected; 5 % are faster still."""
 _ERRORS_WITHOUT_PLAN = 2.576
-"""The same while a query has no plan; 0.5 % are faster still, as in `StoppingRule.probability_without_plan`."""
+"""The same while a query has no plan; 0.5 % are faster still, as in `StoppingRule.probability_of_first_plan`."""
 _SAME = 0.05
 """Relative change of an operator's times and sizes up to which costs are kept. Decisions then take less of their share
 of the time: 405 s instead of 561 s are measured of 125 configurations for 20 queries over six pools."""
