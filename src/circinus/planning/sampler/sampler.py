@@ -164,21 +164,21 @@ class PlanCostSampler:
         check_time()
         prior, common_variance = self._fitted_prior(profile)
         check_time()
-        pursuit = Pursuit.SOONEST
-        if self._all_codes is None:
-            pursuit = Pursuit.SETTLE if settling_share(profile) < _SETTLING_SHARE else Pursuit.MOST_PROBABLE
-        codes = self._candidate_codes(profile, prior, pursuit)
-        configurations = self._space.decode(codes)
-        belief = prior.belief(codes)
-        belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
-        evaluated = np.array([c in measured_of for c in configurations], dtype=bool)
         stopping = self._stopping
         is_early = len(measured_of) < self._min_configurations
         if is_early:  # too few to conclude that a query has no plan
             stopping = replace(stopping, probability_of_first_plan=0.0)
-        beliefs, requested, acquisition = self._selected(
-            profile, configurations, belief, evaluated, stopping, pursuit, seconds, check_time
-        )
+        for pursuit in self._pursuits(profile):
+            codes = self._candidate_codes(profile, prior, pursuit)
+            configurations = self._space.decode(codes)
+            belief = prior.belief(codes)
+            belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
+            evaluated = np.array([c in measured_of for c in configurations], dtype=bool)
+            beliefs, requested, acquisition = self._selected(
+                profile, configurations, belief, evaluated, stopping, pursuit, seconds, check_time
+            )
+            if evaluated[acquisition.ranking].any():
+                break  # else nothing begun is worth settling
         without_plan = not all(query_belief.has_plan for query_belief in beliefs)
         suggestions = [
             Suggestion(configurations[index], float(acquisition.value_per_s[index])) for index in acquisition.ranking
@@ -206,6 +206,14 @@ class PlanCostSampler:
         )
         pruned = self._pruned(acquisition, configurations, {measured.configuration for measured in profile.usable})
         return SamplerDecision(suggestions, certificate, pruned)
+
+    def _pursuits(self, profile: PipelineProfile) -> tuple[Pursuit, ...]:
+        """Return what is pursued, in turn, until a begun configuration is worthwhile."""
+        if self._all_codes is not None:
+            return (Pursuit.SOONEST,)
+        if settling_share(profile) < _SETTLING_SHARE:
+            return Pursuit.SETTLE, Pursuit.MOST_PROBABLE
+        return (Pursuit.MOST_PROBABLE,)
 
     def _selected(
         self,
