@@ -26,7 +26,7 @@ from benchmarks.demo.report import comparison, row
 from benchmarks.demo.strategies import OURS, fixed_plan, load_test_side_by_side
 from benchmarks.harness.benchmark import Rows
 from benchmarks.harness.busy_processes import busy_processes
-from benchmarks.harness.results import FOLDER, Figure, print_figures, write_results
+from benchmarks.harness.results import FOLDER, Figure, output_console, print_figures, write_results
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import plan_table
 from circinus.reporting.profile_table import profile_table, search_summary
@@ -181,7 +181,7 @@ def main() -> None:
     """Run the demo, once or beside each number of busy processes."""
     options, from_scratch = read_options()
     started_s = perf_counter()
-    console = Console() if sys.stdout.isatty() else Console(width=120)  # as wide as logs are shown
+    console = output_console()
     figures, rows = earlier(options.results / "demo.json", options.busy) if options.results == FOLDER else ([], [])
     for busy in options.busy:
         results = []
@@ -207,7 +207,8 @@ def main() -> None:
         wall_s=perf_counter() - started_s,
         folder=options.results,
     )
-    console.print(f"written to {os.path.relpath(path)}", highlight=False)
+    took = format_duration(perf_counter() - started_s)
+    console.print(f"demo done in {took}; figures: {os.path.relpath(path)}", highlight=False)
 
 
 def run_demo(options: DemoOptions, console: Console) -> tuple[list[Figure], Rows]:

@@ -52,7 +52,7 @@ def growth(counts: Sequence[int], seed: int, console: Console) -> PartResult:
             for planner, row in zip(planners, planned, strict=True):
                 common = {"part": "growth", "planner": planner.name, "queries": queries, "offered": offered}
                 rows.append(common | (row or {"planning_s": None}))
-                taken = f"{row['planning_s']:.1f} s for {row['promised']:g}" if row else "not within the limit"
+                taken = f"{row['planning_s']:.1f} s, weight {row['promised']:g}" if row else "not within the limit"
                 console.print(f"{queries:,} queries, {planner.name}: {taken}", highlight=False)
             planners = [
                 planner

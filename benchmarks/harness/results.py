@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from circinus.specification.formatting import format_duration, format_percentage
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "benchmarks" / "results"
+_LOG_WIDTH = 160
+"""Columns of tables where the output is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Figure:
         if self.aim is None:
             return None
         return self.value <= self.aim if self.better == "lower" else self.value >= self.aim
+
+
+def output_console() -> Console:
+    """Return the console of standard output, as wide as the terminal or `COLUMNS` says, or as logs are shown."""
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=_LOG_WIDTH)
 
 
 def write_results(

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from rich.console import Console
-
 from benchmarks.harness.benchmark import Benchmark, Options, Part, Rows, UnavailableError
 from benchmarks.harness.checkpoints import Checkpoint
-from benchmarks.harness.results import FOLDER, ROOT, Figure, print_figures, write_results, write_whole
+from benchmarks.harness.results import FOLDER, ROOT, Figure, output_console, print_figures, write_results, write_whole
 from benchmarks.workloads.published.speech import TracesAbsentError
 from circinus.specification.formatting import format_duration
-
-_WIDTH = 160
-"""Columns of tables where the output is no terminal."""
 
 
 def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], description: str = "") -> Path | None:
@@ -34,7 +28,7 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
     partial_file = ROOT / "build" / "benchmarks" / f"{name}.json"
     file = options.out or partial_file
     is_complete = not options.quick and len(parts) == len(benchmark.parts) and _are_defaults(benchmark, options)
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    console = output_console()
     start_s, wall_s = perf_counter(), 0.0
     figures: list[Figure] = []
     rows: Rows = []
