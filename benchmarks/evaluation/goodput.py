@@ -76,7 +76,7 @@ def goodput(cases: Sequence[Case], seed: int, console: Console) -> PartResult:
         TracesAbsentError: the published traces are not on this machine.
     """
     rows: Rows = []
-    console.print(f"{len(cases)} workloads, two at a time: profiling takes some minutes, then come plans")
+    console.print("workloads are profiled first, two at a time, which takes some minutes")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         judging = []
         for profiling in as_completed([pool.submit(profiled_contests, case, seed) for case in cases]):
