@@ -387,3 +387,25 @@ def test_without_a_plan_those_count_that_a_simulation_may_still_confirm(
     assert not is_worthwhile(far)
     monkeypatch.setattr("circinus.planning.sampler.sampler.DOUBTFUL_EXCESS", 0.0)
     assert not is_worthwhile(narrow)
+
+
+@pytest.mark.parametrize("is_begun_worthwhile", [True, False])
+def test_where_nothing_begun_is_worthwhile_more_candidates_are_considered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_begun_worthwhile: bool
+) -> None:
+    module = "circinus.planning.sampler.sampler"
+    monkeypatch.setattr(f"{module}.MAX_ENUMERATED", 0)
+    monkeypatch.setattr(f"{module}._CANDIDATES", 32)
+    monkeypatch.setattr(f"{module}.settling_share", lambda _: 0.0)
+    specification = two_queries((0.8,))
+    profile, _ = measured(recorded(0), specification, tmp_path / "store", explored=False)
+    by_score = sorted(profile.configurations, key=lambda own: own.scores.mean())
+    begun = beginning(by_score[-1 if is_begun_worthwhile else 0], MIN_ITEMS)
+    mean = begun.scores.mean()
+    accuracy = Interval(mean, 0.0, 1.0 if is_begun_worthwhile else mean)
+    known = replace(profile, configurations=(replace(begun, accuracy=accuracy),))
+    sampler = make_sampler(specification, PIPELINE.name)
+    assert sampler is not None
+    considered = sampler.suggest(known, lambda _, items: 0.1 * items).certificate.considered
+    few = 32 // 16
+    assert considered <= few if is_begun_worthwhile else considered > few
