@@ -1,4 +1,4 @@
-"""What the evaluation shows, in few lines: for the README, and at the top of its page, with what was missed."""
+"""Summary of the evaluation in few lines: for the README, and at the top of its page, with what was missed."""
 
 from __future__ import annotations
 

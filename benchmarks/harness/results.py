@@ -22,7 +22,7 @@ from circinus.specification.formatting import format_duration, format_percentage
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "benchmarks" / "results"
-_LOG_WIDTH = 160
+_LOG_WIDTH = 120
 """Columns of tables where the output is no terminal."""
 
 
