@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +15,14 @@ from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.backfill import refilled
 from circinus.matching.consolidation import consolidate
+from circinus.matching.explanation.slo_relaxation import relax_slo, with_slos
 from circinus.matching.guarantees import pins_error, with_others_rejected
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, Observer
 from circinus.matching.optimizer import answer_of, log_pass, matching_of
 from circinus.matching.phases import phase
 from circinus.matching.plan_estimates import PlanEstimates
-from circinus.matching.plan_set import Matching
+from circinus.matching.plan_set import Assignment, Matching, Rejection
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.second_look import second_look, without_plans
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
@@ -29,10 +30,11 @@ from circinus.matching.simulation_check import check_by_simulation, exclude_refu
 from circinus.matching.startup_times import add_startup_times
 from circinus.matching.tolerances import WEIGHT_TOLERANCE
 from circinus.planning import Frontier, plan_queries
+from circinus.planning.ladder import ladder
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.queueing.event_block import load_kernels
-from circinus.specification import Network, Specification
+from circinus.specification import Network, SloKind, Specification
 
 
 def plan_all_queries(
@@ -98,6 +100,8 @@ class _Planning:
     observer: Observer
     left_s: float
     """Left of the time limit."""
+    raised: frozenset[str] = frozenset()
+    """Queries with plans at raised latency limits, which a simulation has to confirm at those of the specification."""
     is_revised: bool = False
     """Whether a pass revised an answer."""
 
@@ -138,7 +142,8 @@ class _Planning:
         for trial in count(1):
             with phase("simulated their plans"):
                 planned = simulation_inputs(self.specification, self.profiles, matching)
-                result = check_by_simulation(matching, planned, network, seed=self.settings.seed)
+                late = self._late(matching)
+                result = check_by_simulation(matching, planned, network, seed=self.settings.seed, unconfirmed=late)
             if not result.violated:
                 break
             is_last = trial >= MATCHING.max_simulated_plans
@@ -232,7 +237,11 @@ class _Planning:
         """Yield further ways to plan all queries that may serve more."""
         if self.is_revised:  # which plans are chosen at utilization targets decides whom a second look can add
             few = replace(
-                self.settings, considers_all_plans=False, divides_requests=False, fits_targets=False, spares_links=False
+                self.settings,
+                considers_all_plans=False,
+                divides_requests=False,
+                fits_targets=False,
+                raises_limits=False,
             )
             estimates = self.plans.without_exclusions()
             yield partial(self._again, self.specification, few, self.incumbent, self.frontiers, estimates)
@@ -242,14 +251,52 @@ class _Planning:
             yield lambda: self._looked_at(without_plans(planner)).matching
             if self._may_change:
                 yield partial(self._again, self.specification, frontiers=self.frontiers)
-        if self.settings.spares_links and not runs and self.specification.required_infrastructure.links:
-            spared = _with_spared_links(self.specification)
-            rejected = {rejection.query for rejection in planner.matching.rejections}
-            planless = tuple(q for q in spared.queries if q.name in rejected and not self.frontiers[q.name].candidates)
-            found = plan_queries(replace(spared, queries=planless), self.profiles, self.search)
-            if any(frontier.candidates for frontier in found.values()):
-                settings = replace(self.settings, spares_links=False)
-                yield lambda: _with_usable_links(self._again(spared, settings), spared, self.specification)
+        if self.settings.raises_limits and not runs:
+            raised = self._raised_frontiers(planner.matching.rejections)
+            if raised:
+                yield partial(self._with_raised_limits, planner, raised)
+
+    def _raised_frontiers(self, rejections: Sequence[Rejection]) -> Mapping[str, Frontier]:
+        """Return the plans at raised latency limits of rejected queries that have none at their own."""
+        planless = {rejection.query for rejection in rejections if not self.frontiers[rejection.query].candidates}
+        queries = (query for query in self.specification.queries if query.name in planless and query.slos.latency)
+        relaxed = tuple(
+            with_slos(query, relax_slo(query.slos, SloKind.LATENCY, MATCHING.raised_limit - 1)) for query in queries
+        )
+        found = plan_queries(replace(self.specification, queries=relaxed), self.profiles, self.search)
+        return {name: frontier for name, frontier in found.items() if frontier.candidates}
+
+    def _with_raised_limits(self, planner: AdmissionPlanner, raised: Mapping[str, Frontier]) -> Matching:
+        """Plan all queries once more, some at raised limits, and look at rejected ones again at those specified."""
+        frontiers = {**self.frontiers, **raised}
+        queries = tuple(frontiers[query.name].query for query in self.specification.queries)
+        plans = PlanEstimates(replace(self.specification, queries=queries), self.profiles, search=self.search)
+        plans.adopt(frontiers)
+        planning = replace(self, frontiers=frontiers, plans=plans, raised=frozenset(raised))
+        found, _ = planning._confirmed()
+        rejected = {rejection.query: rejection for rejection in planner.matching.rejections}
+        matching = replace(
+            found,
+            assignments=tuple(self._as_specified(a) if a.query in raised else a for a in found.assignments),
+            rejections=tuple(rejected.get(rejection.query, rejection) for rejection in found.rejections),
+        )
+        return self._looked_at(planner.with_matching(matching)).matching
+
+    def _late(self, matching: Matching) -> tuple[str, ...]:
+        """Return the queries that miss their latency SLO by formula, at plans for a raised limit."""
+        slos = {query.name: query.slos for query in self.specification.queries if query.name in self.raised}
+        return tuple(
+            assignment.query
+            for assignment in matching.assignments
+            if assignment.query in slos
+            and SloKind.LATENCY in assignment.chosen.estimate.violations(slos[assignment.query])
+        )
+
+    def _as_specified(self, assignment: Assignment) -> Assignment:
+        """Return an assignment at a raised limit without the explanations that hold there only."""
+        frontier = self.frontiers[assignment.query]
+        candidate = self.plans.estimate_of(assignment.query, assignment.chosen.plan)
+        return replace(assignment, ladder=ladder(frontier.query, frontier.plans, candidate), alternatives=())
 
     @property
     def _may_change(self) -> bool:
@@ -258,25 +305,6 @@ class _Planning:
     @property
     def _has_tenants(self) -> bool:
         return bool(self.specification.required_infrastructure.tenants)
-
-
-def _with_spared_links(specification: Specification) -> Specification:
-    """Return the specification with less traffic on links, at which it waits for shorter times."""
-    places = specification.required_infrastructure
-    share = places.usable_link_share * MATCHING.spared_link_share
-    return replace(specification, infrastructure=places.model_copy(update={"usable_link_share": share}))
-
-
-def _with_usable_links(matching: Matching, spared: Specification, specification: Specification) -> Matching:
-    """Return a matching with the usage of links relative to the bandwidth that is usable."""
-    now, whole = (one.required_infrastructure.usable_link_share for one in (spared, specification))
-    prices = (
-        replace(price, capacity=price.capacity * whole / now, used=price.used * now / whole)
-        if price.resource.startswith("link ")
-        else price
-        for price in matching.prices
-    )
-    return replace(matching, prices=tuple(prices))
 
 
 def _may_serve_more(planner: AdmissionPlanner) -> bool:
