@@ -293,7 +293,9 @@ def test_a_rejection_beyond_a_limit_is_undecided(
     seed: int, query: str, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("circinus.matching.second_look.MATCHING", replace(MATCHING, **{limit: 0}))
-    specification, profiles, matching = _planned(seed)
+    specification, profiles = random_specification(seed, queries=6)
+    settings = replace(PATIENT, raises_limits=False)  # with raised limits, both are served
+    matching, _ = plan_all_queries(specification, profiles, settings=settings, explain_rejections=())
     (rejection,) = [rejection for rejection in matching.rejections if rejection.query == query]
     assert rejection.undecided
     assert admit_query(specification, profiles, matching, query)[0].assignment is not None
