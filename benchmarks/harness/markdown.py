@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.harness.results import Figure
+
 
 def figures_table(figures: Sequence[Mapping[str, Any]]) -> str:
     """Return the figures of a result file with their aims."""
@@ -37,6 +39,5 @@ def _aim(figure: Mapping[str, Any]) -> str:
     if figure["aim"] is None:
         return "-"
     bound = "at least" if figure["better"] == "higher" else "at most"
-    is_met = figure["value"] >= figure["aim"] if figure["better"] == "higher" else figure["value"] <= figure["aim"]
     aim = quantity(figure["aim"], "share") if figure["unit"] == "share" else number(figure["aim"])
-    return f"{bound} {aim}{'' if is_met else ', **missed**'}"
+    return f"{bound} {aim}{'' if Figure(**figure).met else ', **missed**'}"

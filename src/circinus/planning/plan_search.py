@@ -202,7 +202,8 @@ def _situation_costs(space: SearchSpace, resources: FloatArray, pools: IntArray)
     columns = space.columns
     links = slice(columns.link(0), columns.shared_cost)
     share = (resources[:, links] / columns.capacity[links]).sum(axis=1)
-    costs = np.repeat(resources[:, None, [columns.shared_cost, columns.dedicated_cost]], 2 + len(columns.pools), axis=1)
+    situations, _ = _situation_shape(space)
+    costs = np.repeat(resources[:, None, [columns.shared_cost, columns.dedicated_cost]], situations, axis=1)
     for pool in range(len(columns.pools)):
         costs[(pools == pool).any(axis=1), 1 + pool] = np.inf
     costs[:, -1] *= np.maximum(share, _SCARCE)[:, None]
