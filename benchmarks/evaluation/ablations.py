@@ -78,10 +78,11 @@ class Ablation:
                 stack.enter_context(mock.patch.object(owner, attribute, counterpart))
             if self.in_profiling:
                 profiled = product.profiled(contest, seed)
+            measured = profiled.touched
             if self.has_own_pipelines:
                 contest, profiles = plain.with_own_pipelines(contest, profiled.profiles)
                 profiled = replace(profiled, profiles=profiles)
-            planned = product.planned(contest.specification, profiled)
+            planned = replace(product.planned(contest.specification, profiled), touched=measured)
         return {"part": PART, "without": self.mechanism, **outcome(contest, planned, seed)}
 
 
