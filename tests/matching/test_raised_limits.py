@@ -9,8 +9,7 @@ import pytest
 from benchmarks.workloads.recorded import recorded
 
 from budget import HANG_LIMIT_S
-from circinus.matching import Matching, MatchSettings, plan_all, plan_all_queries
-from circinus.matching.settings import MATCHING
+from circinus.matching import Incumbent, Matching, MatchSettings, plan_all, plan_all_queries
 from circinus.specification import Infrastructure, Query, Specification
 
 HASTY_S, PATIENT_S = 2.0, 20.0
@@ -19,7 +18,9 @@ IMPOSSIBLE_S = 1.3
 """Latency limit that hasty queries miss in a simulation, too."""
 
 
-def _matching(hasty_s: float = HASTY_S, *, raises_limits: bool = True) -> tuple[Specification, Matching]:
+def _matching(
+    hasty_s: float = HASTY_S, *, raises_limits: bool = True, incumbent: Incumbent | None = None
+) -> tuple[Specification, Matching]:
     trace, truth = recorded("meeting")
     bandwidth = 2.0 * float(truth.configurations[0].input_bytes.mean())
     cloud = {
@@ -39,7 +40,9 @@ def _matching(hasty_s: float = HASTY_S, *, raises_limits: bool = True) -> tuple[
     )  # fmt: skip
     specification = Specification({"meeting": trace.pipeline}, places, queries)
     settings = MatchSettings(time_limit_s=HANG_LIMIT_S, raises_limits=raises_limits)
-    matching, _ = plan_all_queries(specification, {"meeting": truth}, settings=settings, explain_rejections=())
+    matching, _ = plan_all_queries(
+        specification, {"meeting": truth}, settings=settings, incumbent=incumbent, explain_rejections=()
+    )
     return specification, matching
 
 
@@ -53,12 +56,12 @@ def test_queries_without_a_plan_at_their_own_limits_are_served() -> None:
     _, within = _matching(raises_limits=False)
     assert within.satisfied_weight < raised.satisfied_weight <= raised.weight_bound
     assert not _violations(specification, raised)
-    assert all(assignment.ladder is not None for assignment in raised.assignments)
+    _, again = _matching(incumbent=replace(Incumbent.of(raised), max_changes=0))
+    assert {a.query: a.chosen.plan for a in again.assignments} == {a.query: a.chosen.plan for a in raised.assignments}
 
 
 def test_plans_that_a_simulation_refutes_are_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
-    raised = replace(MATCHING, raised_limit=3.0)
-    monkeypatch.setattr(plan_all, "MATCHING", raised)
+    monkeypatch.setattr(plan_all, "DOUBTFUL_EXCESS", 2.0)
     asked = Mock(wraps=plan_all.check_by_simulation)
     monkeypatch.setattr(plan_all, "check_by_simulation", asked)
     specification, matching = _matching(IMPOSSIBLE_S)

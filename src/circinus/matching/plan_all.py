@@ -31,10 +31,12 @@ from circinus.matching.startup_times import add_startup_times
 from circinus.matching.tolerances import WEIGHT_TOLERANCE
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.ladder import ladder
-from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
+from circinus.planning.settings import DEFAULT_SETTINGS, DOUBTFUL_EXCESS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.queueing.event_block import load_kernels
 from circinus.specification import Network, SloKind, Specification
+
+_RAISED = "confirmed by a simulation, as none of its plans meets all SLOs by formula at its utilization targets"
 
 
 def plan_all_queries(
@@ -142,8 +144,8 @@ class _Planning:
         for trial in count(1):
             with phase("simulated their plans"):
                 planned = simulation_inputs(self.specification, self.profiles, matching)
-                late = self._late(matching)
-                result = check_by_simulation(matching, planned, network, seed=self.settings.seed, unconfirmed=late)
+                raised = self.raised & matching.served
+                result = check_by_simulation(matching, planned, network, seed=self.settings.seed, unconfirmed=raised)
             if not result.violated:
                 break
             is_last = trial >= MATCHING.max_simulated_plans
@@ -250,7 +252,8 @@ class _Planning:
             # `circinus admit` promises queries beside running plans as sized, and the next plan holds what it promises.
             yield lambda: self._looked_at(without_plans(planner)).matching
             if self._may_change:
-                yield partial(self._again, self.specification, frontiers=self.frontiers)
+                settings = replace(self.settings, raises_limits=False)
+                yield partial(self._again, self.specification, settings, frontiers=self.frontiers)
         if self.settings.raises_limits and not runs:
             raised = self._raised_frontiers(planner.matching.rejections)
             if raised:
@@ -260,14 +263,14 @@ class _Planning:
         """Return the plans at raised latency limits of rejected queries that have none at their own."""
         planless = {rejection.query for rejection in rejections if not self.frontiers[rejection.query].candidates}
         queries = (query for query in self.specification.queries if query.name in planless and query.slos.latency)
-        relaxed = tuple(
-            with_slos(query, relax_slo(query.slos, SloKind.LATENCY, MATCHING.raised_limit - 1)) for query in queries
+        relaxed = tuple(with_slos(query, relax_slo(query.slos, SloKind.LATENCY, DOUBTFUL_EXCESS)) for query in queries)
+        found = plan_queries(
+            replace(self.specification, queries=relaxed), self.profiles, self.search, self.plans.compiled
         )
-        found = plan_queries(replace(self.specification, queries=relaxed), self.profiles, self.search)
         return {name: frontier for name, frontier in found.items() if frontier.candidates}
 
     def _with_raised_limits(self, planner: AdmissionPlanner, raised: Mapping[str, Frontier]) -> Matching:
-        """Plan all queries once more, some at raised limits, and look at rejected ones again at those specified."""
+        """Plan all queries once more, some at raised limits, and look at rejected ones again at their own limits."""
         frontiers = {**self.frontiers, **raised}
         queries = tuple(frontiers[query.name].query for query in self.specification.queries)
         plans = PlanEstimates(replace(self.specification, queries=queries), self.profiles, search=self.search)
@@ -282,21 +285,12 @@ class _Planning:
         )
         return self._looked_at(planner.with_matching(matching)).matching
 
-    def _late(self, matching: Matching) -> tuple[str, ...]:
-        """Return the queries that miss their latency SLO by formula, at plans for a raised limit."""
-        slos = {query.name: query.slos for query in self.specification.queries if query.name in self.raised}
-        return tuple(
-            assignment.query
-            for assignment in matching.assignments
-            if assignment.query in slos
-            and SloKind.LATENCY in assignment.chosen.estimate.violations(slos[assignment.query])
-        )
-
     def _as_specified(self, assignment: Assignment) -> Assignment:
         """Return an assignment at a raised limit without the explanations that hold there only."""
         frontier = self.frontiers[assignment.query]
         candidate = self.plans.estimate_of(assignment.query, assignment.chosen.plan)
-        return replace(assignment, ladder=ladder(frontier.query, frontier.plans, candidate), alternatives=())
+        steps = ladder(frontier.query, frontier.plans, candidate)
+        return replace(assignment, reason=_RAISED, ladder=steps, alternatives=())
 
     @property
     def _may_change(self) -> bool:
@@ -334,7 +328,7 @@ def _with_bounds(matching: Matching, first: Matching) -> Matching:
     cost_bound_usd_per_h = first.cost_bound_usd_per_h if matching.satisfied_weight >= first.satisfied_weight else 0.0
     return replace(
         matching,
-        weight_bound=max(first.weight_bound, matching.satisfied_weight),
+        weight_bound=max(first.weight_bound, matching.weight_bound, matching.satisfied_weight),
         optimal=False,
         cost_at_targets_usd_per_h=None,
         cost_bound_usd_per_h=min(cost_bound_usd_per_h, matching.cost_usd_per_h),

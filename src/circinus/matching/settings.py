@@ -99,9 +99,6 @@ class MatchingSettings:
     max_second_look_simulations: int = 12
     """Maximum number of plans that are simulated in all second looks of a matching together. Of 234 rejected, 6, 12 and
     24 leave 3, 1 and 0 undecided, in equal time."""
-    raised_limit: float = 1.6
-    """Factor on the latency limits of queries without a plan, at which plans are searched that a simulation has to
-    confirm. Of a weight of 254 on video in the cloud alone, 1.3, 1.6 and 2 serve 87, 95 and 85, and 55 without."""
     max_kept_trials: int = 200
     """Maximum number of running plans of which an admission decides whether they can stay, if changes are limited."""
     min_time_share: float = 0.1

@@ -32,7 +32,7 @@ from circinus.planning.sampler.profile_prediction import ProfilePredictor
 from circinus.planning.sampler.reservation_index import Pursuit, StoppingRule, expected_items_to_decide
 from circinus.planning.sampler.surrogate import Belief
 from circinus.planning.sampler.transfer_learning import TransferSources, missing_from_design, warm_start_design
-from circinus.planning.settings import DOUBTFUL_EXCESS
+from circinus.planning.settings import PROFILED_EXCESS
 from circinus.profiling import (
     MIN_ITEMS,
     PipelineProfile,
@@ -420,11 +420,11 @@ def _merged_queries(queries: Sequence[Query]) -> tuple[tuple[Query, ...], tuple[
 
 
 def _with_doubtful_latency(query: Query) -> Query:
-    """Return the query with the highest latency by formula that a simulation may find to be within its SLO."""
+    """Return the query with a higher latency limit, as simulations find latencies below those of formulas."""
     latency = query.slos.latency
     if latency is None:
         return query
-    higher = latency.model_copy(update={"limit_s": latency.limit_s * (1.0 + DOUBTFUL_EXCESS)})
+    higher = latency.model_copy(update={"limit_s": latency.limit_s * (1.0 + PROFILED_EXCESS)})
     return query.model_copy(update={"slos": query.slos.model_copy(update={"latency": higher})})
 
 
