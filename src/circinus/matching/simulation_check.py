@@ -75,7 +75,7 @@ def simulation_inputs(
 
 _LAST_PERCENTILE = 100.0 - 1e-7
 """Percentile of plans of which interruptions delay as many requests as the SLO allows: no simulation confirms them."""
-_NARROW = "the formula's bound misses the limit"
+_LATE_BY_FORMULA = "the formula's bound misses the limit"
 _SIMULATED = "in a simulation of all queries together"
 _ALL_TOO_SLOW = "the plans that were tried meet the SLOs by formula but not in a simulation of all queries together"
 _NONE_CONFIRMED = (
@@ -379,7 +379,7 @@ def _with_doubts(matching: Matching, unconfirmed: Collection[str]) -> Matching:
     for assignment in matching.assignments:
         if assignment.query in unconfirmed:
             chosen = assignment.chosen
-            estimate = replace(chosen.estimate, caveats=(*chosen.estimate.caveats, _NARROW))
+            estimate = replace(chosen.estimate, caveats=(*chosen.estimate.caveats, _LATE_BY_FORMULA))
             assignment = replace(assignment, chosen=replace(chosen, estimate=estimate))
         assignments.append(assignment)
     return replace(matching, assignments=tuple(assignments))
