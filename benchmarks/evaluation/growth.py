@@ -2,7 +2,7 @@
 
 All planners get complete profiles, so that only planning takes time, in a process of its own, two at a time. Others
 have `LIMIT_S` seconds for each plan, the product `OUR_LIMIT_S`, to keep the time of the whole within bounds; who needs
-more than half of it gets no more queries. In addition, the product profiles for the first 1, 4 and 16 queries from
+more than a quarter of it gets no more queries. In addition, the product profiles for the first 1, 4 and 16 queries from
 nothing: the difference is what the next ones cost.
 """
 
@@ -30,7 +30,7 @@ from benchmarks.harness.results import Figure
 COUNTS = (1, 10, 100, 1_000, 10_000)
 LIMIT_S, OUR_LIMIT_S = 30.0, 400.0
 """Limits of others' plans, and of the product's."""
-_HOPELESS = 1 / 2
+_HOPELESS = 1 / 4
 """Share of the limit beyond which ten times as many queries are not tried."""
 _LOAD = 1.5
 _FIRST = (1, 4, 16)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from benchmarks.workloads.recorded import recorded
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.matching import Incumbent, Matching, MatchSettings, plan_all_queries
@@ -15,7 +16,7 @@ from circinus.matching.simulation_check import simulation_inputs
 from circinus.planning import Frontier
 from circinus.profiling import PipelineProfile
 from circinus.simulation import simulate
-from circinus.specification import Network, SloKind, Specification
+from circinus.specification import Infrastructure, Network, Query, SloKind, Specification
 from circinus.testing.random_instances import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -39,6 +40,34 @@ def test_the_same_queries_cost_less() -> None:
     assert all(after.served == before.served for _, _, before, _, after in instances)
     assert all(after.cost_usd_per_h <= before.cost_usd_per_h for _, _, before, _, after in instances)
     assert any(after.cost_usd_per_h < 0.9 * before.cost_usd_per_h for _, _, before, _, after in instances)
+
+
+def test_queries_that_are_too_slow_alone_share_cheap_replicas() -> None:
+    trace, truth = recorded("meeting")
+    shared = {"site": "home", "tier": "edge", "nodes": 4, "cpus": 8, "memory": "16GiB"}
+    pools = [
+        shared | {"name": name, "price": price, "hardware": {"class": name, "relative_speed": speed}}
+        for name, speed, price in (("slow", 0.5, 0.1), ("fast", 1.0, 1.0))
+    ]
+    slos = {"latency": {"percentile": 95, "limit": 0.5}}
+    queries = [
+        Query.model_validate({"name": f"q{n}", "pipeline": "meeting", "source": "home", "rate": 0.25, "slos": slos})
+        for n in range(8)
+    ]
+    places = Infrastructure.model_validate({"name": "places", "sites": ["home"], "pools": pools})
+    specification, profiles = Specification({"meeting": trace.pipeline}, places, tuple(queries)), {"meeting": truth}
+    at_targets = replace(PATIENT, fits_targets=False)
+    before, frontiers = plan_all_queries(specification, profiles, settings=at_targets, explain_rejections=())
+    assert _pools_of(before) == {"slow", "fast"}
+    planner = AdmissionPlanner.of(specification, profiles, before)
+    assert _pools_of(consolidate(planner, frontiers, PATIENT, opens=False).matching) == {"slow", "fast"}
+    after = consolidate(planner, frontiers, PATIENT).matching
+    assert (_pools_of(after), after.served) == ({"slow"}, before.served)
+    assert not [a.query for a in after.assignments if a.chosen.estimate.violations(queries[0].slos, sized=True)]
+
+
+def _pools_of(matching: Matching) -> set[str]:
+    return {sized.deployment.pool for sized in matching.deployments}
 
 
 @pytest.mark.parametrize("seed", SEEDS)

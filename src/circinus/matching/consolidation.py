@@ -2,16 +2,19 @@
 
 A deployment costs a replica, however little of it is used. If many queries share it, no exchange of a single plan
 closes it, and relaxations of large matchings pay for the used part only: so all its queries move at once, as in local
-search for facility location. Formulas bound latencies from above, by up to half: where they miss an SLO narrowly, a
-simulation decides. 66 queries on recorded video pipelines cost $14.1 an hour instead of $18.0.
+search for facility location, to others or to new ones. By formula a query may be late on a new one as its first user:
+requests wait longer for one replica than for one of several that are utilized as much. Formulas bound latencies from
+above, by up to half: where they miss an SLO narrowly, a simulation decides. 66 queries on recorded video pipelines cost
+$14.1 an hour instead of $18.0.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -31,8 +34,9 @@ from circinus.matching.solvers.greedy import IncrementalSolution, marginal_costs
 from circinus.matching.target_fitting import at_target, fitted_target, retargeted
 from circinus.matching.tolerances import EQUAL_USD_PER_H
 from circinus.planning import Frontier
+from circinus.planning.frontier import query_kind
 from circinus.planning.ladder import ladder
-from circinus.specification import Deployment, Network, QueryPlan
+from circinus.specification import Deployment, Network, Query, QueryPlan
 from circinus.specification.formatting import format_usd_per_h
 
 
@@ -41,25 +45,31 @@ def consolidate(
     frontiers: Mapping[str, Frontier],
     settings: MatchSettings,
     incumbent: Incumbent | None = None,
+    *,
+    opens: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> AdmissionPlanner:
     """Return the planner with a cheaper matching of the queries that are served, if there is one.
 
-    At first, all queries of a deployment move to others where that costs less, the dearest deployment first. Then each
-    round takes a replica from every family of deployments that can spare one, and returns it to the slowest one of each
-    query that is late. As a choice among many simulations favours lucky ones, another seed has to confirm the result.
+    At first, all queries of a kind move to another plan, or all of a deployment to others, wherever that costs less,
+    the dearest deployment first. Then each round takes a replica from every family of deployments that can spare one,
+    and returns it to the slowest one of each query that is late. As a choice among many simulations favours lucky ones,
+    another seed has to confirm the result.
 
     Args:
         planner: with the matching.
         frontiers: query -> its plans, for ladders.
         settings: of the matching.
         incumbent: running plans, which stay where a change saves less than its price; without a limit on changes.
+        opens: whether queries may move to deployments that are not in use. They take what is cheapest of the pools, so
+            that rejected queries should be looked at first.
         clock: for the time limit.
     """
     if not settings.fits_targets or (incumbent is not None and incumbent.max_changes is not None):
         return planner
     with phase("took spare replicas away"):
-        matching = _Consolidation(planner, frontiers, settings, incumbent or Incumbent({}), clock).consolidated()
+        run = _Consolidation(planner, frontiers, settings, incumbent or Incumbent({}), clock, opens=opens)
+        matching = run.consolidated()
     return planner if matching is planner.matching else planner.with_matching(matching)
 
 
@@ -92,7 +102,10 @@ class _Consolidation:
         settings: MatchSettings,
         incumbent: Incumbent,
         clock: Callable[[], float],
+        *,
+        opens: bool,
     ) -> None:
+        self._opens = opens and len(planner.matching.served) <= MATCHING.max_fitted_queries
         self._planner, self._frontiers, self._incumbent, self._clock = planner, frontiers, incumbent, clock
         self._matching, self._estimates, self._seed = planner.matching, planner.plans, settings.seed
         queries = planner.specification.queries
@@ -102,6 +115,8 @@ class _Consolidation:
         self._slos = [query.slos for query in self._queries.values()]
         self._needed: set[Deployment] = set()
         """Deployments that cannot be closed."""
+        self._kept: set[tuple[Query, QueryPlan]] = set()
+        """Kinds of queries with plans that would not be cheaper for all of the kind."""
         self._settled: set[Deployment] = set()
         """Families that can spare no replica."""
 
@@ -118,8 +133,8 @@ class _Consolidation:
             and not self._simulated(running, self._seed + 1).violated
         ):
             accepted.append(running)
-        while (closed := self._with_one_closed(accepted[-1])) is not None:
-            accepted.append(closed)
+        while (cheaper := self._with_one_moved(accepted[-1]) or self._with_one_closed(accepted[-1])) is not None:
+            accepted.append(cheaper)
         while (smaller := self._round(accepted[-1])) is not None:
             accepted.append(smaller)
         for result in reversed(accepted):
@@ -129,6 +144,34 @@ class _Consolidation:
             if not simulated.violated:
                 return self._with_result(simulated.matching)
         return self._matching
+
+    @cached_property
+    def _cheapest(self) -> Mapping[str, Sequence[QueryPlan]]:
+        """Query -> its cheapest plans that may be fast enough if queries share them."""
+        if not self._opens:
+            return dict.fromkeys(self._queries, ())
+        found = self._planner.wider_frontiers(tuple(self._queries.values()), MATCHING.second_look_factor - 1)
+        return {name: _cheapest(frontier) for name, frontier in found.items()}
+
+    def _with_one_moved(self, before: _Sized) -> _Sized | None:
+        """Return the plans after all queries of a kind moved to one of their cheapest plans, if that costs less."""
+        running = {family: before.problem.deployments[columns[0]] for family, columns in before.families.items()}
+        kinds = defaultdict[Query, list[str]](list)
+        for name, query in self._queries.items():
+            kinds[query_kind(query)].append(name)
+        for kind, names in kinds.items():
+            for plan in self._cheapest[names[0]]:
+                if (kind, plan) in self._kept or self._clock() >= self._deadline_s:
+                    continue
+                joined = plan
+                for deployment in plan.deployments:
+                    other = running.get(at_target(deployment, 0.0), deployment)
+                    joined = retargeted(joined, [deployment], other.allocation.utilization_target)
+                moved = self._sized({**before.plans_by_name, **dict.fromkeys(names, joined)})
+                if isinstance(moved, _Sized) and self._is_better(moved, before) and not self._late(moved):
+                    return moved
+                self._kept.add((kind, plan))
+        return None
 
     def _with_one_closed(self, before: _Sized) -> _Sized | None:
         """Return the plans after all queries of a deployment moved to others, if that costs less; else None."""
@@ -169,7 +212,9 @@ class _Consolidation:
             candidates[name] = [own]
             if closed in own.plan.deployments:
                 busy[name] = sum(use.busy_replicas for use in own.deployments if use.deployment == closed)
-                offered = self._estimates.on_deployments(self._queries[name], remaining, any_latency=True)
+                opened = (d for plan in self._cheapest[name] for d in plan.deployments if d != closed)
+                usable = dict.fromkeys((*remaining, *opened))
+                offered = self._estimates.on_deployments(self._queries[name], usable, any_latency=True)
                 candidates[name] = [plan for plan in offered if (name, plan.plan) not in refuted]
                 if not candidates[name] or self._clock() >= self._deadline_s:
                     return None
@@ -349,12 +394,20 @@ class _Consolidation:
         ):
             return replace(now, ladder=steps)
         saving = f"all plans together cost {format_usd_per_h(saved_usd_per_h)} less"
-        previous = Alternative(
-            then.chosen.plan, then.chosen.estimate, f"{saving} without a deployment of it", "cost", is_sized=True
-        )
+        previous = Alternative(then.chosen.plan, then.chosen.estimate, f"{saving} without it", "cost", is_sized=True)
         return replace(
             now,
             ladder=steps,
-            reason=f"{saving} on deployments of other queries; confirmed by a simulation",
+            reason=f"{saving} with it; confirmed by a simulation",
             alternatives=(previous,),
         )
+
+
+def _cheapest(frontier: Frontier) -> Sequence[QueryPlan]:
+    """Return the plans that cost least in isolation, and of equally dear ones those with the least work."""
+
+    def cost(candidate: PlanCandidate) -> tuple[float, float]:
+        busy_replicas = sum(demand.busy_replicas for demand in candidate.deployments)
+        return candidate.estimate.cost_usd_per_h.value, busy_replicas
+
+    return [candidate.plan for candidate in sorted(frontier.candidates, key=cost)[: MATCHING.max_opened_plans]]

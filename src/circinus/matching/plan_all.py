@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +15,13 @@ from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.backfill import refilled
 from circinus.matching.consolidation import consolidate
-from circinus.matching.explanation.slo_relaxation import relax_slo, with_slos
 from circinus.matching.guarantees import pins_error, with_others_rejected
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, Observer
 from circinus.matching.optimizer import answer_of, log_pass, matching_of
 from circinus.matching.phases import phase
 from circinus.matching.plan_estimates import PlanEstimates
-from circinus.matching.plan_set import Assignment, Matching, Rejection
+from circinus.matching.plan_set import Assignment, Matching
 from circinus.matching.priority_levels import PriorityLevels
 from circinus.matching.second_look import second_look, without_plans
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS, MATCHING, MatchSettings
@@ -34,7 +33,7 @@ from circinus.planning.ladder import ladder
 from circinus.planning.settings import DEFAULT_SETTINGS, DOUBTFUL_EXCESS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.queueing.event_block import load_kernels
-from circinus.specification import Network, SloKind, Specification
+from circinus.specification import Network, Specification
 
 _RAISED = "confirmed by a simulation, as none of its plans meets all SLOs by formula at its utilization targets"
 
@@ -123,8 +122,9 @@ class _Planning:
                 break
             with suppress(PlanningError):  # pinned queries may need all plans, or fit only as they run
                 planner = _heavier(planner, plan())
-        smaller = self._consolidated(planner)
-        planner = self._looked_at(smaller) if smaller is not planner and _may_serve_more(smaller) else smaller
+        for opens in (False, True):
+            smaller = self._consolidated(planner, opens=opens)
+            planner = self._looked_at(smaller) if smaller is not planner and _may_serve_more(smaller) else smaller
         return replace(
             planner.matching,
             rejections=tuple(
@@ -213,8 +213,8 @@ class _Planning:
         with phase("tried rejected queries again"):
             return second_look(planner, self.frontiers, self.incumbent, limit_s=self.settings.second_look_limit_s)
 
-    def _consolidated(self, planner: AdmissionPlanner) -> AdmissionPlanner:
-        return consolidate(planner, frontiers=self.frontiers, settings=self.settings, incumbent=self.incumbent)
+    def _consolidated(self, planner: AdmissionPlanner, *, opens: bool = True) -> AdmissionPlanner:
+        return consolidate(planner, self.frontiers, self.settings, self.incumbent, opens=opens)
 
     def _with_pinned(self, planner: AdmissionPlanner, offered: Mapping[str, Frontier]) -> AdmissionPlanner:
         """Return the planner, or one that plans pinned queries first where others leave them no room.
@@ -255,18 +255,16 @@ class _Planning:
                 settings = replace(self.settings, raises_limits=False)
                 yield partial(self._again, self.specification, settings, frontiers=self.frontiers)
         if self.settings.raises_limits and not runs:
-            raised = self._raised_frontiers(planner.matching.rejections)
+            raised = self._raised_frontiers(planner)
             if raised:
                 yield partial(self._with_raised_limits, planner, raised)
 
-    def _raised_frontiers(self, rejections: Sequence[Rejection]) -> Mapping[str, Frontier]:
+    def _raised_frontiers(self, planner: AdmissionPlanner) -> Mapping[str, Frontier]:
         """Return the plans at raised latency limits of rejected queries that have none at their own."""
-        planless = {rejection.query for rejection in rejections if not self.frontiers[rejection.query].candidates}
-        queries = (query for query in self.specification.queries if query.name in planless and query.slos.latency)
-        relaxed = tuple(with_slos(query, relax_slo(query.slos, SloKind.LATENCY, DOUBTFUL_EXCESS)) for query in queries)
-        found = plan_queries(
-            replace(self.specification, queries=relaxed), self.profiles, self.search, self.plans.compiled
-        )
+        rejected = {rejection.query for rejection in planner.matching.rejections}
+        planless = {name for name in rejected if not self.frontiers[name].candidates}
+        queries = [q for q in self.specification.queries if q.name in planless and q.slos.latency]
+        found = planner.wider_frontiers(queries, DOUBTFUL_EXCESS)
         return {name: frontier for name, frontier in found.items() if frontier.candidates}
 
     def _with_raised_limits(self, planner: AdmissionPlanner, raised: Mapping[str, Frontier]) -> Matching:

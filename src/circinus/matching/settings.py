@@ -57,6 +57,8 @@ class MatchingSettings:
     """Time for taking away replicas that a simulation shows to be spare, as a share of the time limit."""
     consolidation_requests: int = 1_200
     """Simulated requests of each query that misses its SLO by formula then, with those that wait alike."""
+    max_opened_plans: int = 3
+    """Maximum number of plans of a query, the cheapest, to whose deployments it may move though they are not in use."""
     max_closing_trials: int = 10
     """Maximum number of ways to move the queries of a deployment to others."""
     max_fitted_queries: int = 500
