@@ -32,7 +32,13 @@ def _instance(
     at_targets = replace(PATIENT, fits_targets=False)
     before, frontiers = plan_all_queries(specification, profiles, settings=at_targets, explain_rejections=())
     planner = AdmissionPlanner.of(specification, profiles, before)
-    return specification, profiles, before, dict(frontiers), consolidate(planner, frontiers, PATIENT).matching
+    return (
+        specification,
+        profiles,
+        before,
+        dict(frontiers),
+        consolidate(planner, frontiers, PATIENT, opens=True).matching,
+    )
 
 
 def test_the_same_queries_cost_less() -> None:
@@ -61,7 +67,7 @@ def test_queries_that_are_too_slow_alone_share_cheap_replicas() -> None:
     assert _pools_of(before) == {"slow", "fast"}
     planner = AdmissionPlanner.of(specification, profiles, before)
     assert _pools_of(consolidate(planner, frontiers, PATIENT, opens=False).matching) == {"slow", "fast"}
-    after = consolidate(planner, frontiers, PATIENT).matching
+    after = consolidate(planner, frontiers, PATIENT, opens=True).matching
     assert (_pools_of(after), after.served) == ({"slow"}, before.served)
     assert not [a.query for a in after.assignments if a.chosen.estimate.violations(queries[0].slos, sized=True)]
 

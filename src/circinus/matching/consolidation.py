@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -46,13 +45,13 @@ def consolidate(
     settings: MatchSettings,
     incumbent: Incumbent | None = None,
     *,
-    opens: bool = True,
+    opens: bool,
     clock: Callable[[], float] = time.monotonic,
 ) -> AdmissionPlanner:
     """Return the planner with a cheaper matching of the queries that are served, if there is one.
 
-    At first, all queries of a kind move to another plan, or all of a deployment to others, wherever that costs less,
-    the dearest deployment first. Then each round takes a replica from every family of deployments that can spare one,
+    At first, all queries of a deployment move to others, the dearest first, or all queries of a kind to another plan,
+    wherever that costs less. Then each round takes a replica from every family of deployments that can spare one,
     and returns it to the slowest one of each query that is late. As a choice among many simulations favours lucky ones,
     another seed has to confirm the result.
 
@@ -61,8 +60,8 @@ def consolidate(
         frontiers: query -> its plans, for ladders.
         settings: of the matching.
         incumbent: running plans, which stay where a change saves less than its price; without a limit on changes.
-        opens: whether queries may move to deployments that are not in use. They take what is cheapest of the pools, so
-            that rejected queries should be looked at first.
+        opens: whether queries may move to deployments that are not in use, if they are at most 500. They take what is
+            cheapest of the pools, so that rejected queries should be looked at first.
         clock: for the time limit.
     """
     if not settings.fits_targets or (incumbent is not None and incumbent.max_changes is not None):
@@ -105,18 +104,23 @@ class _Consolidation:
         *,
         opens: bool,
     ) -> None:
-        self._opens = opens and len(planner.matching.served) <= MATCHING.max_fitted_queries
         self._planner, self._frontiers, self._incumbent, self._clock = planner, frontiers, incumbent, clock
         self._matching, self._estimates, self._seed = planner.matching, planner.plans, settings.seed
         queries = planner.specification.queries
-        self._deadline_s = clock() + MATCHING.consolidation_time_share * settings.limit_s(len(queries))
+        limit_s = MATCHING.consolidation_time_share * settings.limit_s(len(queries))
+        self._deadline_s, self._moving_deadline_s = clock() + limit_s, clock() + limit_s / 2
         self._queries = {query.name: query for query in queries if query.name in self._matching.served}
         self._infrastructure = planner.specification.required_infrastructure
         self._slos = [query.slos for query in self._queries.values()]
+        self._kinds = defaultdict[Query, list[str]](list)
+        """Kind -> its queries, which may move to deployments that are not in use."""
+        for name, query in self._queries.items() if opens and can_open(self._matching) else ():
+            self._kinds[query_kind(query)].append(name)
         self._needed: set[Deployment] = set()
         """Deployments that cannot be closed."""
-        self._kept: set[tuple[Query, QueryPlan]] = set()
-        """Kinds of queries with plans that would not be cheaper for all of the kind."""
+        self._cheapest = dict[Query, Sequence[QueryPlan]]()
+        self._dearer: set[tuple[Query, QueryPlan]] = set()
+        """Kinds of queries with plans that were no gain for all of the kind."""
         self._settled: set[Deployment] = set()
         """Families that can spare no replica."""
 
@@ -133,7 +137,7 @@ class _Consolidation:
             and not self._simulated(running, self._seed + 1).violated
         ):
             accepted.append(running)
-        while (cheaper := self._with_one_moved(accepted[-1]) or self._with_one_closed(accepted[-1])) is not None:
+        while (cheaper := self._with_one_closed(accepted[-1]) or self._with_one_moved(accepted[-1])) is not None:
             accepted.append(cheaper)
         while (smaller := self._round(accepted[-1])) is not None:
             accepted.append(smaller)
@@ -145,33 +149,39 @@ class _Consolidation:
                 return self._with_result(simulated.matching)
         return self._matching
 
-    @cached_property
-    def _cheapest(self) -> Mapping[str, Sequence[QueryPlan]]:
-        """Query -> its cheapest plans that may be fast enough if queries share them."""
-        if not self._opens:
-            return dict.fromkeys(self._queries, ())
-        found = self._planner.wider_frontiers(tuple(self._queries.values()), MATCHING.second_look_factor - 1)
-        return {name: _cheapest(frontier) for name, frontier in found.items()}
+    def _cheapest_of(self, kind: Query) -> Sequence[QueryPlan]:
+        """Return the cheapest plans of a kind that may be fast enough if all its queries share them."""
+        names = self._kinds[kind]
+
+        def cost_usd_per_h(candidate: PlanCandidate) -> float:
+            own = candidate.estimate.cost_usd_per_h
+            return max(own.value, len(names) * own.lower)
+
+        if kind not in self._cheapest:
+            found = sorted(self._planner.isolated_plans(self._queries[names[0]]), key=cost_usd_per_h)
+            self._cheapest[kind] = [candidate.plan for candidate in found[: MATCHING.max_opened_plans]]
+        return self._cheapest[kind]
 
     def _with_one_moved(self, before: _Sized) -> _Sized | None:
         """Return the plans after all queries of a kind moved to one of their cheapest plans, if that costs less."""
         running = {family: before.problem.deployments[columns[0]] for family, columns in before.families.items()}
-        kinds = defaultdict[Query, list[str]](list)
-        for name, query in self._queries.items():
-            kinds[query_kind(query)].append(name)
-        for kind, names in kinds.items():
-            for plan in self._cheapest[names[0]]:
-                if (kind, plan) in self._kept or self._clock() >= self._deadline_s:
+        for kind, names in self._kinds.items():
+            for plan in self._cheapest_of(kind) if self._clock() < self._moving_deadline_s else ():
+                if (kind, plan) in self._dearer or self._clock() >= self._moving_deadline_s:
                     continue
                 joined = plan
                 for deployment in plan.deployments:
                     other = running.get(at_target(deployment, 0.0), deployment)
                     joined = retargeted(joined, [deployment], other.allocation.utilization_target)
                 moved = self._sized({**before.plans_by_name, **dict.fromkeys(names, joined)})
-                if isinstance(moved, _Sized) and self._is_better(moved, before) and not self._late(moved):
+                if isinstance(moved, _Sized) and self._is_better(moved, before) and self._is_confirmed(moved):
                     return moved
-                self._kept.add((kind, plan))
+                self._dearer.add((kind, plan))
         return None
+
+    def _is_confirmed(self, sized: _Sized) -> bool:
+        """Return whether no query is late in two simulations."""
+        return not self._late(sized) and not self._simulated(sized, self._seed + 1).violated
 
     def _with_one_closed(self, before: _Sized) -> _Sized | None:
         """Return the plans after all queries of a deployment moved to others, if that costs less; else None."""
@@ -212,9 +222,10 @@ class _Consolidation:
             candidates[name] = [own]
             if closed in own.plan.deployments:
                 busy[name] = sum(use.busy_replicas for use in own.deployments if use.deployment == closed)
-                opened = (d for plan in self._cheapest[name] for d in plan.deployments if d != closed)
-                usable = dict.fromkeys((*remaining, *opened))
-                offered = self._estimates.on_deployments(self._queries[name], usable, any_latency=True)
+                user = self._queries[name]
+                plans = self._cheapest_of(query_kind(user)) if self._kinds else ()
+                opened = (d for plan in plans for d in plan.deployments if at_target(d, 0.0) != at_target(closed, 0.0))
+                offered = self._estimates.on_deployments(user, dict.fromkeys((*remaining, *opened)), any_latency=True)
                 candidates[name] = [plan for plan in offered if (name, plan.plan) not in refuted]
                 if not candidates[name] or self._clock() >= self._deadline_s:
                     return None
@@ -403,11 +414,6 @@ class _Consolidation:
         )
 
 
-def _cheapest(frontier: Frontier) -> Sequence[QueryPlan]:
-    """Return the plans that cost least in isolation, and of equally dear ones those with the least work."""
-
-    def cost(candidate: PlanCandidate) -> tuple[float, float]:
-        busy_replicas = sum(demand.busy_replicas for demand in candidate.deployments)
-        return candidate.estimate.cost_usd_per_h.value, busy_replicas
-
-    return [candidate.plan for candidate in sorted(frontier.candidates, key=cost)[: MATCHING.max_opened_plans]]
+def can_open(matching: Matching) -> bool:
+    """Return whether the queries of a matching are few enough to move to deployments that are not in use."""
+    return len(matching.served) <= MATCHING.max_fitted_queries

@@ -14,7 +14,7 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.backfill import refilled
-from circinus.matching.consolidation import consolidate
+from circinus.matching.consolidation import can_open, consolidate
 from circinus.matching.guarantees import pins_error, with_others_rejected
 from circinus.matching.incumbent import Incumbent
 from circinus.matching.match_run import Answer, Observer
@@ -113,7 +113,7 @@ class _Planning:
         planner = AdmissionPlanner.of(self.specification, self.profiles, matching, self.search, estimates)
         sufficient = self.settings.required_weight * (1.0 - WEIGHT_TOLERANCE)
         if not matching.rejections or matching.satisfied_weight >= sufficient:
-            return self._consolidated(planner).matching
+            return self._consolidated(planner, opens=True).matching
         if self.settings.time_limit_s is not None:
             load_kernels()
         planner = self._with_pinned(self._looked_at(planner), offered)
@@ -122,7 +122,7 @@ class _Planning:
                 break
             with suppress(PlanningError):  # pinned queries may need all plans, or fit only as they run
                 planner = _heavier(planner, plan())
-        for opens in (False, True):
+        for opens in (False, True) if can_open(planner.matching) else (False,):
             smaller = self._consolidated(planner, opens=opens)
             planner = self._looked_at(smaller) if smaller is not planner and _may_serve_more(smaller) else smaller
         return replace(
@@ -213,7 +213,7 @@ class _Planning:
         with phase("tried rejected queries again"):
             return second_look(planner, self.frontiers, self.incumbent, limit_s=self.settings.second_look_limit_s)
 
-    def _consolidated(self, planner: AdmissionPlanner, *, opens: bool = True) -> AdmissionPlanner:
+    def _consolidated(self, planner: AdmissionPlanner, *, opens: bool) -> AdmissionPlanner:
         return consolidate(planner, self.frontiers, self.settings, self.incumbent, opens=opens)
 
     def _with_pinned(self, planner: AdmissionPlanner, offered: Mapping[str, Frontier]) -> AdmissionPlanner:

@@ -54,15 +54,15 @@ class MatchingSettings:
     fitting_time_share: float = 0.5
     """Share of the remaining time for fitting utilization targets."""
     consolidation_time_share: float = 0.3
-    """Time for taking away replicas that a simulation shows to be spare, as a share of the time limit."""
+    """Time of a consolidation, as a share of the time limit."""
     consolidation_requests: int = 1_200
     """Simulated requests of each query that misses its SLO by formula then, with those that wait alike."""
     max_opened_plans: int = 3
-    """Maximum number of plans of a query, the cheapest, to whose deployments it may move though they are not in use."""
+    """Maximum number of plans of a kind of queries, the cheapest, to which they may move though nobody uses them."""
     max_closing_trials: int = 10
     """Maximum number of ways to move the queries of a deployment to others."""
     max_fitted_queries: int = 500
-    """Maximum number of queries whose utilization targets are fitted to the load."""
+    """Maximum number of queries whose utilization targets are fitted to the load, and that may open deployments."""
     max_fitted_plans: int = 3
     """Maximum number of plans of a query that are checked at the final sizes, the cheapest."""
     max_rebuilt_queries: int = 8
