@@ -28,7 +28,7 @@ from circinus.matching.simulation_check import (
     simulation_inputs,
 )
 from circinus.matching.startup_times import add_startup_times
-from circinus.planning import Frontier, plan_queries, plan_query
+from circinus.planning import Frontier, plan_query
 from circinus.planning.frontier import MEASUREMENTS
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -194,11 +194,6 @@ class AdmissionPlanner:
         """Return the query's plans by itself, with those that may be fast enough at their final sizes only."""
         return self.plans.with_query(query).replan(_with_wider_limit(query), self.search).candidates
 
-    def wider_frontiers(self, queries: Sequence[Query], excess: float) -> Mapping[str, Frontier]:
-        """Return the plans of some of the queries at latency limits that are higher by a share of them."""
-        wider = replace(self.specification, queries=tuple(_with_wider_limit(query, excess) for query in queries))
-        return plan_queries(wider, self.profiles, self.search, self.plans.compiled)
-
     def with_relaxation(self, rejection: Rejection) -> Rejection:
         """Return a rejection with the smallest relaxation of its SLOs; `unrelaxable` if it takes several or none does.
 
@@ -290,9 +285,11 @@ def _near_misses(frontier: Frontier) -> Iterable[PlanCandidate]:
     return {plan.plan: plan for plan in (*best, *(miss.candidate for miss in frontier.near_misses))}.values()
 
 
-def _with_wider_limit(query: Query, excess: float = MATCHING.second_look_factor - 1) -> Query:
+def _with_wider_limit(query: Query) -> Query:
     """Return the query with a latency limit for plans that may be fast enough at their final sizes."""
-    return with_slos(query, relax_slo(query.slos, SloKind.LATENCY, excess)) if query.slos.latency else query
+    if query.slos.latency is None:
+        return query
+    return with_slos(query, relax_slo(query.slos, SloKind.LATENCY, MATCHING.second_look_factor - 1))
 
 
 def running_state(specification: Specification, matching: Matching, plans: PlanEstimates) -> AdmissionControl:

@@ -30,12 +30,10 @@ from circinus.matching.startup_times import add_startup_times
 from circinus.matching.tolerances import WEIGHT_TOLERANCE
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.ladder import ladder
-from circinus.planning.settings import DEFAULT_SETTINGS, DOUBTFUL_EXCESS, SearchSettings
+from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.queueing.event_block import load_kernels
 from circinus.specification import Network, Specification
-
-_RAISED = "confirmed by a simulation, as none of its plans meets all SLOs by formula at its utilization targets"
 
 
 def plan_all_queries(
@@ -101,8 +99,6 @@ class _Planning:
     observer: Observer
     left_s: float
     """Left of the time limit."""
-    raised: frozenset[str] = frozenset()
-    """Queries with plans at raised latency limits, which a simulation has to confirm at those of the specification."""
     is_revised: bool = False
     """Whether a pass revised an answer."""
 
@@ -144,8 +140,7 @@ class _Planning:
         for trial in count(1):
             with phase("simulated their plans"):
                 planned = simulation_inputs(self.specification, self.profiles, matching)
-                raised = self.raised & matching.served
-                result = check_by_simulation(matching, planned, network, seed=self.settings.seed, unconfirmed=raised)
+                result = check_by_simulation(matching, planned, network, seed=self.settings.seed)
             if not result.violated:
                 break
             is_last = trial >= MATCHING.max_simulated_plans
@@ -243,7 +238,7 @@ class _Planning:
                 considers_all_plans=False,
                 divides_requests=False,
                 fits_targets=False,
-                raises_limits=False,
+                considers_late_plans=False,
             )
             estimates = self.plans.without_exclusions()
             yield partial(self._again, self.specification, few, self.incumbent, self.frontiers, estimates)
@@ -252,43 +247,36 @@ class _Planning:
             # `circinus admit` promises queries beside running plans as sized, and the next plan holds what it promises.
             yield lambda: self._looked_at(without_plans(planner)).matching
             if self._may_change:
-                settings = replace(self.settings, raises_limits=False)
+                settings = replace(self.settings, considers_late_plans=False)
                 yield partial(self._again, self.specification, settings, frontiers=self.frontiers)
-        if self.settings.raises_limits and not runs:
-            raised = self._raised_frontiers(planner)
-            if raised:
-                yield partial(self._with_raised_limits, planner, raised)
+        if self.settings.considers_late_plans and not runs:
+            yield partial(self._with_late_plans, planner)
 
-    def _raised_frontiers(self, planner: AdmissionPlanner) -> Mapping[str, Frontier]:
-        """Return the plans at raised latency limits of rejected queries that have none at their own."""
-        rejected = {rejection.query for rejection in planner.matching.rejections}
-        planless = {name for name in rejected if not self.frontiers[name].candidates}
-        queries = [q for q in self.specification.queries if q.name in planless and q.slos.latency]
-        found = planner.wider_frontiers(queries, DOUBTFUL_EXCESS)
-        return {name: frontier for name, frontier in found.items() if frontier.candidates}
+    def _with_late_plans(self, planner: AdmissionPlanner) -> Matching:
+        """Plan all queries once more, with plans that are late at their targets, and look at rejected ones again.
 
-    def _with_raised_limits(self, planner: AdmissionPlanner, raised: Mapping[str, Frontier]) -> Matching:
-        """Plan all queries once more, some at raised limits, and look at rejected ones again at their own limits."""
-        frontiers = {**self.frontiers, **raised}
-        queries = tuple(frontiers[query.name].query for query in self.specification.queries)
-        plans = PlanEstimates(replace(self.specification, queries=queries), self.profiles, search=self.search)
-        plans.adopt(frontiers)
-        planning = replace(self, frontiers=frontiers, plans=plans, raised=frozenset(raised))
-        found, _ = planning._confirmed()
+        A query by itself waits longer for one replica than many queries do for several that are utilized as much.
+        """
+        plans, frontiers = self.plans.without_exclusions(), dict(self.frontiers)
+        for query in self.specification.queries:
+            own = frontiers[query.name]
+            listed = {candidate.plan for candidate in own.candidates}
+            late = (plans.sized_candidate(query, c.plan) for c in planner.isolated_plans(query) if c.plan not in listed)
+            frontiers[query.name] = replace(own, candidates=(*own.candidates, *filter(None, late)))
+        found, _ = replace(self, frontiers=frontiers, plans=plans)._confirmed()
         rejected = {rejection.query: rejection for rejection in planner.matching.rejections}
         matching = replace(
             found,
-            assignments=tuple(self._as_specified(a) if a.query in raised else a for a in found.assignments),
+            assignments=tuple(map(self._with_own_ladder, found.assignments)),
             rejections=tuple(rejected.get(rejection.query, rejection) for rejection in found.rejections),
         )
         return self._looked_at(planner.with_matching(matching)).matching
 
-    def _as_specified(self, assignment: Assignment) -> Assignment:
-        """Return an assignment at a raised limit without the explanations that hold there only."""
+    def _with_own_ladder(self, assignment: Assignment) -> Assignment:
+        """Return an assignment whose ladder has no plans that are late at their targets but its own."""
         frontier = self.frontiers[assignment.query]
         candidate = self.plans.estimate_of(assignment.query, assignment.chosen.plan)
-        steps = ladder(frontier.query, frontier.plans, candidate)
-        return replace(assignment, reason=_RAISED, ladder=steps, alternatives=())
+        return replace(assignment, ladder=ladder(frontier.query, frontier.plans, candidate))
 
     @property
     def _may_change(self) -> bool:

@@ -155,9 +155,9 @@ class MatchSettings:
     deployments consolidated."""
     considers_all_plans: bool = True
     """Whether up to 40 queries are matched with all their plans at last, and more if these are few."""
-    raises_limits: bool = True
-    """Whether all queries are planned once more if rejected ones have plans at higher latency limits only, which a
-    simulation may confirm at their own."""
+    considers_late_plans: bool = True
+    """Whether all queries are planned once more, if any is rejected, with plans that are late at their utilization
+    targets, and not if many queries share their replicas."""
     required_weight: float = math.inf
     """Weight that suffices, of up to 40 queries: beyond it, the cost counts alone. Pinned queries come first."""
 

@@ -16,7 +16,7 @@ from circinus.operators import Item
 from circinus.planning import plan_queries
 from circinus.planning.sampler import PlanCostSampler, make_sampler
 from circinus.planning.sampler.plan_costs import min_plan_costs
-from circinus.planning.settings import PROFILED_EXCESS
+from circinus.planning.settings import DOUBTFUL_EXCESS
 from circinus.profiling import (
     MIN_ITEMS,
     FailedConfiguration,
@@ -375,7 +375,7 @@ def test_without_a_plan_those_count_that_a_simulation_may_still_confirm(
     while high_s - low_s > 0.01:
         middle_s = (low_s + high_s) / 2
         low_s, high_s = (low_s, middle_s) if has_plan(middle_s) else (middle_s, high_s)
-    narrow, far = low_s / (1 + PROFILED_EXCESS / 2), low_s / (1 + PROFILED_EXCESS * 2)
+    narrow, far = low_s / (1 + DOUBTFUL_EXCESS / 2), low_s / (1 + DOUBTFUL_EXCESS * 2)
 
     def is_worthwhile(limit_s: float) -> bool:
         sampler = make_sampler(with_limit(limit_s), PIPELINE.name)
@@ -385,7 +385,7 @@ def test_without_a_plan_those_count_that_a_simulation_may_still_confirm(
     assert is_worthwhile(high_s)
     assert is_worthwhile(narrow)
     assert not is_worthwhile(far)
-    monkeypatch.setattr("circinus.planning.sampler.sampler.PROFILED_EXCESS", 0.0)
+    monkeypatch.setattr("circinus.planning.sampler.sampler.DOUBTFUL_EXCESS", 0.0)
     assert not is_worthwhile(narrow)
 
 

@@ -32,7 +32,7 @@ from circinus.planning.sampler.profile_prediction import ProfilePredictor
 from circinus.planning.sampler.reservation_index import Pursuit, StoppingRule, expected_items_to_decide
 from circinus.planning.sampler.surrogate import Belief
 from circinus.planning.sampler.transfer_learning import TransferSources, missing_from_design, warm_start_design
-from circinus.planning.settings import PROFILED_EXCESS
+from circinus.planning.settings import DOUBTFUL_EXCESS
 from circinus.profiling import (
     MIN_ITEMS,
     PipelineProfile,
@@ -424,7 +424,7 @@ def _with_doubtful_latency(query: Query) -> Query:
     latency = query.slos.latency
     if latency is None:
         return query
-    higher = latency.model_copy(update={"limit_s": latency.limit_s * (1.0 + PROFILED_EXCESS)})
+    higher = latency.model_copy(update={"limit_s": latency.limit_s * (1.0 + DOUBTFUL_EXCESS)})
     return query.model_copy(update={"slos": query.slos.model_copy(update={"latency": higher})})
 
 
