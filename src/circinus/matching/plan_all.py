@@ -233,15 +233,8 @@ class _Planning:
     def _ways(self, planner: AdmissionPlanner) -> Iterator[Callable[[], Matching]]:
         """Yield further ways to plan all queries that may serve more."""
         if self.is_revised:  # which plans are chosen at utilization targets decides whom a second look can add
-            few = replace(
-                self.settings,
-                considers_all_plans=False,
-                divides_requests=False,
-                fits_targets=False,
-                considers_late_plans=False,
-            )
             estimates = self.plans.without_exclusions()
-            yield partial(self._again, self.specification, few, self.incumbent, self.frontiers, estimates)
+            yield partial(self._again, self.specification, self._few, self.incumbent, self.frontiers, estimates)
         runs = self.incumbent is not None and bool(self.incumbent.plans)
         if runs and not self._has_tenants:
             # `circinus admit` promises queries beside running plans as sized, and the next plan holds what it promises.
@@ -263,7 +256,7 @@ class _Planning:
             listed = {candidate.plan for candidate in own.candidates}
             late = (plans.sized_candidate(query, c.plan) for c in planner.isolated_plans(query) if c.plan not in listed)
             frontiers[query.name] = replace(own, candidates=(*own.candidates, *filter(None, late)))
-        found, _ = replace(self, frontiers=frontiers, plans=plans)._confirmed()
+        found, _ = replace(self, frontiers=frontiers, plans=plans, settings=self._few)._confirmed()
         rejected = {rejection.query: rejection for rejection in planner.matching.rejections}
         matching = replace(
             found,
@@ -277,6 +270,17 @@ class _Planning:
         frontier = self.frontiers[assignment.query]
         candidate = self.plans.estimate_of(assignment.query, assignment.chosen.plan)
         return replace(assignment, ladder=ladder(frontier.query, frontier.plans, candidate))
+
+    @property
+    def _few(self) -> MatchSettings:
+        """Settings of a matching with the frontiers' plans alone, at their utilization targets."""
+        return replace(
+            self.settings,
+            considers_all_plans=False,
+            divides_requests=False,
+            fits_targets=False,
+            considers_late_plans=False,
+        )
 
     @property
     def _may_change(self) -> bool:
