@@ -145,7 +145,7 @@ def test_a_plan_whose_bound_rested_on_the_replicas_of_a_lost_neighbour_changes_a
 ) -> None:
     monkeypatch.setattr(replan, "_CHANGE_SHARE", 1e4)
     # A simulation would confirm the plan, which misses its SLO by formula.
-    monkeypatch.setattr(plan_all, "consolidate", lambda planner, **_: planner)
+    monkeypatch.setattr(plan_all, "consolidate", lambda planner, *_, **__: planner)
     controlled, profiles, _ = split_plans(16)
     before = {a.query: a.chosen for a in controlled.matching.assignments}
     assert {used.deployment.pool for used in before["q2"].deployments} > {"pool1"}

@@ -12,7 +12,7 @@ from circinus.matching import Incumbent, Matching, MatchSettings, plan_all_queri
 from circinus.profiling import PipelineProfile
 from circinus.specification import Infrastructure, Query, Specification
 
-QUERIES = 8
+QUERIES = 48
 
 
 @cache
@@ -26,7 +26,9 @@ def _instance() -> tuple[Specification, dict[str, PipelineProfile]]:
     places = Infrastructure.model_validate({"name": "places", "sites": ["home"], "pools": [pool]})
     slos = {"latency": {"percentile": 95, "limit": 0.5}}
     queries = tuple(
-        Query.model_validate({"name": f"q{n}", "pipeline": "meeting", "source": "home", "rate": 0.25, "slos": slos})
+        Query.model_validate(
+            {"name": f"q{n}", "pipeline": "meeting", "source": "home", "rate": 2.0 / QUERIES, "slos": slos}
+        )
         for n in range(QUERIES)
     )
     return Specification({"meeting": trace.pipeline}, places, queries), {"meeting": truth}

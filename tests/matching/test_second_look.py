@@ -294,8 +294,7 @@ def test_a_rejection_beyond_a_limit_is_undecided(
 ) -> None:
     monkeypatch.setattr("circinus.matching.second_look.MATCHING", replace(MATCHING, **{limit: 0}))
     specification, profiles = random_specification(seed, queries=6)
-    settings = replace(PATIENT, considers_late_plans=False)  # with raised limits, both are served
-    matching, _ = plan_all_queries(specification, profiles, settings=settings, explain_rejections=())
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
     (rejection,) = [rejection for rejection in matching.rejections if rejection.query == query]
     assert rejection.undecided
     assert admit_query(specification, profiles, matching, query)[0].assignment is not None

@@ -242,7 +242,8 @@ class _Planning:
             if self._may_change:
                 settings = replace(self.settings, considers_late_plans=False)
                 yield partial(self._again, self.specification, settings, frontiers=self.frontiers)
-        if self.settings.considers_late_plans and not runs:
+        is_large = len(self.specification.queries) > MATCHING.max_exact_queries
+        if self.settings.considers_late_plans and is_large and not runs:
             yield partial(self._with_late_plans, planner)
 
     def _with_late_plans(self, planner: AdmissionPlanner) -> Matching:
