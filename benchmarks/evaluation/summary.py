@@ -46,10 +46,11 @@ def readme_lines(figures: Sequence[Row]) -> str:
         f"from their papers (at most {possible} by the bound), and {everyone} times that of the best of all "
         f"{len(BASELINES)} others (median contests).",
         f"- Published planners for one tier pay {shares} times as much for the same queries by shares of nodes, "
-        f"{nodes} by whole nodes and {busy} by busy seconds. The quickest published planner, with all tiers, takes "
-        f"{time} times as long from nothing to its plan.",
+        f"{nodes} by whole nodes and {busy} by busy seconds. The quickest of the {len(PUBLISHED)}, with all tiers, "
+        f"takes {time} times as long from nothing to its plan.",
         f"- {broken} promises were broken in simulations with the true times. [All figures, planners and misses]"
-        f"(docs/evaluation.md): `python{_GLUE}-m{_GLUE}benchmarks{_GLUE}evaluation`.",
+        f"(docs/evaluation.md): `python{_GLUE}-m{_GLUE}benchmarks{_GLUE}evaluation`, an hour with the published "
+        "traces.",
     )
     filled = (textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in lines)
     return "".join(f"{text}\n" for text in filled).replace(_GLUE, " ")
