@@ -1,4 +1,4 @@
-"""Plans that are late at their utilization targets, and not if many queries share their replicas."""
+"""Plans that are late at their utilization targets, but not at the final sizes."""
 
 from __future__ import annotations
 

@@ -242,14 +242,14 @@ class _Planning:
             if self._may_change:
                 settings = replace(self.settings, considers_late_plans=False)
                 yield partial(self._again, self.specification, settings, frontiers=self.frontiers)
-        is_large = len(self.specification.queries) > MATCHING.max_exact_queries
-        if self.settings.considers_late_plans and is_large and not runs:
+        are_many = len(self.specification.queries) > MATCHING.max_exact_queries
+        if self.settings.considers_late_plans and are_many and not runs:
             yield partial(self._with_late_plans, planner)
 
     def _with_late_plans(self, planner: AdmissionPlanner) -> Matching:
         """Plan all queries once more, with plans that are late at their targets, and look at rejected ones again.
 
-        A query by itself waits longer for one replica than many queries do for several that are utilized as much.
+        As sized, requests wait less where many queries share replicas, or where a replica is utilized less.
         """
         plans, frontiers = self.plans.without_exclusions(), dict(self.frontiers)
         for query in self.specification.queries:

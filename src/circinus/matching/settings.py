@@ -157,7 +157,7 @@ class MatchSettings:
     """Whether up to 40 queries are matched with all their plans at last, and more if these are few."""
     considers_late_plans: bool = True
     """Whether more than 40 queries are planned once more, if any is rejected, with plans that are late at their
-    utilization targets, and not if many queries share their replicas. Few are not: for eight, it takes 16 s."""
+    utilization targets, but not at the final sizes. Few are not: for eight, it takes 16 s."""
     required_weight: float = math.inf
     """Weight that suffices, of up to 40 queries: beyond it, the cost counts alone. Pinned queries come first."""
 

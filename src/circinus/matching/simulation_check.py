@@ -75,7 +75,7 @@ def simulation_inputs(
 
 _LAST_PERCENTILE = 100.0 - 1e-7
 """Percentile of plans of which interruptions delay as many requests as the SLO allows: no simulation confirms them."""
-_LATE_BY_FORMULA = "the formula's bound misses the limit"
+_NARROW = "the formula's bound misses the limit narrowly"
 _SIMULATED = "in a simulation of all queries together"
 _ALL_TOO_SLOW = "the plans that were tried meet the SLOs by formula but not in a simulation of all queries together"
 _NONE_CONFIRMED = (
@@ -175,7 +175,7 @@ def check_by_simulation(
         network: of the infrastructure.
         seed: of the simulation.
         restrict_to: queries to check; None: all.
-        unconfirmed: queries to check although formulas are accurate, as their bounds miss the SLO.
+        unconfirmed: queries to check although formulas are accurate, as their bounds miss the SLO narrowly.
         executions: approximate maximum number of simulated executions.
         requests: number of requests of each unconfirmed query that are simulated even if they take more executions, up
             to the default.
@@ -379,7 +379,7 @@ def _with_doubts(matching: Matching, unconfirmed: Collection[str]) -> Matching:
     for assignment in matching.assignments:
         if assignment.query in unconfirmed:
             chosen = assignment.chosen
-            estimate = replace(chosen.estimate, caveats=(*chosen.estimate.caveats, _LATE_BY_FORMULA))
+            estimate = replace(chosen.estimate, caveats=(*chosen.estimate.caveats, _NARROW))
             assignment = replace(assignment, chosen=replace(chosen, estimate=estimate))
         assignments.append(assignment)
     return replace(matching, assignments=tuple(assignments))

@@ -420,7 +420,7 @@ def _merged_queries(queries: Sequence[Query]) -> tuple[tuple[Query, ...], tuple[
 
 
 def _with_doubtful_latency(query: Query) -> Query:
-    """Return the query with a higher latency limit, as simulations find latencies below those of formulas."""
+    """Return the query with the highest latency by formula that a simulation may find to be within its SLO."""
     latency = query.slos.latency
     if latency is None:
         return query
