@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.baselines.planners import BASELINES, PUBLISHED
+from benchmarks.baselines.planners.paper import PAPER
 from benchmarks.evaluation.contest import Contest, Planned, Planner
 from benchmarks.evaluation.judging import PRICES, Judgement, judged
 from benchmarks.evaluation.outcomes import spread
@@ -171,8 +172,10 @@ def costs_of_the_same(
     """Return the costs of both planners for the same queries, the product with all tiers, and how many both keep.
 
     The queries are those that the other planner kept; if either keeps fewer of them when they are all, both plan those
-    that both keep, `_ROUNDS` times at most. `same_set` is then their number, or 0.
+    that both keep, `_ROUNDS` times at most. `same_set` is then their number, or 0 beside how many each keeps of those
+    that were asked for last.
     """
+    last = dict[str, Any]()
     for _ in range(_ROUNDS):
         same = contest.of(kept)
         within = same.within(SCOPES[scope])
@@ -185,10 +188,11 @@ def costs_of_the_same(
                 "usd_per_h_ours": dict(ours.usd_per_h),
                 "usd_per_h_theirs": dict(theirs.usd_per_h),
             }
+        last = {"asked": len(kept), "ours_kept": len(ours.kept), "theirs_kept": len(theirs.kept)}
         if not both:
             break
         kept = both
-    return {"same_set": 0}
+    return {"same_set": 0, **last}
 
 
 def figures(rows: Rows) -> Iterator[Figure]:
@@ -202,7 +206,9 @@ def figures(rows: Rows) -> Iterator[Figure]:
     yield _broken_figure("promises broken, all tiers", list(everywhere.values()))
     yield _broken_figure("promises broken, all plans", list(ours.values()))
     yield from _cost_figures(others, published)
-    yield from _time_figures(everywhere, [row for row in earlier if row["scope"] == EVERYWHERE])
+    with_all_tiers = [row for row in others if row["scope"] == EVERYWHERE]
+    for who, those in (("quickest earlier", published), ("paper's", {PAPER.name})):
+        yield from _time_figures(who, everywhere, [row for row in with_all_tiers if row["planner"] in those])
 
 
 def _broken_figure(name: str, plans: Rows) -> Figure:
@@ -224,6 +230,11 @@ def _goodput_figures(everywhere: Mapping[str, Mapping[str, Any]], others: Rows, 
                      "higher", "times", f"{len(full)} contests, {min(ratios):.2f} to {max(ratios):.2f}")  # fmt: skip
         yield Figure("goodput that is possible over the best earlier planner, median", float(np.median(possible)), None,
                      "higher", "times", f"bound or anyone's; {min(possible):.2f} to {max(possible):.2f}")  # fmt: skip
+        paper = {row["contest"]: row["goodput"] for row in others if row["planner"] == PAPER.name}
+        over_paper = [row["goodput"] / max(paper[c], 1.0) for c, row in full.items() if c in paper]
+        if over_paper:
+            yield Figure("goodput at saturation over the paper's planner's, median", float(np.median(over_paper)), None,
+                         "higher", "times", spread(over_paper))  # fmt: skip
         over_all = [row["goodput"] / max(best[c], 1.0) for c, row in full.items()]
         yield Figure("goodput at saturation over the best of all others, median", float(np.median(over_all)), None,
                      "higher", "times", spread(over_all))  # fmt: skip
@@ -259,7 +270,7 @@ def _cost_figures(others: Rows, published: set[str]) -> Iterator[Figure]:
                          f"{len(seen)} of {asked} sets that both keep; {sum(r < 1 for r in seen)} below 1")  # fmt: skip
 
 
-def _time_figures(everywhere: Mapping[str, Mapping[str, Any]], earlier: Rows) -> Iterator[Figure]:
+def _time_figures(who: str, everywhere: Mapping[str, Mapping[str, Any]], others: Rows) -> Iterator[Figure]:
     def final_s(row: Mapping[str, Any]) -> float:
         return float(row["profiled_s"] + row["planning_s"])
 
@@ -272,8 +283,10 @@ def _time_figures(everywhere: Mapping[str, Mapping[str, Any]], earlier: Rows) ->
     }
     for name, seconds in spent.items():
         gains = [
-            min(seconds(row) for row in earlier if row["contest"] == contest) / max(seconds(row), 1e-9)
+            min(those) / max(seconds(row), 1e-9)
             for contest, row in everywhere.items()
+            if (those := [seconds(other) for other in others if other["contest"] == contest])
         ]
-        yield Figure(f"{name}: the quickest earlier planner's over ours, median", float(np.median(gains)), 10.0,
+        if gains:
+            yield Figure(f"{name}: the {who} planner's over ours, median", float(np.median(gains)), 10.0,
                      "higher", "times", f"{len(gains)} contests, {min(gains):.2f} to {max(gains):.2f}")  # fmt: skip

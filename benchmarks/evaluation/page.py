@@ -185,7 +185,14 @@ def _costs(rows: Sequence[Row]) -> str:
         queries = sum(row["same_set"] for row in same)
         lines.append((planner, scope, f"{len(same)} of {len(own)}", str(queries), *cells))
     intro = _COST.format(ours=OURS.name, prices=", ".join(PRICES))
-    return intro + table(("planner", "tiers", "sets that both keep", "queries", *PRICES), lines)
+    left_out = "".join(
+        f"- left out, {row['contest']}, {row['planner']} in {row['scope']}: of {row['asked']} queries, {OURS.name} "
+        f"keeps {row['ours_kept']} and the other {row['theirs_kept']}\n"
+        for row in asked
+        if "ours_kept" in row
+    )
+    text = intro + table(("planner", "tiers", "sets that both keep", "queries", *PRICES), lines)
+    return f"{text}\n{left_out}" if left_out else text
 
 
 def _times(rows: Sequence[Row]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.baselines.planners.paper import PAPER
 from benchmarks.evaluation import goodput
 from benchmarks.evaluation.goodput import OURS, figures
 from benchmarks.evaluation.page import page
@@ -73,6 +74,7 @@ def _rows() -> list[dict[str, Any]]:
         "IPA-style", 8.0, "cloud", profiled_s=200.0, same_set=True, usd_per_h_ours=costs, usd_per_h_theirs=theirs
     )
     everywhere = [_row(OURS.name, 15.0), _row("IPA-style", 6.0, profiled_s=200.0), _row("Optuna + greedy", 12.0)]
+    everywhere.append(_row(PAPER.name, 10.0, profiled_s=22.0))
     return [*everywhere, _row(OURS.name, 7.0, "cloud", kept=["a", "b"]), in_cloud]
 
 
@@ -86,6 +88,8 @@ def test_figures_compare_with_the_best_of_each_kind() -> None:
     assert seen["goodput at saturation over the best of all others, median"] == pytest.approx(15 / 12)
     assert seen["cost by node, earlier planners in their own tiers over ours, median"] == pytest.approx(4.0)
     assert seen["profiled seconds: the quickest earlier planner's over ours, median"] == pytest.approx(20.0)
+    assert seen["goodput at saturation over the paper's planner's, median"] == pytest.approx(15 / 10)
+    assert seen["time to the final plan, with profiling: the paper's planner's over ours, median"] == pytest.approx(2.0)
     assert seen["time to the final plan, with profiling: the quickest earlier planner's over ours, median"] == (
         pytest.approx(202 / 12)
     )
@@ -108,7 +112,7 @@ def test_misses_name_where_others_keep_more_or_pay_less_and_what_breaks_promises
         {"part": "sensitivity", "varied": what, "value": value, "broken": broken, "served": 40, "contest": "c"}
         for what, value, broken in (("risk", 0.2, 8), ("true speed", 0.7, 3), ("noise", 0.1, 2))
     ]
-    text = misses([*_rows()[:1], cheap, *_rows()[3:], *varied])
+    text = misses([*_rows()[:1], cheap, *_rows()[4:], *varied])
     flat = " ".join(text.split())
     assert "With all tiers, Circinus is ahead in 0 of 1 contests and behind in 0." in flat
     assert "0 of 1 contests and behind in 1, by weight kept: meeting, load 2, mixed, cloud: 7 (IPA-style 8)" in flat
