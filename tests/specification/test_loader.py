@@ -27,7 +27,8 @@ def _faults(*paths: Path) -> tuple[Diagnostic, ...]:
 
 
 def test_a_folder_stands_for_its_files(folder: Path) -> None:
-    (folder / "notes.txt").write_text("no: [yaml")
+    for other in ("notes.txt", ".pre-commit-config.yaml"):
+        (folder / other).write_text("no: [yaml")
     (folder / "below").mkdir()
     (folder / "below" / "d.yaml").write_text("no: [yaml")
     specification = load_specification([folder])

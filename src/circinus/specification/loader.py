@@ -28,8 +28,9 @@ def load_specification(paths: Sequence[Path]) -> Specification:
     """Read files of YAML documents into one specification.
 
     Args:
-        paths: files and folders. A folder means its `*.yaml` and `*.yml` files (without subfolders), sorted by name.
-            Empty files and documents of other tools are skipped in a folder, and an error in a file passed by name.
+        paths: files and folders. A folder means its `*.yaml` and `*.yml` files, sorted by name, without hidden ones and
+            subfolders. Empty files and documents of other tools are skipped in a folder, an error in a file passed by
+            name.
 
     Raises:
         SpecError: a file is invalid; lists the problems of all files.
@@ -179,7 +180,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Diagnostic]]:
         files = [path]
         if path.is_dir():
             try:
-                files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+                files = sorted(file for file in path.iterdir() if _is_visible_yaml(file))
             except OSError as error:
                 faults.append(_unreadable(path, error))
                 continue
@@ -188,6 +189,10 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Diagnostic]]:
         for file in files:
             by_real_path.setdefault(os.path.realpath(file), file)
     return list(by_real_path.values()), faults
+
+
+def _is_visible_yaml(file: Path) -> bool:
+    return file.suffix in _SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
 def _text(file: Path) -> str | Diagnostic:
