@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from circinus.matching import Matching
+from circinus.reporting.load_table import load_notes
 from circinus.reporting.plan_text import plan_text
 from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement
+from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification.formatting import format_duration, format_score, format_usd_per_h
 
 
-def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadReport]) -> Table:
-    """Every query under every strategy, and the goodput.
+def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadReport]) -> RenderableType:
+    """Every query under every strategy, the goodput, and what the load test of the first strategy shows.
 
     Args:
         strategies: name -> what was deployed; the first is shown with its plans and predictions.
@@ -41,7 +44,7 @@ def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadRep
         "[bold]goodput[/bold] by weight, plans that met all SLOs, cost of all deployments and transfers",
         *(_sums(strategies[name], reports[name]) for name in strategies),
     )
-    return table
+    return Group(table, *load_notes(reports[ours]))
 
 
 def row(strategy: str, matching: Matching, query: QueryMeasurement) -> dict[str, object]:
@@ -107,7 +110,9 @@ def _values(query: QueryMeasurement) -> tuple[str, str, str]:
 
 
 def _met(query: QueryMeasurement) -> str:
+    """Return whether the SLOs are met as measured, and whether that may be chance."""
+    sure = ", unsure" if query.verdict is SloVerdict.UNSURE else ""
     if query.satisfied:
-        return "[green]yes[/green]: all SLOs met"
+        return f"[green]all SLOs met[/green]{sure}"
     broken = ", ".join(name for name, held in (query.slos_met or {}).items() if not held)
-    return f"[red]no[/red]: missed {broken}" if broken else "[red]no[/red]: requests lost"
+    return f"[red]missed {broken}[/red]{sure}" if broken else "[red]requests lost[/red]"

@@ -10,6 +10,7 @@ from rich.console import Console
 from circinus.matching import Matching, match
 from circinus.planning import Frontier
 from circinus.serving.loadtest.load_report import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
+from circinus.serving.loadtest.slo_bounds import SloVerdict
 from circinus.specification import Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
@@ -43,6 +44,7 @@ def _report(matching: Matching, *, missed: bool) -> LoadReport:
         slos_met={"latency": not missed, "accuracy": not missed, "cost": True},
         satisfied=not missed,
         predicted=assignment.chosen.estimate,
+        verdict=SloVerdict.NO if missed else SloVerdict.UNSURE,
     )
     return LoadReport(
         mode="replay",
@@ -80,6 +82,6 @@ def test_nothing_is_cut_whatever_the_width(width: int) -> None:
     for words in ("boardroom-captions", "p95 <= 1s", "accuracy >= 0.8", "cost <= $0.80/h"):
         assert words.replace(" ", "") in plan.replace(" ", "")  # a narrow column folds within words
     assert "p95 500 ms → 1.2 s accuracy 0.900 → 0.754" in ours
-    assert "$0.000735/h yes: all SLOs met no: no plan 1 of 2 1 of 1 served" in ours
+    assert "$0.000735/h all SLOs met, unsure no: no plan 1 of 2 1 of 1 served" in ours
     for other in (cloud, device):
-        assert "1.2 s accuracy 0.754 $0.000735/h no: missed latency, accuracy no: no room 0 of 2" in other
+        assert "1.2 s accuracy 0.754 $0.000735/h missed latency, accuracy no: no room 0 of 2" in other

@@ -78,7 +78,7 @@ def load_table(report: LoadReport) -> RenderableType:
         for name, row in zip(names, _rows(query), strict=False):
             table.add_row(name, *row)
         table.add_section()
-    return Group(Text(title, "italic"), table, *_notes(report))
+    return Group(Text(title, "italic"), table, *load_notes(report))
 
 
 def _sent_text(query: QueryMeasurement) -> str:
@@ -167,7 +167,8 @@ def _prediction_text(slo: Slo | None, estimate: Interval, format_value: Formatti
     return f"{format_value(estimate.value)}\n{bound}"
 
 
-def _notes(report: LoadReport) -> list[Text]:
+def load_notes(report: LoadReport) -> list[Text]:
+    """Return a line each on answers, verdicts, what would decide them, and what explains misses."""
     verdicts = ", ".join(f"{report.verdicts.get(verdict, 0)} {verdict}" for verdict in SloVerdict)
     notes = [
         _answers_text(report),
