@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from printed import printed
 from rich.console import RenderableType
@@ -11,6 +13,7 @@ from circinus.planning import Frontier
 from circinus.profiling import Machine, ServiceTimeObservation
 from circinus.reporting.explanation import assignment_explanation
 from circinus.reporting.load_table import load_table
+from circinus.reporting.plan_table import plan_table
 from circinus.reporting.profile_table import observation_table, profile_table
 from circinus.serving.loadtest.load_report import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
@@ -103,16 +106,21 @@ OBSERVATION = ServiceTimeObservation(
 )
 
 
+_LONG = "boardroom-captions-upper-floors"
+_LONG_MATCHING = replace(MATCHING, assignments=(replace(MATCHING.assignments[0], query=_LONG),), rejections=())
+
+
 @pytest.mark.parametrize("width", [80, 100])
 @pytest.mark.parametrize(
     "table",
     [
+        plan_table(_LONG_MATCHING, {_LONG: QUERY.model_copy(update={"name": _LONG})}, {_LONG: "word accuracy of all"}),
         assignment_explanation(MATCHING.assignments[0], QUERY),
         load_table(LOAD),
         observation_table([OBSERVATION]),
         profile_table(random_instance(0).profile, "maximize"),
     ],
-    ids=["explanation", "load", "observations", "profile"],
+    ids=["plan", "explanation", "load", "observations", "profile"],
 )
 def test_nothing_is_cut_off(table: RenderableType, width: int) -> None:
     text = printed(table, width=width)

@@ -116,9 +116,9 @@ def plan_table(
     if served:
         codes = _pool_codes(stage.pool for assignment, _ in served for stage in assignment.chosen.estimate.stages)
         legend = f"pools of the operators in order: {', '.join(f'{code} {pool}' for pool, code in codes.items())}"
-        short = Group(_served_table(served, names, 0, codes), Text(legend, style="dim"))
-        tables = (_served_table(served, names, details) for details in reversed(range(3)))
-        plans = [FirstFitting(*tables, short), *_latency_notes(matching), *_divisions(matching), Text()]
+        tables = (_served_table(served, names, details) for details in (2, 1, 0))
+        short = (Group(_served_table(served, names, details, codes), Text(legend, style="dim")) for details in (0, -1))
+        plans = [FirstFitting(*tables, *short), *_latency_notes(matching), *_divisions(matching), Text()]
     return Group(
         _summary(matching),
         Text(),
@@ -160,7 +160,8 @@ def _served_table(
     Args:
         served: assignments with their queries.
         metrics: names of the metrics.
-        details: SLOs that are written with their limits: 2 for all of them, 1 for the tightest, 0 for none.
+        details: SLOs that are written with their limits: 2 for all of them, 1 for the tightest, 0 for none; -1 leaves
+            out which one is the tightest, too.
         codes: pool -> its code, one of which is written for each operator; None: the names of the pools.
     """
     percentiles = {assignment.chosen.estimate.percentile for assignment, _ in served}
@@ -172,13 +173,13 @@ def _served_table(
         column.no_wrap = True
     table.add_column(WrappedTitle(metrics.column), justify="right")
     table.add_column("cost", justify="right", no_wrap=True)
-    for title in ("margin", "SLOs")[: 1 + details // 2]:
+    for title in ("margin", "SLOs")[: 2 if details == 2 else 1]:
         table.add_column(title, no_wrap=True)
     for assignment, query in served:
         estimate = assignment.chosen.estimate
         share, slo = _tightest(estimate, query)
         divided = _DIVIDED if assignment.chosen.plan.is_split else ""
-        limit = f"of {metrics.text(query.name, slo)}" if details == 1 else slo.partition(" ")[0]
+        limit = f"of {metrics.text(query.name, slo)}" if details == 1 else slo.partition(" ")[0] if details >= 0 else ""
         table.add_row(
             OneLine(query.name, whole=True),
             OneLine(" ".join(filter(None, [placement_text(estimate), divided])), whole=True)
@@ -187,7 +188,9 @@ def _served_table(
             OneLine(_latency(estimate, query).removeprefix(f"{shared} "), whole=True),
             OneLine(metrics.cell(query.name, format_score(estimate.accuracy.value)), whole=True),
             format_usd_per_h(estimate.cost_usd_per_h.value),
-            OneLine(f"{share:4.0%} {limit}" if slo else "no SLOs", "yellow" if share < _TIGHT else "", whole=True),
+            OneLine(
+                f"{share:4.0%} {limit}".rstrip() if slo else "no SLOs", "yellow" if share < _TIGHT else "", whole=True
+            ),
             *([OneLine(metrics.text(query.name, query.slos), whole=True)] if details == 2 else []),
         )
     return table
