@@ -12,7 +12,8 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, time
@@ -97,7 +98,8 @@ class Demo:
     def plan(self) -> c.Plan:
         """Plan all queries together."""
         self._command("plan", EXAMPLE, *self._store, "-o", self.plan_file)
-        plan = self.workspace.plan(output=self.plan_file)
+        with self.working("planning all queries"):
+            plan = self.workspace.plan(output=self.plan_file)
         self._print(
             f"{len(plan)} of {len(plan) + len(plan.rejected)} queries served, "
             f"planned in {format_duration(plan.file.planning_s)}"
@@ -127,7 +129,9 @@ class Demo:
         query = next(iter(plan.rejected), None) or next(iter(plan))
         self._step("3. Explain one query")
         self._command("explain", self.plan_file, query)
-        for decision in self.workspace.explain(plan, [query]).decisions().values():
+        with self.working("looking for the changes that would serve it" if plan.rejected else "explaining"):
+            explained = self.workspace.explain(plan, [query]).decisions()
+        for decision in explained.values():
             specified = next(q for q in self.workspace.specification.queries if q.name == query)
             metric = self.workspace.specification.metric_names[query]
             shown = (
@@ -161,6 +165,14 @@ class Demo:
                 progress=lambda pipeline: profile_bar(self.console, f"record {pipeline}"),
                 on_progress=bar,
             )
+
+    @contextmanager
+    def working(self, task: str) -> Iterator[None]:
+        """Say what takes a while, on a terminal as long as it does."""
+        if not self.console.is_terminal:
+            self._print(f"{task} ...")
+        with self.console.status(task):
+            yield
 
     @property
     def _store(self) -> tuple[object, ...]:
@@ -236,13 +248,13 @@ def run_demo(options: DemoOptions, console: Console) -> tuple[list[Figure], Rows
             "Call make demo again to resume profiling.",
             style="yellow",
         )
-    page = demo.workspace.report(plan, options.state / "report.html", load=reports[OURS], what_if="10s")
+    with demo.working("writing the report, with simulations at other loads"):
+        page = demo.workspace.report(plan, options.state / "report.html", load=reports[OURS], what_if="10s")
     console.print(f"report of the plan: {os.path.relpath(page)}", highlight=False)
     wall_s = perf_counter() - started_s
-    figures = [
-        Figure("demo, installed", wall_s, 540.0 if any(options.busy) else 360.0, "lower", "s"),
-        *demo_figures(EXAMPLE, demo.workspace.store, report, plans, reports),
-    ]
+    figures = [Figure("demo, installed", wall_s, 540.0 if any(options.busy) else 360.0, "lower", "s")]
+    with demo.working("timing `circinus --help` and `circinus plan`, some runs each"):
+        figures += demo_figures(EXAMPLE, demo.workspace.store, report, plans, reports)
     return figures, [row(name, matchings[name], query) for name, load in measured.items() for query in load.queries]
 
 
