@@ -57,3 +57,9 @@ def test_running_plans_that_are_late_alone_are_kept() -> None:
     again = _matching(incumbent=replace(Incumbent.of(before), max_changes=0))
     assert {a.query: a.chosen.plan for a in again.assignments} == {a.query: a.chosen.plan for a in before.assignments}
     assert _matching(incumbent=Incumbent.of(before)).satisfied_weight == before.satisfied_weight
+
+
+def test_running_plans_do_not_keep_late_ones_out() -> None:
+    """What runs was planned without them, as for fewer queries."""
+    running = Incumbent.of(_matching(considers_late_plans=False))
+    assert _matching(incumbent=running).satisfied_weight == QUERIES

@@ -240,10 +240,9 @@ class _Planning:
             # `circinus admit` promises queries beside running plans as sized, and the next plan holds what it promises.
             yield lambda: self._looked_at(without_plans(planner)).matching
             if self._may_change:
-                settings = replace(self.settings, considers_late_plans=False)
-                yield partial(self._again, self.specification, settings, frontiers=self.frontiers)
+                yield partial(self._again, self.specification, frontiers=self.frontiers)
         are_many = len(self.specification.queries) > MATCHING.max_exact_queries
-        if self.settings.considers_late_plans and are_many and not runs:
+        if self.settings.considers_late_plans and are_many and not runs and self._has_time:
             yield partial(self._with_late_plans, planner)
 
     def _with_late_plans(self, planner: AdmissionPlanner) -> Matching:
@@ -251,12 +250,17 @@ class _Planning:
 
         As sized, requests wait less where many queries share replicas, or where a replica is utilized less.
         """
-        plans, frontiers = self.plans.without_exclusions(), dict(self.frontiers)
+        plans, extended = self.plans.without_exclusions(), dict[str, Frontier]()
         for query in self.specification.queries:
-            own = frontiers[query.name]
+            own = self.frontiers[query.name]
             listed = {candidate.plan for candidate in own.candidates}
-            late = (plans.sized_candidate(query, c.plan) for c in planner.isolated_plans(query) if c.plan not in listed)
-            frontiers[query.name] = replace(own, candidates=(*own.candidates, *filter(None, late)))
+            isolated = planner.isolated_plans(query) if query.slos.latency is not None else ()
+            late = (plans.sized_candidate(query, c.plan) for c in isolated if c.plan not in listed)
+            if added := tuple(filter(None, late)):
+                extended[query.name] = replace(own, candidates=(*own.candidates, *added))
+        if not extended:
+            return planner.matching
+        frontiers = {**self.frontiers, **extended}
         found, _ = replace(self, frontiers=frontiers, plans=plans, settings=self._few)._confirmed()
         rejected = {rejection.query: rejection for rejection in planner.matching.rejections}
         matching = replace(
@@ -284,6 +288,12 @@ class _Planning:
         )
 
     @property
+    def _has_time(self) -> bool:
+        """Return whether matchings have not used up a time limit that was set."""
+        limit_s = self.settings.time_limit_s
+        return limit_s is None or self.left_s >= MATCHING.min_time_share * limit_s
+
+    @property
     def _may_change(self) -> bool:
         return self.incumbent is None or self.incumbent.max_changes is None
 
@@ -300,26 +310,29 @@ def _may_serve_more(planner: AdmissionPlanner) -> bool:
 
 
 def _heavier(planner: AdmissionPlanner, other: Matching) -> AdmissionPlanner:
-    """Return the planner, or one of another matching that serves more weight."""
+    """Return the planner, or one of another matching that serves more: pins, guaranteed shares of tenants, weight."""
     queries, matching = planner.specification.queries, planner.matching
     levels = PriorityLevels.of(queries)
 
-    def weights(candidate: Matching) -> tuple[float, ...]:
+    def rank(candidate: Matching) -> tuple[float, ...]:
         served = candidate.served
-        return levels.weights_of(np.array([0 if query.name in served else -1 for query in queries]))
+        pins = all(query.name in served for query in queries if query.pin is not None)
+        shortfall = sum(share.guaranteed_share - share.share for share in candidate.tenants if not share.is_met)
+        weights = levels.weights_of(np.array([0 if query.name in served else -1 for query in queries]))
+        return pins, -round(shortfall, 9), *weights
 
-    return planner if weights(other) <= weights(matching) else planner.with_matching(_with_bounds(other, matching))
+    return planner if rank(other) <= rank(matching) else planner.with_matching(_with_bounds(other, matching))
 
 
 def _with_bounds(matching: Matching, first: Matching) -> Matching:
-    """Return a matching without some plans with the bounds of the first one, of all plans.
+    """Return a matching of some plans, or of others, with the bounds of the first one, of all plans at their targets.
 
     A plan that a simulation refuted next to some plans may meet its SLOs next to others.
     """
     cost_bound_usd_per_h = first.cost_bound_usd_per_h if matching.satisfied_weight >= first.satisfied_weight else 0.0
     return replace(
         matching,
-        weight_bound=max(first.weight_bound, matching.weight_bound, matching.satisfied_weight),
+        weight_bound=max(first.weight_bound, matching.satisfied_weight),
         optimal=False,
         cost_at_targets_usd_per_h=None,
         cost_bound_usd_per_h=min(cost_bound_usd_per_h, matching.cost_usd_per_h),
