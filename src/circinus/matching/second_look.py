@@ -109,7 +109,8 @@ class _SecondLook:
         name = rejection.query
         admission = self.rejections.get(name)
         if admission is None or admission.rejection is None or admission.rejection.undecided:
-            reason = f"{rejection.reason}; not decided as sized within the limits: `circinus admit {name}` decides"
+            undecided = f"; not decided as sized within the limits: `circinus admit {name}` decides"
+            reason = f"{rejection.reason.removesuffix(undecided)}{undecided}"  # an earlier look may have said so
             return replace(rejection, reason=reason, undecided=True)
         decided = admission.explained.rejection
         assert decided is not None
