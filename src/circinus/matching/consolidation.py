@@ -53,7 +53,7 @@ def consolidate(
     At first, all queries of a deployment move to others, the dearest first, or all queries of a kind to another plan,
     wherever that costs less. Then each round takes a replica from every family of deployments that can spare one,
     and returns it to the slowest one of each query that is late. As a choice among many simulations favours lucky ones,
-    another seed has to confirm the result.
+    a seed that chose nothing has to confirm the result.
 
     Args:
         planner: with the matching.
@@ -144,7 +144,7 @@ class _Consolidation:
         for result in reversed(accepted):
             if result.plans_by_name == chosen:
                 break
-            simulated = self._simulated(result, self._seed + 1)
+            simulated = self._simulated(result, self._seed + 2)
             if not simulated.violated:
                 return self._with_result(simulated.matching)
         return self._matching
