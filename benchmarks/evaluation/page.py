@@ -43,7 +43,8 @@ _WORDS = """
 | load 1 | as many queries as can just be served, by formula; from load 2 on the pools are saturated |
 | earlier planners | the {published} published ones, without the paper's own, Optuna and choices by hand |
 | in their own tiers | those planners of the above that were made for one tier, in the cloud |
-| certified bound | the most that configurations measured by Circinus keep if formulas are right, or what anyone kept |
+| certified bound | the most that plans of measured configurations keep, each fast enough by itself, by the formulas of \
+Circinus; or what anyone kept, if that is more, as replicas that many queries share can be faster |
 | cost by share, by node | pay for the reserved share of each node, or for whole nodes |
 | cost by busy seconds | pay for the time that replicas are busy, as the paper's prototype |
 """
@@ -67,7 +68,8 @@ objectives held. Promises and causes are sums over the same plans.
 _COST = """## Cost of the same queries
 
 What a planner pays over what {ours} pays with all tiers, when both plan the same queries and nothing else: those that
-the planner kept in its tiers, as far as both keep them. Medians and ranges, by what is paid: {prices}.
+the planner kept in its tiers, as far as both keep them. Medians and ranges, by what is paid: {prices}. A replica's
+share of a node is that of its scarcest resource: shares of replicas that complement each other can exceed the node.
 
 """
 _PLANNING = """## Profiling and planning
