@@ -81,7 +81,10 @@ def plan_all_queries(
             frontiers = plan_queries(specification, profiles, search, plans.compiled)
     plans.adopt(frontiers)
     left_s = settings.limit_s(len(specification.queries)) if time_left_s is None else time_left_s
-    planning = _Planning(specification, profiles, search, settings, incumbent, frontiers, plans, observer, left_s)
+    looks_s = settings.second_look_limit_s
+    planning = _Planning(
+        specification, profiles, search, settings, incumbent, frontiers, plans, observer, left_s, looks_s
+    )
     matching = planning.planned(explain_rejections)
     deployments = add_startup_times(matching.deployments, profiles, specification.required_infrastructure)
     return plans.with_latest_starts(replace(matching, deployments=deployments)), frontiers
@@ -99,6 +102,8 @@ class _Planning:
     observer: Observer
     left_s: float
     """Left of the time limit."""
+    looks_left_s: float
+    """Left of the time limit of second looks."""
     is_revised: bool = False
     """Whether a pass revised an answer."""
 
@@ -205,8 +210,11 @@ class _Planning:
         return matching
 
     def _looked_at(self, planner: AdmissionPlanner) -> AdmissionPlanner:
+        started_s = time.monotonic()
         with phase("tried rejected queries again"):
-            return second_look(planner, self.frontiers, self.incumbent, limit_s=self.settings.second_look_limit_s)
+            looked_at = second_look(planner, self.frontiers, self.incumbent, limit_s=self.looks_left_s)
+        self.looks_left_s = max(self.looks_left_s - (time.monotonic() - started_s), 0.0)
+        return looked_at
 
     def _consolidated(self, planner: AdmissionPlanner, *, opens: bool) -> AdmissionPlanner:
         return consolidate(planner, self.frontiers, self.settings, self.incumbent, opens=opens)

@@ -163,7 +163,7 @@ class MatchSettings:
 
     @property
     def second_look_limit_s(self) -> float:
-        """Time limit for second looks; infinite without a time limit, as numbers limit them.
+        """Time limit of all second looks; infinite without a time limit, as numbers limit each of them.
 
         At 2.5 s, 5 of 286 plans on a busy machine left out a query that an admission had promised.
         """
