@@ -234,9 +234,10 @@ def _pairs(rows: Rows) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]
 _HEAD = """## Ablations
 
 The product without one mechanism at a time, in contests of {queries} queries at load {load:g}. Goodput, cost and
-profiled seconds are those without the mechanism over those of the complete product, medians of the contests. Cost is
-for each unit of goodput. Decisions and plans have limits of time, so that runs differ by chance, too. Transfer is left
-out in {transfers} of several pipelines, everything else in contests of one.
+profiled seconds are those without the mechanism over those of the complete product, medians of {runs}. Cost is for
+each unit of goodput. Decisions and plans have limits of time, so that runs differ by chance, too: by as much as the row
+"nothing, once more" differs from 1. Transfer is left out in {transfers} of several pipelines, everything else in
+contests of one.
 
 """
 
@@ -274,7 +275,7 @@ def section(rows: Rows, serving: Path = FOLDER / "serving.json") -> str:
             lines.append(_line(label, "", [(row, row) for row in whole]))
         lines.append(_line(name, ABLATIONS[name].instead, own))
     idle = [name for name, own in pairs.items() if name != AGAIN and _pays_nothing(own)]
-    says = f"\nPays nothing in these contests, as no median is worse without it: {', '.join(idle)}.\n" if idle else ""
+    says = f"\nNo gain is seen here, as no median is worse without it: {', '.join(idle)}.\n" if idle else ""
     head = (
         "left out",
         "instead",
@@ -287,7 +288,8 @@ def section(rows: Rows, serving: Path = FOLDER / "serving.json") -> str:
         "planning seconds",
     )
     count = " to ".join(map(str, sorted({queries[0], queries[-1]})))
-    intro = _HEAD.format(queries=count, load=LOAD, transfers=_runs(len(pairs.get("transfer", ()))))
+    runs, transfers = (_runs(len(pairs.get(name, ()))) for name in (AGAIN, "transfer"))
+    intro = _HEAD.format(queries=count, load=LOAD, runs=runs, transfers=transfers)
     return f"{intro}{table(head, lines)}{says}{_of_ladders(serving)}"
 
 

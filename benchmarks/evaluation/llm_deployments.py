@@ -174,11 +174,15 @@ def figures(rows: Rows) -> Iterator[Figure]:
         yield Figure(f"LLM deployments: cost over optimum, {label}", costs[OURS], CLOSE, "lower", "times", others)
 
 
-_HEAD = ("method", "measured", "certain", "cheapest", "holds", "cost over optimum", "p90")
+_HEAD = ("method", "measured", "certain", "cheapest", "holds", "cost, median", "cost, p90")
 _SECTION = """## Measured LLM deployments
 
-The cheapest deployment within limits of TTFT and TPOT, among those that others measured and published: {cells} cells,
-{pairs} pairs of limits. Medians of the measured share and of the cost; all else are shares of the pairs.
+The cheapest deployment within limits of the time to the first token (TTFT) and of the time per further token (TPOT),
+among those that others measured and published: {cells} cells (a model, a system and lengths of prompt and answer) with
+20 and more deployments, {pairs} pairs of limits. A method is *certain* once it has excluded every cheaper deployment;
+its choice *holds* if it keeps both limits. "Model" is an estimate of both times that is 30 % off: its choice is not
+measured, or choices are in its order until one holds, or as often as by Circinus. Medians of the measured share; costs
+are over the optimum's, their median and 90th percentile; all else are shares of the pairs.
 
 """
 

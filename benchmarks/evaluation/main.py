@@ -37,6 +37,6 @@ BENCHMARK = Benchmark(
         Part("llm-deployments", lambda o, console: llm_deployments((o.seed,), o.cells, console), ("seed", "cells")),
     ),
     page=write_page,
-    note="Needs the published traces, in the folder that CIRCINUS_TRACES names. The whole takes about an hour on two "
-    "slow cores, and writes docs/evaluation.md and its lines of README.md again. --quick has one contest of goodput.",
+    note="Needs the published traces, in the folder that CIRCINUS_TRACES names. The whole takes 80 minutes on two slow "
+    "cores, and writes docs/evaluation.md and its lines of README.md again. --quick has one contest of goodput.",
 )

@@ -1,17 +1,18 @@
 """Workloads of the evaluation: queries of five pipelines over devices, edge sites and a cloud, drawn from a seed.
 
-`speech-voices`, `speech-libri` and `video-nuscenes` are published measurements, `meeting` and `documents` recordings of
-the examples. Four places have devices and an edge site each, and share a cloud. `all` mixes the five pipelines, `sites`
+`speech-voices`, `speech-libri` and `video-nuscenes` are published measurements: seconds and bytes of configurations,
+and scores of single items for `speech-voices` only; those of the other two are simulated around the published means.
+Memory of detectors is assumed, and loading takes no time. `meeting` and `documents` are recordings of the examples,
+item by item. Four places have devices and an edge site each, and share a cloud. `all` mixes the five pipelines, `sites`
 on twenty places. In `traffic` the queries of `sites` have windows of recorded traffic instead of Poisson arrivals, and
 each place has a recorded uplink, with the median of all at the published bandwidth: planners see what it had for 90 %
-of the first ten minutes, and requests come at ten moments after that. `speech` has both speech pipelines, which
-are one on different data.
+of the first ten minutes, and requests come at ten moments after that. `speech` has both speech pipelines, which are one
+on different data.
 
-Queries are those of `benchmarks.workloads.published.queries`. A query's accuracy objective is a quantile of the
-configurations that fit somewhere, its latency limit a multiple of the tightest that any plan guarantees at that
-accuracy, and one query in three has a cost limit, a multiple of the cheapest plan's cost; both by the formulas of
-Circinus. All hold on an empty infrastructure of all tiers. Load 1 is the number of queries that the capacities serve if
-replicas could be divided.
+A query's accuracy objective is a quantile of the configurations that fit somewhere, its latency limit a multiple of the
+tightest that any plan guarantees at that accuracy, and one query in three has a cost limit, a multiple of the cheapest
+plan's cost; both by the formulas of Circinus. All hold on an empty infrastructure of all tiers. Load 1 is the number of
+queries that the capacities serve if replicas could be divided.
 
 The measurements are of the repository `weiyu0824/vulcan` (commit c953715), traffic is of Azure's public data set (LLM
 inference 2023, CC-BY 4.0), uplinks of `tungngreen/PipelineScheduler` (MIT), and LLM deployments of

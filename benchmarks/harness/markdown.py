@@ -14,7 +14,7 @@ def figures_table(figures: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (figure["name"], quantity(figure["value"], figure["unit"]), _aim(figure), figure["note"]) for figure in figures
     ]
-    return table(("figure", "seen", "aim", "of"), rows)
+    return table(("figure", "seen", "aim", "note"), rows)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ _README_HEAD = """# Benchmarks
 
 `python -m benchmarks` lists the benchmarks. `python -m benchmarks NAME` runs one and writes `results/NAME.json`.
 `make bench` runs all of them in the order of the list.
-With `--quick` it uses fewer runs of the same seeds, takes at most about 3 minutes, and writes
+With `--quick`, a benchmark uses fewer runs of the same seeds, takes at most about 3 minutes, and writes
 `build/benchmarks/NAME.json`.
 `--only PART` runs one part; `--help` lists parts and options.
 

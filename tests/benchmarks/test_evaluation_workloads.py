@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +13,14 @@ import pytest
 from benchmarks.baselines.planners.paper import PAPER
 from benchmarks.evaluation import goodput
 from benchmarks.evaluation.goodput import OURS, figures
+from benchmarks.evaluation.method import FILES
 from benchmarks.evaluation.page import page
 from benchmarks.evaluation.summary import misses, readme_lines
 from benchmarks.evaluation.workloads import contests
 from benchmarks.workloads.load_traces import Uplink
-from benchmarks.workloads.published.speech import TracesAbsentError
+from benchmarks.workloads.published.speech import TracesAbsentError, traces_folder
 from benchmarks.workloads.recorded import recorded
+from rich.console import Console
 
 
 def test_an_uplink_keeps_its_bandwidth_until_the_next_change() -> None:
@@ -97,11 +101,17 @@ def test_figures_compare_with_the_best_of_each_kind() -> None:
 
 def test_the_page_has_every_planner_and_every_figure() -> None:
     found = list(figures(_rows()))
-    document = {"commit": "abc", "wall_s": 60.0, "figures": [vars(figure) for figure in found], "rows": _rows()}
+    document = {
+        "commit": "abc",
+        "wall_s": 60.0,
+        "machine": {"cpus": 2, "memory_gib": 8.0},
+        "figures": [vars(figure) for figure in found],
+        "rows": _rows(),
+    }
     text = page(document)
     assert all(figure.name in text for figure in found)
     assert text.count("| IPA-style | cloud |") == 2  # goodput and costs
-    assert readme_lines(document["figures"]).count("\n- ") == 2
+    assert readme_lines(document).count("\n- ") == 2
 
 
 def test_misses_name_where_others_keep_more_or_pay_less_and_what_breaks_promises() -> None:
@@ -114,7 +124,10 @@ def test_misses_name_where_others_keep_more_or_pay_less_and_what_breaks_promises
     ]
     text = misses([*_rows()[:1], cheap, *_rows()[4:], *varied])
     flat = " ".join(text.split())
-    assert "With all tiers, Circinus is ahead in 0 of 1 contests and behind in 0." in flat
+    assert (
+        "With all tiers, Circinus is ahead by more than 1% in 0 of 1 contests and behind in 0, by weight kept: none."
+        in flat
+    )
     assert "0 of 1 contests and behind in 1, by weight kept: meeting, load 2, mixed, cloud: 7 (IPA-style 8)" in flat
     assert "by share for 1, by node for 1, by busy seconds for 0" in flat
     assert [line for line in text.splitlines() if "broken" in line] == [
@@ -153,3 +166,23 @@ def test_costs_are_those_of_queries_that_both_keep(
     found: Any = goodput.costs_of_the_same(_Kept("abcdef"), "cloud", tuple("abcdef"), _Kept(()), None, 0)  # type: ignore[arg-type]
     assert found["same_set"] == compared
     assert found.get("usd_per_h_ours") == ({"share": float(compared)} if compared else None)
+
+
+def test_published_traces_are_those_of_the_page() -> None:
+    try:
+        folder = traces_folder()
+    except TracesAbsentError as error:
+        pytest.skip(str(error))
+    seen = {name: sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+    assert {name: seen[name][: len(digest)] for name, digest in FILES.items()} == FILES
+
+
+def test_without_published_traces_recorded_examples_are_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CIRCINUS_TRACES", str(tmp_path))
+    cases = [goodput.Case("documents"), goodput.Case("all"), goodput.Case("video-nuscenes")]
+    assert goodput.possible(cases, Console()) == cases[:1]
+    assert "CIRCINUS_TRACES" in capsys.readouterr().out
+    with pytest.raises(TracesAbsentError):
+        goodput.possible(cases[1:], Console())

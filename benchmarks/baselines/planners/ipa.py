@@ -8,7 +8,7 @@ Loki takes one half of the limit; 0.6 served 8-14 % more in two small contests, 
 late in one.
 
 Simplified, mostly in their favour: one program covers all queries; accuracies of whole pipelines are measured instead
-of composed; accuracy is a limit, not maximized; replicas have the utilization target of all planners instead of 1. With
+of composed; accuracy is a limit, not maximized; replicas are utilized up to 70 % instead of wholly. With
 several tiers, each query has all operators in one of them. Requests of a query are not divided among variants.
 Replicas with more CPUs are further variants.
 """

@@ -8,7 +8,7 @@ serve a request if twice the time of its batch meets the latency objective, as a
 Simplified: a variant is a configuration of the whole pipeline in one pool, but equal operators share workers, which is
 to its advantage. A query is served with all its requests or not at all; its accuracy is the mean over its variants, and
 what is above its objective counts nothing, so that the weight comes first and then the price of workers. Batches have
-one size for all operators instead of sizes that adapt. Utilization stays at the common target. Workers with more
+one size for all operators instead of sizes that adapt. Workers are utilized up to 70 %. Workers with more
 CPUs are further variants.
 """
 
