@@ -72,7 +72,7 @@ Where a method ignores an objective, plans that it can itself see to miss it are
 full node. Both help it. Replicas are utilized up to {high:.0%}, and {low:.0%} by Optuna + greedy and paper-style
 where waits at {high:.0%} are too long; InferLine-style sizes them in a simulation. Circinus plans with the same two
 targets, and then raises them to at most {most:.0%} where all objectives still hold, which is up to {gain:.0%} more
-capacity at saturation.
+capacity at saturation. Vulcan-style and choices by hand admit queries in order of arrival.
 
 """
 
