@@ -30,7 +30,7 @@ from benchmarks.harness.results import Figure
 COUNTS = (1, 10, 100, 1_000, 10_000)
 LIMIT_S, OUR_LIMIT_S = 30.0, 400.0
 """Limits of others' plans, and of the product's."""
-_HOPELESS = 1 / 4
+_HOPELESS = 1 / 2
 """Share of the limit beyond which ten times as many queries are not tried."""
 _LOAD = 1.5
 _FIRST = (1, 4, 16)

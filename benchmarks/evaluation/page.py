@@ -94,7 +94,7 @@ _GROWTH = """## From one query to many
 
 Seconds of planning with complete profiles, on pools that grow with the queries. {ours} is stopped after
 {our_limit:g} s and others after {limit:g} s (`>`), to keep the time of the whole within bounds; `-` was not tried, as
-fewer queries took more than a quarter of that.
+fewer queries took more than half of that.
 
 """
 _SPENT = {
