@@ -49,7 +49,8 @@ _WORDS = """
 | earlier planners | the {published} published ones, without the paper's own, Optuna and choices by hand |
 | in their own tiers | those planners of the above that were made for one tier, in the cloud |
 | certified bound | the most that plans of measured configurations keep, each fast enough by itself, by formulas of \
-Circinus; or what a planner kept, if that is more, as replicas that many queries share can be faster |
+Circinus; or what a planner kept, if that is more, as replicas that many queries share can be faster: nothing is \
+proved then |
 | with everything measured | plans of Circinus from complete profiles; more than 100 %, as matching is heuristic |
 | cost by share, by node | pay for the reserved share of each node, or for whole nodes |
 | cost by busy seconds | pay for the time that replicas are busy, as the paper's prototype |
