@@ -270,6 +270,8 @@ class _Planning:
             return planner.matching
         frontiers = {**self.frontiers, **extended}
         found, _ = replace(self, frontiers=frontiers, plans=plans, settings=self._few)._confirmed()
+        if found.satisfied_weight < MATCHING.min_late_weight * planner.matching.satisfied_weight:
+            return planner.matching
         rejected = {rejection.query: rejection for rejection in planner.matching.rejections}
         matching = replace(
             found,
