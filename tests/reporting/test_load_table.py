@@ -45,6 +45,7 @@ def _report(
     machine: MachineLoad | None = None,
     lag: GeneratorLag = ON_TIME,
     replacements: tuple[PlanReplacement, ...] = (),
+    others: tuple[QueryMeasurement, ...] = (),
 ) -> str:
     return printed(
         load_table(
@@ -55,7 +56,7 @@ def _report(
                 seed=0,
                 warm_up_s=1.0,
                 duration_s=10.0,
-                queries=(measured,),
+                queries=(measured, *others),
                 lateness=lag,
                 deployments_cost_usd_per_h=0.5,
                 goodput=1.0,
@@ -99,6 +100,14 @@ def test_bounds_and_verdicts_are_shown_beside_what_the_plan_promises() -> None:
         )
         assert advice in text.partition("the bounds contain the limit")[2]
     assert "longer test has requests of q" in _report(replace(unsure, requests=0, items=0))
+
+
+def test_queries_that_lack_items_share_a_sentence_the_nearest_first() -> None:
+    lacking = replace(MEASURED, verdict=SloVerdict.UNSURE, decisive_items=120, decisive_data_set_items=600)
+    nearer = replace(lacking, query="r", decisive_items=40, decisive_data_set_items=200)
+    text = " ".join(_report(lacking, others=(nearer,)).split())
+    assert "r takes 40 items like these, q 120, and" in text
+    assert text.count("items like these") == text.count("200 to 600 items") == 1
 
 
 def test_a_busy_machine_is_named_where_it_explains_something() -> None:

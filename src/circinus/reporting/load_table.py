@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -212,6 +213,7 @@ def _decisive_text(report: LoadReport) -> str:
     """Return what would decide the SLOs that are unsure: a longer test, or more items."""
     unsure = [query for query in report.queries if query.verdict is SloVerdict.UNSURE]
     needed_s, parts, close, disturbed = {}, list[str](), list[QueryMeasurement](), list[str]()
+    lacking = list[QueryMeasurement]()
     for query in unsure:
         if not query.requests:
             parts.append(f"a longer test has requests of {query.query}")
@@ -220,16 +222,10 @@ def _decisive_text(report: LoadReport) -> str:
         elif query.decisive_items is None:
             close.append(query)
         elif query.decisive_duration_s is None:
-            size = query.decisive_data_set_items
-            larger = (
-                "" if size is None else f"; a data set of {ceil_significant(size, 2):,.0f} items holds out that many"
-            )
-            parts.append(
-                f"{query.query} takes {query.decisive_items} items like these, and {query.available_items} "
-                f"are there to send{larger}"
-            )
+            lacking.append(query)
         else:
             needed_s[query.query] = query.decisive_duration_s
+    parts += _lacking_items_text(lacking)
     if needed_s:
         duration = DURATION.format(max(needed_s.values()))
         parts.insert(0, f"`--duration {duration}` decides {', '.join(needed_s)} if further requests are like these")
@@ -244,6 +240,25 @@ def _decisive_text(report: LoadReport) -> str:
     if disturbed:
         parts.append(f"a test on a quiet machine may decide {', '.join(disturbed)}")
     return "; ".join(parts)
+
+
+def _lacking_items_text(queries: Sequence[QueryMeasurement]) -> list[str]:
+    """Return how many items would decide queries, with the sizes of data sets that hold out as many; none for none."""
+    if not queries:
+        return []
+    needed = {query.query: query.decisive_items or 0 for query in queries}
+    ordered = sorted(needed, key=needed.__getitem__)
+    counts = f"{ordered[0]} takes {needed[ordered[0]]} items like these"
+    if others := [f"{name} {needed[name]}" for name in ordered[1:]]:
+        counts += f", {', '.join(others)}"
+    available = [query.available_items for query in queries]
+    text = f"{counts}, and {format_range(str, min(available), max(available))} are there to send"
+    sizes = [query.decisive_data_set_items for query in queries if query.decisive_data_set_items is not None]
+    if not sizes:
+        return [text]
+    low, high = (f"{ceil_significant(size, 2):,.0f}" for size in (min(sizes), max(sizes)))
+    larger = f"a data set of {low} items holds" if low == high else f"data sets of {low} to {high} items hold"
+    return [f"{text}; {larger} out that many"]
 
 
 def _is_narrowed_by_items(query: QueryMeasurement) -> bool:
