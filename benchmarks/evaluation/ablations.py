@@ -231,6 +231,12 @@ def _pairs(rows: Rows) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]
     return {name: own for name, own in pairs.items() if own}
 
 
+def chance(rows: Rows) -> float:
+    """Return the greatest share by which the goodput of a second run differs, of the result file's rows."""
+    again = _pairs([row for row in rows if row.get("part") == PART]).get(AGAIN, ())
+    return max((abs(_relative(row, whole, "goodput") - 1) for whole, row in again), default=0.0)
+
+
 _HEAD = """## Ablations
 
 The product without one mechanism at a time, in contests of {queries} queries at load {load:g}. Goodput, cost and

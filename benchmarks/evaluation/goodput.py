@@ -23,11 +23,9 @@ from benchmarks.evaluation.contest import Contest, Planned, Planner
 from benchmarks.evaluation.judging import PRICES, Judgement, judged
 from benchmarks.evaluation.outcomes import span, spread
 from benchmarks.evaluation.product import Product, Profiled
-from benchmarks.evaluation.workloads import PIPELINES, contests
+from benchmarks.evaluation.workloads import contests
 from benchmarks.harness.benchmark import PartResult, Rows
 from benchmarks.harness.results import Figure
-from benchmarks.workloads.published.speech import TracesAbsentError, traces_folder
-from benchmarks.workloads.recorded import RECORDED
 
 OURS = Product()
 SCOPES: Mapping[str, tuple[str, ...]] = {
@@ -69,16 +67,17 @@ CASES = (
     Case("speech-libri"),
 )
 """The longest ones first."""
-QUICK = (Case("video-nuscenes"),)
+QUICK = (Case("video-nuscenes"), Case("documents"))
+"""A case with the published traces, and one without."""
 
 
 def goodput(cases: Sequence[Case], seed: int, console: Console) -> PartResult:
-    """Let all planners plan every contest, and judge them; without the published traces, those of recorded examples.
+    """Let all planners plan every contest, and judge them.
 
     Raises:
-        TracesAbsentError: the published traces are not on this machine, and all contests need them.
+        TracesAbsentError: the published traces are not on this machine, and a case needs them.
     """
-    cases, rows = possible(cases, console), list[dict[str, Any]]()
+    rows: Rows = []
     console.print("workloads are profiled first, two at a time, which takes some minutes")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         judging = []
@@ -100,19 +99,6 @@ def goodput(cases: Sequence[Case], seed: int, console: Console) -> PartResult:
                 console.print(_line(row), highlight=False)
     rows.sort(key=lambda row: (row["workload"], row["tightness"], row["load"], list(SCOPES).index(row["scope"])))
     return list(figures(rows)), rows
-
-
-def possible(cases: Sequence[Case], console: Console) -> Sequence[Case]:
-    """Return the cases that this machine has the measurements of."""
-    try:
-        traces_folder()
-    except TracesAbsentError as error:
-        of_examples = [case for case in cases if set(PIPELINES[case.workload]) <= set(RECORDED)]
-        if not of_examples:
-            raise
-        console.print(f"only {', '.join(case.workload for case in of_examples)}: {error}", style="yellow")
-        return of_examples
-    return cases
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -260,9 +246,13 @@ def _goodput_figures(everywhere: Mapping[str, Mapping[str, Any]], others: Rows, 
     if informed:
         yield Figure("goodput over that with everything measured, median", float(np.median(informed)), None, "higher",
                      "share", f"{len(informed)} contests, {min(informed):.1%} to {max(informed):.1%}")  # fmt: skip
-    share = [row["goodput"] / max(bound[c], 1.0) for c, row in everywhere.items()]
-    yield Figure("goodput over the certified bound, median", float(np.median(share)), 0.97, "higher", "share",
-                 f"{len(share)} contests, {min(share):.1%} to {max(share):.1%}")  # fmt: skip
+    # Where as much is promised, the bound is reached, or exceeded by plans that it does not cover.
+    share = [row["goodput"] / bound[c] for c, row in everywhere.items() if row["bound"] > row["promised"]]
+    if share:
+        note = (
+            f"{len(share)} contests, {min(share):.1%} to {max(share):.1%}; {len(everywhere) - len(share)} more reach it"
+        )
+        yield Figure("goodput over the certified bound, median", float(np.median(share)), 0.97, "higher", "share", note)
 
 
 def _cost_figures(others: Rows, published: set[str]) -> Iterator[Figure]:

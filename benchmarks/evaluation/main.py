@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from rich.console import Console
+
 from benchmarks.evaluation import ablations as left_out
 from benchmarks.evaluation import sensitivity as varied
 from benchmarks.evaluation.goodput import CASES, QUICK, goodput
 from benchmarks.evaluation.growth import COUNTS, growth
 from benchmarks.evaluation.llm_deployments import llm_deployments
 from benchmarks.evaluation.page import write_page
-from benchmarks.harness.benchmark import Benchmark, Option, Part
+from benchmarks.evaluation.workloads import available
+from benchmarks.harness.benchmark import Benchmark, Option, Options, Part, PartResult
+
+_HERE = available()
+
+
+def _goodput(options: Options, console: Console) -> PartResult:
+    cases = QUICK if options.quick else CASES
+    return goodput([case for case in cases if case.workload in options.workloads], options.seed, console)
+
 
 BENCHMARK = Benchmark(
     options=(
+        Option(
+            "workloads",
+            tuple(dict.fromkeys(case.workload for case in CASES if case.workload in _HERE)),
+            "workloads of goodput; without the published traces, those of the examples",
+            quick=tuple(case.workload for case in QUICK if case.workload in _HERE)[:1],
+        ),
         Option("seed", 0, "seed of all that is drawn"),
         Option("counts", COUNTS, "numbers of queries that are planned", quick=(1, 10)),
         Option("ablated", left_out.WORKLOADS, "workloads without one mechanism at a time"),
@@ -20,7 +37,7 @@ BENCHMARK = Benchmark(
         Option("cells", 75, "number of cells of LLM deployments", quick=8),
     ),
     parts=(
-        Part("goodput", lambda o, console: goodput(QUICK if o.quick else CASES, o.seed, console), ("seed",)),
+        Part("goodput", _goodput, ("seed", "workloads")),
         Part("growth", lambda o, console: growth(o.counts, o.seed, console), ("seed", "counts")),
         Part(
             "ablations",

@@ -53,8 +53,8 @@ _REPRODUCE = """## Reproduce
 
 `make test` sets up `.venv`. `.venv/bin/python -m benchmarks evaluation` then takes {minutes:.0f} minutes on {cpus}
 processors with {memory:.0f} GiB of memory, and writes the result file, these pages and the lines of the README. An
-interrupted run goes on after the last part that it finished. `--quick` has one contest and takes about three minutes;
-`--only goodput` runs one part.
+interrupted run goes on after the last part that it finished, at the same commit without changes. `--quick` has one
+contest and takes about three minutes; `--only goodput` runs one part.
 
 `meeting` and `documents` are in this repository; without the published traces, goodput is that of these two, and parts
 that need traces are skipped. The traces are published values as tables, each row as below, in the folder that the
@@ -72,7 +72,8 @@ Where a method ignores an objective, plans that it can itself see to miss it are
 full node. Both help it. Replicas are utilized up to {high:.0%}, and {low:.0%} by Optuna + greedy and paper-style
 where waits at {high:.0%} are too long; InferLine-style sizes them in a simulation. Circinus plans with the same two
 targets, and then raises them to at most {most:.0%} where all objectives still hold, which is up to {gain:.0%} more
-capacity at saturation. Vulcan-style and choices by hand admit queries in order of arrival.
+capacity at saturation. Vulcan-style, JellyBean-style, InferLine-style and choices by hand admit queries in order of
+arrival, the others by weight.
 
 """
 

@@ -50,7 +50,7 @@ _WORDS = """
 | in their own tiers | those planners of the above that were made for one tier, in the cloud |
 | certified bound | the most that plans of measured configurations keep, each fast enough by itself, by formulas of \
 Circinus; or what a planner kept, if that is more, as replicas that many queries share can be faster: nothing is \
-proved then |
+proved then, and the figure over the bound leaves such contests out |
 | with everything measured | plans of Circinus from complete profiles; more than 100 %, as matching is heuristic |
 | cost by share, by node | pay for the reserved share of each node, or for whole nodes |
 | cost by busy seconds | pay for the time that replicas are busy, as the paper's prototype |
@@ -95,7 +95,7 @@ _GROWTH = """## From one query to many
 
 Seconds of planning with complete profiles, on pools that grow with the queries. {ours} is stopped after
 {our_limit:g} s and others after {limit:g} s (`>`), to keep the time of the whole within bounds; `-` was not tried, as
-fewer queries took more than half of that.
+fewer queries took too much of that.
 
 """
 _SPENT = {

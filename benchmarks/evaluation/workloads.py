@@ -34,7 +34,7 @@ from benchmarks.workloads.load_traces import Uplink, read_arrivals, read_uplinks
 from benchmarks.workloads.published.profiles import profiled, without_dead_knob
 from benchmarks.workloads.published.queries import FluidWorkload, Kinds, Workload
 from benchmarks.workloads.published.sites import PLACES, infrastructure
-from benchmarks.workloads.published.speech import traces_folder
+from benchmarks.workloads.published.speech import TracesAbsentError, traces_folder
 from benchmarks.workloads.published.traces import read_arenas
 from benchmarks.workloads.recorded import RECORDED, recorded
 from circinus.planning import Frontier
@@ -75,6 +75,15 @@ class _Measured:
     def without_dead_knob(self) -> _Measured:
         """The pruned measurements as the truth."""
         return _Measured(self.pruned_trace, self.pruned, self.pruned_trace, self.pruned)
+
+
+def available() -> tuple[str, ...]:
+    """Return the workloads whose measurements are on this machine: without published traces, those of the examples."""
+    try:
+        traces_folder()
+    except TracesAbsentError:
+        return RECORDED
+    return tuple(PIPELINES)
 
 
 def contests(name: str, loads: Sequence[float], seed: int, tightness: str = "mixed") -> Iterator[Contest]:

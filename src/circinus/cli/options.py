@@ -104,7 +104,7 @@ NoHttp = Annotated[
 Mode = Annotated[
     DeploymentMode,
     typer.Option(
-        help="`real` runs operators, and this machine must fit the infrastructure; `replay` returns recorded outputs "
+        help="`real` runs operators, and this machine must fit the pools in use; `replay` returns recorded outputs "
         "after recorded delays.",
         rich_help_panel="Deployment",
     ),

@@ -36,6 +36,13 @@ from circinus.queueing.event_block import load_kernels
 from circinus.specification import Network, Specification
 
 
+@dataclass
+class TimeLeft:
+    """Time that is left of a limit which several steps share."""
+
+    seconds: float
+
+
 def plan_all_queries(
     specification: Specification,
     profiles: Mapping[str, PipelineProfile],
@@ -48,6 +55,7 @@ def plan_all_queries(
     estimates: PlanEstimates | None = None,
     observer: Observer = log_pass,
     time_left_s: float | None = None,
+    looks_left: TimeLeft | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Plan every query alone, then match all queries.
 
@@ -70,6 +78,7 @@ def plan_all_queries(
         observer: see `MatchRun`.
         time_left_s: of the time limit, which all matchings share; each gets a small share of the limit at least. By
             default all is left.
+        looks_left: of the time limit of second looks, which all of them share; by default all is left.
 
     Raises:
         PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
@@ -81,9 +90,9 @@ def plan_all_queries(
             frontiers = plan_queries(specification, profiles, search, plans.compiled)
     plans.adopt(frontiers)
     left_s = settings.limit_s(len(specification.queries)) if time_left_s is None else time_left_s
-    looks_s = settings.second_look_limit_s
+    looks_left = looks_left or TimeLeft(settings.second_look_limit_s)
     planning = _Planning(
-        specification, profiles, search, settings, incumbent, frontiers, plans, observer, left_s, looks_s
+        specification, profiles, search, settings, incumbent, frontiers, plans, observer, left_s, looks_left
     )
     matching = planning.planned(explain_rejections)
     deployments = add_startup_times(matching.deployments, profiles, specification.required_infrastructure)
@@ -102,8 +111,7 @@ class _Planning:
     observer: Observer
     left_s: float
     """Left of the time limit."""
-    looks_left_s: float
-    """Left of the time limit of second looks."""
+    looks_left: TimeLeft
     is_revised: bool = False
     """Whether a pass revised an answer."""
 
@@ -206,14 +214,15 @@ class _Planning:
             estimates=estimates,
             observer=self.observer,
             time_left_s=self.left_s,
+            looks_left=self.looks_left,
         )
         return matching
 
     def _looked_at(self, planner: AdmissionPlanner) -> AdmissionPlanner:
         started_s = time.monotonic()
         with phase("tried rejected queries again"):
-            looked_at = second_look(planner, self.frontiers, self.incumbent, limit_s=self.looks_left_s)
-        self.looks_left_s = max(self.looks_left_s - (time.monotonic() - started_s), 0.0)
+            looked_at = second_look(planner, self.frontiers, self.incumbent, limit_s=self.looks_left.seconds)
+        self.looks_left.seconds = max(self.looks_left.seconds - (time.monotonic() - started_s), 0.0)
         return looked_at
 
     def _consolidated(self, planner: AdmissionPlanner, *, opens: bool) -> AdmissionPlanner:

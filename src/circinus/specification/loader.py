@@ -22,6 +22,7 @@ WHOLE_FILE = "(file)"
 """Placeholder for the field in diagnostics about a whole file."""
 NO_FILE, NO_YAML_FILES = "no such file", "a folder without YAML files"
 NO_DOCUMENTS = "a folder without Circinus documents"
+_NO_FILES_HINT = "name the folder of a specification, or make one with `circinus init`"
 
 
 def load_specification(paths: Sequence[Path]) -> Specification:
@@ -185,7 +186,9 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Diagnostic]]:
                 faults.append(_unreadable(path, error))
                 continue
             if not files:
-                faults.append(Diagnostic(str(path), 0, WHOLE_FILE, NO_YAML_FILES, "*.yaml or *.yml files"))
+                faults.append(
+                    Diagnostic(str(path), 0, WHOLE_FILE, NO_YAML_FILES, "*.yaml or *.yml files", _NO_FILES_HINT)
+                )
         for file in files:
             by_real_path.setdefault(os.path.realpath(file), file)
     return list(by_real_path.values()), faults
