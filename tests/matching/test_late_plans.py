@@ -8,7 +8,8 @@ from functools import cache
 from benchmarks.workloads.recorded import recorded
 
 from budget import HANG_LIMIT_S
-from circinus.matching import Incumbent, Matching, MatchSettings, plan_all_queries
+from circinus.matching import Incumbent, Matching, MatchSettings, TenantShare, plan_all, plan_all_queries
+from circinus.matching.admission import AdmissionPlanner
 from circinus.profiling import PipelineProfile
 from circinus.specification import Infrastructure, Query, Specification
 
@@ -63,3 +64,14 @@ def test_running_plans_do_not_keep_late_ones_out() -> None:
     """What runs was planned without them, as for fewer queries."""
     running = Incumbent.of(_matching(considers_late_plans=False))
     assert _matching(incumbent=running).satisfied_weight == QUERIES
+
+
+def test_more_weight_takes_nothing_from_what_tenants_are_guaranteed() -> None:
+    alone, together = _matching(considers_late_plans=False), _matching()
+    planner = AdmissionPlanner.of(*_instance(), matching=replace(alone, tenants=(_share(0.6),)))
+    assert plan_all._heavier(planner, replace(together, tenants=(_share(0.5),))) is planner
+    assert plan_all._heavier(planner, replace(together, tenants=(_share(0.6),))).matching.served == together.served
+
+
+def _share(share: float) -> TenantShare:
+    return TenantShare("clinic", satisfied_weight=share, total_weight=1.0, guaranteed_share=0.6)

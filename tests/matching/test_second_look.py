@@ -297,6 +297,7 @@ def test_a_rejection_beyond_a_limit_is_undecided(
     matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
     (rejection,) = [rejection for rejection in matching.rejections if rejection.query == query]
     assert rejection.undecided
+    assert rejection.reason.count("circinus admit") == 1
     assert admit_query(specification, profiles, matching, query)[0].assignment is not None
 
 

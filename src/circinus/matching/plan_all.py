@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +37,6 @@ from circinus.queueing.event_block import load_kernels
 from circinus.specification import Network, Specification
 
 
-@dataclass
-class TimeLeft:
-    """Time that is left of a limit which several steps share."""
-
-    seconds: float
-
-
 def plan_all_queries(
     specification: Specification,
     profiles: Mapping[str, PipelineProfile],
@@ -54,8 +48,6 @@ def plan_all_queries(
     frontiers: Mapping[str, Frontier] | None = None,
     estimates: PlanEstimates | None = None,
     observer: Observer = log_pass,
-    time_left_s: float | None = None,
-    looks_left: TimeLeft | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Plan every query alone, then match all queries.
 
@@ -76,9 +68,6 @@ def plan_all_queries(
         frontiers: query name -> its plans; by default they are searched for.
         estimates: cached ones of the same queries and profiles.
         observer: see `MatchRun`.
-        time_left_s: of the time limit, which all matchings share; each gets a small share of the limit at least. By
-            default all is left.
-        looks_left: of the time limit of second looks, which all of them share; by default all is left.
 
     Raises:
         PlanningError: no infrastructure, a profile is missing or too uncertain, invalid numbers, or pinned queries that
@@ -89,10 +78,9 @@ def plan_all_queries(
         with phase("planned each query alone"):
             frontiers = plan_queries(specification, profiles, search, plans.compiled)
     plans.adopt(frontiers)
-    left_s = settings.limit_s(len(specification.queries)) if time_left_s is None else time_left_s
-    looks_left = looks_left or TimeLeft(settings.second_look_limit_s)
+    left_s, looks_left_s = settings.limit_s(len(specification.queries)), settings.second_look_limit_s
     planning = _Planning(
-        specification, profiles, search, settings, incumbent, frontiers, plans, observer, left_s, looks_left
+        specification, profiles, search, settings, incumbent, frontiers, plans, observer, left_s, looks_left_s
     )
     matching = planning.planned(explain_rejections)
     deployments = add_startup_times(matching.deployments, profiles, specification.required_infrastructure)
@@ -110,8 +98,9 @@ class _Planning:
     plans: PlanEstimates
     observer: Observer
     left_s: float
-    """Left of the time limit."""
-    looks_left: TimeLeft
+    """Left of the time limit, which all matchings share; each gets a small share of the limit at least."""
+    looks_left_s: float
+    """Left of the time limit of second looks."""
     is_revised: bool = False
     """Whether a pass revised an answer."""
 
@@ -194,35 +183,23 @@ class _Planning:
         self.observer(name, answer)
         self.is_revised |= not answer.is_large and (answer.is_revised or answer.reference is not None)
 
-    def _again(
-        self,
-        specification: Specification,
-        settings: MatchSettings | None = None,
-        incumbent: Incumbent | None = None,
-        frontiers: Mapping[str, Frontier] | None = None,
-        estimates: PlanEstimates | None = None,
-    ) -> Matching:
-        """Plan some or all queries once more, in what is left of the time."""
-        matching, _ = plan_all_queries(
-            specification,
-            self.profiles,
-            search=self.search,
-            settings=settings or self.settings,
-            incumbent=incumbent,
-            explain_rejections=(),
-            frontiers=frontiers,
-            estimates=estimates,
-            observer=self.observer,
-            time_left_s=self.left_s,
-            looks_left=self.looks_left,
-        )
-        return matching
+    def _again(self, **changes: Any) -> Matching:
+        """Plan once more, in what is left of the time.
+
+        Args:
+            changes: other inputs.
+        """
+        again = replace(self, plans=self.plans.without_exclusions(), is_revised=False, **changes)
+        try:
+            return again.planned(())
+        finally:
+            self.looks_left_s = again.looks_left_s
 
     def _looked_at(self, planner: AdmissionPlanner) -> AdmissionPlanner:
         started_s = time.monotonic()
         with phase("tried rejected queries again"):
-            looked_at = second_look(planner, self.frontiers, self.incumbent, limit_s=self.looks_left.seconds)
-        self.looks_left.seconds = max(self.looks_left.seconds - (time.monotonic() - started_s), 0.0)
+            looked_at = second_look(planner, self.frontiers, self.incumbent, limit_s=self.looks_left_s)
+        self.looks_left_s = max(self.looks_left_s - (time.monotonic() - started_s), 0.0)
         return looked_at
 
     def _consolidated(self, planner: AdmissionPlanner, *, opens: bool) -> AdmissionPlanner:
@@ -242,7 +219,7 @@ class _Planning:
         if len(pinned) < len(self.frontiers) and self._may_change and not self._has_tenants:
             of_pinned = {query.name: self.frontiers[query.name] for query in pinned}
             only_pinned = replace(self.specification, queries=pinned)
-            served = self._again(only_pinned, incumbent=self.incumbent, frontiers=of_pinned)
+            served = self._again(specification=only_pinned, frontiers=of_pinned)
             return self._looked_at(planner.with_matching(with_others_rejected(served, self.specification)))
         of_listed = {name: frontier for name, frontier in offered.items() if frontier.candidates}
         raise pins_error(refused, of_listed, partial(self._answer, requires_pins=True))
@@ -250,14 +227,13 @@ class _Planning:
     def _ways(self, planner: AdmissionPlanner) -> Iterator[Callable[[], Matching]]:
         """Yield further ways to plan all queries that may serve more."""
         if self.is_revised:  # which plans are chosen at utilization targets decides whom a second look can add
-            estimates = self.plans.without_exclusions()
-            yield partial(self._again, self.specification, self._few, self.incumbent, self.frontiers, estimates)
+            yield partial(self._again, settings=self._few)
         runs = self.incumbent is not None and bool(self.incumbent.plans)
         if runs and not self._has_tenants:
             # `circinus admit` promises queries beside running plans as sized, and the next plan holds what it promises.
             yield lambda: self._looked_at(without_plans(planner)).matching
             if self._may_change:
-                yield partial(self._again, self.specification, frontiers=self.frontiers)
+                yield partial(self._again, incumbent=None)
         are_many = len(self.specification.queries) > MATCHING.max_exact_queries
         if self.settings.considers_late_plans and are_many and not runs and self._has_time:
             yield partial(self._with_late_plans, planner)
