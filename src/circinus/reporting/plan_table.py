@@ -116,8 +116,8 @@ def plan_table(
     if served:
         codes = _pool_codes(stage.pool for assignment, _ in served for stage in assignment.chosen.estimate.stages)
         legend = f"pools of the operators in order: {', '.join(f'{code} {pool}' for pool, code in codes.items())}"
-        tables = (_served_table(served, names, details) for details in (2, 1, 0))
-        short = (Group(_served_table(served, names, details, codes), Text(legend, style="dim")) for details in (0, -1))
+        tables = (_served_table(served, names, details) for details in (3, 2, 1))
+        short = (Group(_served_table(served, names, details, codes), Text(legend, style="dim")) for details in (1, 0))
         plans = [FirstFitting(*tables, *short), *_latency_notes(matching), *_divisions(matching), Text()]
     return Group(
         _summary(matching),
@@ -160,8 +160,7 @@ def _served_table(
     Args:
         served: assignments with their queries.
         metrics: names of the metrics.
-        details: SLOs that are written with their limits: 2 for all of them, 1 for the tightest, 0 for none; -1 leaves
-            out which one is the tightest, too.
+        details: 3 for all SLOs with their limits, 2 for the tightest with its limit, 1 for its kind only, 0 for none.
         codes: pool -> its code, one of which is written for each operator; None: the names of the pools.
     """
     percentiles = {assignment.chosen.estimate.percentile for assignment, _ in served}
@@ -173,13 +172,14 @@ def _served_table(
         column.no_wrap = True
     table.add_column(WrappedTitle(metrics.column), justify="right")
     table.add_column("cost", justify="right", no_wrap=True)
-    for title in ("margin", "SLOs")[: 2 if details == 2 else 1]:
+    for title in ("margin", "SLOs")[: 2 if details == 3 else 1]:
         table.add_column(title, no_wrap=True)
     for assignment, query in served:
         estimate = assignment.chosen.estimate
         share, slo = _tightest(estimate, query)
         divided = _DIVIDED if assignment.chosen.plan.is_split else ""
-        limit = f"of {metrics.text(query.name, slo)}" if details == 1 else slo.partition(" ")[0] if details >= 0 else ""
+        tightest = f" of {metrics.text(query.name, slo)}" if details == 2 else f" {slo.partition(' ')[0]}"
+        margin = f"{share:4.0%}{tightest if details else ''}" if slo else "no SLOs"
         table.add_row(
             OneLine(query.name, whole=True),
             OneLine(" ".join(filter(None, [placement_text(estimate), divided])), whole=True)
@@ -188,10 +188,8 @@ def _served_table(
             OneLine(_latency(estimate, query).removeprefix(f"{shared} "), whole=True),
             OneLine(metrics.cell(query.name, format_score(estimate.accuracy.value)), whole=True),
             format_usd_per_h(estimate.cost_usd_per_h.value),
-            OneLine(
-                f"{share:4.0%} {limit}".rstrip() if slo else "no SLOs", "yellow" if share < _TIGHT else "", whole=True
-            ),
-            *([OneLine(metrics.text(query.name, query.slos), whole=True)] if details == 2 else []),
+            OneLine(margin, "yellow" if share < _TIGHT else "", whole=True),
+            *([OneLine(metrics.text(query.name, query.slos), whole=True)] if details == 3 else []),
         )
     return table
 
