@@ -111,8 +111,8 @@ def _values(query: QueryMeasurement) -> tuple[str, str, str]:
 
 def _met(query: QueryMeasurement) -> str:
     """Return whether the SLOs are met as measured, and whether that may be chance."""
-    sure = ", unsure" if query.verdict is SloVerdict.UNSURE else ""
+    doubt = ", unsure" if query.verdict is SloVerdict.UNSURE else ""
     if query.satisfied:
-        return f"[green]all SLOs met[/green]{sure}"
+        return f"[green]all SLOs met[/green]{doubt}"
     broken = ", ".join(name for name, held in (query.slos_met or {}).items() if not held)
-    return f"[red]missed {broken}[/red]{sure}" if broken else "[red]requests lost[/red]"
+    return f"[red]missed {broken}[/red]{doubt}" if broken else "[red]requests lost[/red]"

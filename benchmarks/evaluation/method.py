@@ -1,8 +1,7 @@
-"""How the evaluation is made, for its page: infrastructure, limits, files; and the page of the other planners."""
+"""Sections of the evaluation's page on workloads, infrastructure and files, and the page of the other planners."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -138,11 +137,6 @@ def planners_page() -> str:
     count = f"{len(PUBLISHED)} of the {len(BASELINES)}"
     head = _PLANNERS.format(published=count, high=high, low=low, most=most, gain=most / high - 1)
     return head + "\n".join(f"## {', '.join(names)}\n\n{text}" for text, names in shared.items())
-
-
-def filled(line: str, width: int = 118) -> str:
-    """Return an item of a list in lines of a width."""
-    return textwrap.fill(f"- {line}", width, subsequent_indent="  ")
 
 
 def _text(docstring: str | None) -> str:

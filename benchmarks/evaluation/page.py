@@ -16,7 +16,7 @@ from benchmarks.evaluation.judging import MIN_REQUESTS, PRICES
 from benchmarks.evaluation.outcomes import grouped, span
 from benchmarks.evaluation.plot import draw
 from benchmarks.harness.benchmark import Rows
-from benchmarks.harness.markdown import figures_table, number, table
+from benchmarks.harness.markdown import figures_table, list_item, number, table
 from benchmarks.harness.results import ROOT, Figure, write_whole
 
 PAGE, PLOT, README = ROOT / "docs" / "evaluation.md", ROOT / "docs" / "evaluation.svg", ROOT / "README.md"
@@ -206,8 +206,10 @@ def _costs(rows: Sequence[Row], figures: Sequence[Row]) -> str:
         lines.append((planner, scope, f"{len(same)} of {len(own)}", str(queries), *cells))
     intro = _COST.format(ours=OURS.name, prices=", ".join(PRICES))
     left_out = "".join(
-        f"- left out, {row['contest']}, {row['planner']} in {row['scope']}: of {row['asked']} queries, {OURS.name} "
-        f"keeps {row['ours_kept']} and the other {row['theirs_kept']}\n"
+        list_item(
+            f"left out, {row['contest']}, {row['planner']} in {row['scope']}: of {row['asked']} queries, {OURS.name} "
+            f"keeps {row['ours_kept']} and the other {row['theirs_kept']}"
+        )
         for row in asked
         if "ours_kept" in row
     )

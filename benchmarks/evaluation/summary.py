@@ -12,10 +12,9 @@ from benchmarks.baselines.planners import BASELINES, PUBLISHED
 from benchmarks.evaluation import ablations, sensitivity
 from benchmarks.evaluation.goodput import EVERYWHERE, OURS
 from benchmarks.evaluation.judging import PRICES
-from benchmarks.evaluation.method import filled
 from benchmarks.evaluation.outcomes import grouped
 from benchmarks.harness.benchmark import Rows
-from benchmarks.harness.markdown import number
+from benchmarks.harness.markdown import list_item, number
 from benchmarks.harness.results import FOLDER
 
 _OVER_ALL = "goodput at saturation over the best of all others, median"
@@ -69,7 +68,7 @@ def readme_lines(document: Row, links: Path = FOLDER / "links.json") -> str:
         f"links](docs/links.md) and two busy cores ({close}). [All figures, planners and misses](docs/evaluation.md): "
         f"`{command}`, {minutes:.0f} minutes with the published traces.",
     )
-    return "".join(f"{filled(line)}\n" for line in lines).replace(_GLUE, " ")
+    return "".join(map(list_item, lines)).replace(_GLUE, " ")
 
 
 def misses(rows: Rows) -> str:
@@ -86,7 +85,7 @@ def misses(rows: Rows) -> str:
         _slower([row for row in own if row["scope"] == EVERYWHERE]),
         *_broken([row for row in rows if row.get("part") == sensitivity.PART]),
     )
-    return _MISSES + "".join(f"{filled(line)}\n" for line in lines if line)
+    return _MISSES + "".join(map(list_item, filter(None, lines)))
 
 
 def _behind(rows: Rows, where: str, chance: float) -> str:

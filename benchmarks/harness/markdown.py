@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def list_item(text: str) -> str:
+    """Return an item of a list, in lines of 118 characters."""
+    return f"{textwrap.fill(f'- {text}', 118, subsequent_indent='  ')}\n"
 
 
 def number(value: float) -> str:

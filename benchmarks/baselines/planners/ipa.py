@@ -1,16 +1,15 @@
 """IPA/Loki-style: an integer program over model variants, replicas, CPUs and batch sizes in one tier.
 
-After Ghafouri et al., "IPA: Inference Pipeline Adaptation to Achieve High Accuracy and Cost-Efficiency" (2023,
-arXiv 2308.12871), and Ahmad et al., "Loki: A System for Serving ML Inference Pipelines with Hardware and Accuracy
-Scaling" (HPDC 2024), as we understand them: throughput of whole replicas is at least the demand; mean service and
-transfer times, with the time to fill a batch, are within a share of the latency limit that leaves room for waits.
-Loki takes one half of the limit; 0.6 served 8-14 % more in two small contests, and with 0.7 a fifth of the plans were
-late in one.
+After Ghafouri et al., "IPA: Inference Pipeline Adaptation to Achieve High Accuracy and Cost-Efficiency" (2023, arXiv
+2308.12871), and Ahmad et al., "Loki: A System for Serving ML Inference Pipelines with Hardware and Accuracy Scaling"
+(HPDC 2024), as we understand them: throughput of whole replicas is at least the demand; mean service and transfer
+times, with the time to fill a batch, are within a share of the latency limit that leaves room for waits. Loki takes one
+half of the limit; 0.6 served 8-14 % more in two small contests, and with 0.7 a fifth of the plans were late in one.
 
 Simplified, mostly in their favour: one program covers all queries; accuracies of whole pipelines are measured instead
-of composed; accuracy is a limit, not maximized; replicas are utilized up to 70 % instead of wholly. With
-several tiers, each query has all operators in one of them. Requests of a query are not divided among variants.
-Replicas with more CPUs are further variants.
+of composed; accuracy is a limit, not maximized; replicas are utilized up to 70 % instead of wholly. With several tiers,
+each query has all operators in one of them. Requests of a query are not divided among variants. Replicas with more CPUs
+are further variants.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Proteus-style: accuracy scaling by a mixed-integer programme over model variants on the workers of one tier.
 
 After Ahmad et al., "Proteus: A High-Throughput Inference-Serving System with Accuracy Scaling" (ASPLOS 2024). By our
-understanding, the programme says how many workers host each variant and which part of each application's requests
-each variant gets, so that the demand is met and the accuracy is highest. Variants are measured beforehand. One may
-serve a request if twice the time of its batch meets the latency objective, as a request waits for one batch.
+understanding, the programme says how many workers host each variant and which part of each application's requests each
+variant gets, so that the demand is met and the accuracy is highest. Variants are measured beforehand. One may serve a
+request if twice the time of its batch meets the latency objective, as a request waits for one batch.
 
 Simplified: a variant is a configuration of the whole pipeline in one pool, but equal operators share workers, which is
 to its advantage. A query is served with all its requests or not at all; its accuracy is the mean over its variants, and
 what is above its objective counts nothing, so that the weight comes first and then the price of workers. Batches have
-one size for all operators instead of sizes that adapt. Workers are utilized up to 70 %. Workers with more
-CPUs are further variants.
+one size for all operators instead of sizes that adapt. Workers are utilized up to 70 %. Workers with more CPUs are
+further variants.
 """
 
 from __future__ import annotations
