@@ -75,7 +75,7 @@ def configurations(pipeline: Pipeline) -> Iterator[Configuration]:
 
 def prefix_configuration(pipeline: Pipeline, configuration: Configuration, operator: str) -> Configuration:
     """Return the part of `configuration` that determines the output of `operator`: its own and its ancestors' knobs."""
-    lineage = _lineages(tuple((spec.name, spec.after) for spec in pipeline.operators))[operator]
+    lineage = _lineages(tuple((spec.name, spec.parents) for spec in pipeline.operators))[operator]
     return Configuration(tuple(pair for pair in configuration.operators if pair[0] in lineage))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from circinus.specification.dataflow import ANY, NEVER, Condition, Edge, FlowNode, Scope, edges_of, output_scope
 from circinus.specification.diagnostics import Issue, describe, did_you_mean, expected_choice
 from circinus.specification.shorthands import KeyedByName, as_list
 
@@ -59,21 +60,137 @@ def validate_operator_graph(pipeline: Any) -> Iterator[Issue]:
     names = dict(named_entries(get_field(pipeline, "operators")))
     parents: dict[str, list[str]] = {}
     for position, operator in operators:
-        after = text_entries(get_field(operator, "after"))
-        for index, parent in after:
-            path = ("operators", position, "after", index)
-            if parent == names.get(position):
-                yield Issue(path, f"{describe(parent)}, the operator itself", "another operator")
-            elif parent not in names.values() and len(names) == len(operators):  # else it may be one without a name
+        edges = _edges(operator)
+        for index, edge in edges:
+            path = ("operators", position, "after", *index)
+            if edge.operator == names.get(position):
+                yield Issue(path, f"{describe(edge.operator)}, the operator itself", "another operator")
+            elif edge.operator not in names.values() and len(names) == len(
+                operators
+            ):  # else it may be one without name
                 candidates = [name for name in names.values() if name != names[position]]
-                hint = did_you_mean(parent, candidates)
-                yield Issue(path, describe(parent), expected_choice(candidates, "an operator of this pipeline"), hint)
+                hint = did_you_mean(edge.operator, candidates)
+                expected = expected_choice(candidates, "an operator of this pipeline")
+                yield Issue(path, describe(edge.operator), expected, hint)
         if position in names:
-            parents.setdefault(names[position], [parent for _, parent in after if parent != names[position]])
+            own = names[position]
+            parents.setdefault(own, [edge.operator for _, edge in edges if edge.operator != own])
     for cycle in _cycles(parents):
         position = next(i for i, name in names.items() if name == cycle[0])
         path_text = " -> ".join([*cycle, cycle[0]])
         yield Issue(("operators", position, "after"), f"the cycle {path_text}", "operators that form no cycle")
+    yield from _dataflow_issues(pipeline)
+
+
+def _edges(operator: Any) -> list[tuple[tuple[str | int, ...], Edge]]:
+    """Return the well-formed edges into an operator, each with its path in `after`."""
+    edges: list[tuple[tuple[str | int, ...], Edge]] = []
+    for index, entry in list_entries(as_list(get_field(operator, "after"))):
+        alternatives = edges_of(entry)
+        is_any = isinstance(entry, Mapping) and isinstance(entry.get(ANY), list | tuple)
+        for part, edge in enumerate(alternatives):
+            own = (index, ANY, part) if is_any else (index,)
+            edges.append(((*own, edge.operator) if edge.branch is not None else own, edge))
+    return edges
+
+
+def _dataflow_issues(pipeline: Any) -> Iterator[Issue]:
+    """Yield issues of branches, scopes and conditions of operators whose graph is sound otherwise."""
+    positions: dict[str, int] = {}
+    nodes: dict[str, FlowNode] = {}
+    for position, operator in list_entries(get_field(pipeline, "operators")):
+        entries = [entry for _, entry in list_entries(as_list(get_field(operator, "after")))]
+        name, inputs = get_field(operator, "name"), tuple(edges_of(entry) for entry in entries)
+        if not isinstance(name, str) or name in nodes or () in inputs:
+            return
+        branches = tuple(text for _, text in text_entries(get_field(operator, "branches")))
+        emits_many, gathers = get_field(operator, "emits") == "many", get_field(operator, "gather") is True
+        nodes[name], positions[name] = FlowNode(name, inputs, emits_many, gathers, branches), position
+    for name in nodes:
+        for path, edge in _edges(list_entries(get_field(pipeline, "operators"))[positions[name]][1]):
+            if edge.operator not in nodes:
+                return
+            branches = nodes[edge.operator].branches
+            if edge.branch is not None and edge.branch not in branches:
+                expected = expected_choice(branches, f"a branch of {edge.operator}")
+                hint = did_you_mean(edge.branch, branches) or ("" if branches else "list them in its field `branches`")
+                yield Issue(("operators", positions[name], "after", *path), describe(edge.branch), expected, hint)
+                return
+    done: dict[str, FlowNode] = {}
+    flow = _Flow({name: node.branches for name, node in nodes.items()})
+    while pending := [node for node in nodes.values() if node.name not in done]:
+        ready = [node for node in pending if all(parent in done for parent in node.parents)]
+        if not ready:
+            return  # a cycle
+        node = ready[0]
+        done[node.name] = node
+        if issue := flow.add(node):
+            yield issue.with_prefix("operators", positions[node.name])
+            return
+
+
+class _Flow:
+    """Scopes and conditions of operators, which are added in topological order."""
+
+    def __init__(self, branches: Mapping[str, Sequence[str]]) -> None:
+        self._branches = branches
+        self._scopes: dict[str, Scope] = {}
+        """Operator -> scope of its outputs."""
+        self._conditions: dict[str, Condition] = {}
+
+    def add(self, node: FlowNode) -> Issue | None:
+        """Add an operator, or return the issue that prevents it."""
+        inputs = [[self._scopes[edge.operator] for edge in edges] for edges in node.inputs]
+        deepest = max((scope for scopes in inputs for scope in scopes), key=len, default=())
+        own = deepest[:-1] if node.gathers else deepest
+        if node.gathers and not deepest:
+            emitting = "an input from an operator behind one that emits many"
+            return Issue(("gather",), "true, but no input comes from a fan-out", emitting, "leave out `gather`")
+        allowed = {deepest, own}
+        for index, (edges, scopes) in enumerate(zip(node.inputs, inputs, strict=True)):
+            for edge, scope in zip(edges, scopes, strict=True):
+                if scope not in allowed or len(set(scopes)) > 1:
+                    where = _place(scope)
+                    others = _place(deepest if scope != deepest else scopes[0])
+                    hint = "gather the elements first (`gather: true`), or let the elements carry the value"
+                    return Issue(("after", index), f"{edge.operator}, which is {where}", f"an output {others}", hint)
+        condition = Condition()
+        for index, (edges, scopes) in enumerate(zip(node.inputs, inputs, strict=True)):
+            comes, issue = self._input(node, edges)
+            if issue is not None:
+                return issue.with_prefix("after", index)
+            if node.gathers and scopes[0] == deepest:
+                comes = self._conditions[deepest[-1]]  # a list comes without elements, too
+            condition = condition & comes
+            if condition.holds_never:
+                hint = "take either by one input: {any: [...]}"
+                return Issue(
+                    ("after", index), "an input that never comes with the others", "inputs that may come together", hint
+                )
+        self._conditions[node.name], self._scopes[node.name] = condition, output_scope(node, own)
+        return None
+
+    def _input(self, node: FlowNode, edges: Sequence[Edge]) -> tuple[Condition, Issue | None]:
+        comes = NEVER
+        for position, edge in enumerate(edges):
+            taken = Condition() if edge.branch is None else Condition(frozenset({frozenset({edge})}))
+            one = self._conditions[edge.operator] & taken
+            if not (comes & one).holds_never:
+                expected = "outputs of which only one comes"
+                hint = "name their branches, as in {any: [{cheap: sure}, expensive]}"
+                return NEVER, Issue((ANY, position), f"{edge.operator}, which may come with another", expected, hint)
+            comes = comes.any_of(one, self._branches)
+        return comes, None
+
+
+def _place(scope: Scope) -> str:
+    return f"one for each element of {scope[-1]}" if scope else "one for each item"
+
+
+def validate_emission(operator: Any) -> Iterator[Issue]:
+    """Yield issues of what an operator emits."""
+    if get_field(operator, "at_most") is not None and get_field(operator, "emits") in ("one", None):
+        yield Issue(("at_most",), "a maximum number of elements", "`emits: many`, which alone has elements")
 
 
 def _cycles(parents: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:

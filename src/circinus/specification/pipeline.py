@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from circinus.specification.base_model import (
     Count,
@@ -18,13 +18,42 @@ from circinus.specification.base_model import (
     ScalarValue,
     SpecModel,
 )
+from circinus.specification.dataflow import ANY, FlowNode, check_entry, edges_of
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error
-from circinus.specification.document_validators import validate_knobs, validate_operator_graph
+from circinus.specification.document_validators import validate_emission, validate_knobs, validate_operator_graph
 from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique, sorted_unique
 from circinus.specification.slo import Score
 from circinus.specification.units import Bytes, DurationS
 
 DEFAULT_HELD_OUT = 0.2
+
+DEFAULT_AT_MOST = 200
+"""Maximum number of elements for each input of an operator that emits many."""
+
+_NAME = TypeAdapter(Name)
+_BRANCH_SCHEMA = {"type": "object", "additionalProperties": _NAME.json_schema(), "minProperties": 1, "maxProperties": 1}
+_ANY_SCHEMA = {"type": "array", "items": {"anyOf": [_NAME.json_schema(), _BRANCH_SCHEMA]}, "minItems": 1}
+
+
+def _after_entry(entry: Any) -> Any:
+    return _NAME.validate_python(entry) if isinstance(entry, str) else check_entry(entry)
+
+
+AfterEntry = Annotated[
+    str | Mapping[str, Any],
+    BeforeValidator(_after_entry),
+    Expected("an operator, {operator: branch}, or {any: [...]} of these"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _NAME.json_schema(),
+                _BRANCH_SCHEMA,
+                {"type": "object", "properties": {ANY: _ANY_SCHEMA}, "required": [ANY], "additionalProperties": False},
+            ]
+        }
+    ),
+]
+"""Entry of `after`, as written."""
 
 Choices = Annotated[
     tuple[ScalarValue, ...],
@@ -85,8 +114,21 @@ class OperatorSpec(SpecModel):
     name: Name
     uses: Reference
     """`module:attribute`, or the name of an entry point of the group `circinus.operators`."""
-    after: Annotated[tuple[Name, ...], AfterValidator(require_unique("operator")), OneOrMany()] = ()
-    """Operators whose outputs are the inputs, in the order of the parameters; default the pipeline's input."""
+    after: Annotated[tuple[AfterEntry, ...], AfterValidator(require_unique("operator")), OneOrMany()] = ()
+    """Operators whose outputs are the inputs, in the order of the parameters; default the pipeline's input.
+    `{operator: branch}` takes only outputs of that branch, `{any: [...]}` whichever of several comes. The operator runs
+    if all its inputs come."""
+    emits: Literal["one", "many"] = "one"
+    """`many` if the operator returns a list for each input: what follows runs once for each element."""
+    at_most: Annotated[Count, Field(ge=1)] | None = None
+    """Maximum number of elements for each input, beyond which the request fails; with `emits: many`, default
+    200."""
+    gather: Flag = False
+    """Whether the operator receives the list of all elements of the innermost fan-out that an input is in, in order.
+    Other inputs come as they are."""
+    branches: Annotated[tuple[Name, ...], AfterValidator(require_unique("branch")), OneOrMany()] = ()
+    """Names of the branches that an output may take, if the operator returns `Branch(name, value)`: for each input, or
+    each element of `emits: many`. Outputs that no operator receives are dropped."""
     knobs: Annotated[tuple[Knob, ...], KeyedByName(main="choices")] = ()
     """Knobs of the operator; in YAML a mapping from the knob's name to its choices, or a list."""
     cpus: Annotated[
@@ -116,7 +158,23 @@ class OperatorSpec(SpecModel):
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
-        return validate_knobs(content)
+        return (*validate_knobs(content), *validate_emission(content))
+
+    @property
+    def flow(self) -> FlowNode:
+        """Inputs and outputs of the operator."""
+        inputs = tuple(edges_of(entry) for entry in self.after)
+        return FlowNode(self.name, inputs, self.emits == "many", self.gather, self.branches)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Names of the operators that it receives outputs of, each once."""
+        return tuple(dict.fromkeys(edge.operator for entry in self.after for edge in edges_of(entry)))
+
+    @property
+    def max_elements(self) -> int:
+        """Maximum number of outputs for each input."""
+        return (self.at_most or DEFAULT_AT_MOST) if self.emits == "many" else 1
 
     def replica_gpu_memory_bytes(self, values: Mapping[str, Scalar]) -> float:
         """Return the GPU memory of a replica with the given knob values."""
@@ -217,6 +275,11 @@ class Pipeline(SpecModel):
         """`uses` references of the operators, the metric and the data set."""
         return (*(operator.uses for operator in self.operators), self.metric.uses, self.dataset.uses)
 
+    @property
+    def has_fan_outs(self) -> bool:
+        """Whether an operator may run never or several times for an item: one emits many, or outputs have branches."""
+        return any(operator.emits == "many" or operator.branches for operator in self.operators)
+
     def operator(self, name: str) -> OperatorSpec:
         """Return the operator `name`, or raise KeyError."""
         for operator in self.operators:
@@ -229,7 +292,7 @@ class Pipeline(SpecModel):
         done: dict[str, OperatorSpec] = {}
         pending = {operator.name: operator for operator in self.operators}
         while pending:
-            ready = next((o for o in pending.values() if all(parent in done for parent in o.after)), None)
+            ready = next((o for o in pending.values() if all(parent in done for parent in o.parents)), None)
             if ready is None:
                 raise ValueError(f"the operators of pipeline {self.name} form a cycle")
             done[ready.name] = pending.pop(ready.name)
@@ -238,17 +301,17 @@ class Pipeline(SpecModel):
     def ancestors(self, name: str) -> tuple[str, ...]:
         """Return the names of all operators that `name` depends on, in topological order."""
         ancestors: set[str] = set()
-        pending = list(self.operator(name).after)
+        pending = list(self.operator(name).parents)
         while pending:
             parent = pending.pop()
             if parent not in ancestors:
                 ancestors.add(parent)
-                pending.extend(self.operator(parent).after)
+                pending.extend(self.operator(parent).parents)
         return tuple(o.name for o in self.topological_order() if o.name in ancestors)
 
     def sinks(self) -> tuple[str, ...]:
         """Return the names of the operators whose output no operator consumes, in topological order."""
-        consumed = {parent for operator in self.operators for parent in operator.after}
+        consumed = {parent for operator in self.operators for parent in operator.parents}
         return tuple(o.name for o in self.topological_order() if o.name not in consumed)
 
     def output(self, outputs: Mapping[str, Any]) -> Any:
