@@ -18,12 +18,12 @@ FLOW = (
 HEAVY = {"highspy", "ray", "PIL", "faster_whisper", "ctranslate2", "onnxruntime", "scipy", "sklearn", "matplotlib"}
 
 PUBLIC = """
-AccuracySlo AdmissionResult Assignment BurstyArrivals CircinusError ControlOptions CostSlo DatasetSpec DeployedPlan
-Diagnostic EngineHandle Estimate Explanation FrontierReport GpuMemoryCase HardwareClass Infrastructure Item Knob
-LatencySlo LearntServiceTimes Link LoadReport MetricSpec Operator OperatorError OperatorSpec PeriodicArrivals Pipeline
-Plan PlanController PlanningError PoissonArrivals Pool ProfileError ProfileReport Query RecordedArrivals Rejection
-Relaxation ServingError SimulationReport Site SizingReport Slos SpecError Specification StalePlanError Tenant
-ValidationReport Workspace load_specification operator parse_specification progress_bar
+AccuracySlo AdmissionResult Assignment Branch BurstyArrivals CircinusError ControlOptions CostSlo DatasetSpec
+DeployedPlan Diagnostic EngineHandle Estimate Explanation FrontierReport GpuMemoryCase HardwareClass Infrastructure
+Item Knob LatencySlo LearntServiceTimes Link LoadReport MetricSpec Operator OperatorError OperatorSpec
+PeriodicArrivals Pipeline Plan PlanController PlanningError PoissonArrivals Pool ProfileError ProfileReport Query
+RecordedArrivals Rejection Relaxation ServingError SimulationReport Site SizingReport Slos SpecError Specification
+StalePlanError Tenant ValidationReport Workspace load_specification operator parse_specification progress_bar
 """.split()  # noqa: SIM905  (fifty quoted names are harder to read)
 """Every name that `import circinus` offers; all other modules are private."""
 

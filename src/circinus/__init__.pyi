@@ -27,6 +27,7 @@ from .matching.plan_set import Assignment as Assignment
 from .matching.plan_set import Rejection as Rejection
 from .matching.plan_set import Relaxation as Relaxation
 from .operators.decorator import operator as operator
+from .operators.protocol import Branch as Branch
 from .operators.protocol import Item as Item
 from .operators.protocol import Operator as Operator
 from .specification.arrivals import BurstyArrivals as BurstyArrivals

@@ -20,6 +20,7 @@ from circinus.errors import OperatorError
 from circinus.operators.framing import BlockingFrames
 from circinus.operators.pickling import Payload, pickle_value, unpickle_value
 from circinus.operators.process_output import begin_call, call_excerpt, print_exception
+from circinus.operators.protocol import NO_BRANCH, ONE, Branch, Emission
 from circinus.operators.registry import resolve_operator
 from circinus.operators.run_clock import RunClock, RunTimes
 
@@ -61,22 +62,43 @@ class Executor(Protocol):
         ...
 
 
+Outputs = tuple[tuple[int, bytes], ...]
+"""(index of the branch or `NO_BRANCH`, pickled output) of each output for one input"""
+
+
 @dataclass(frozen=True)
 class BatchRun:
     """Processed batch."""
 
     outputs: tuple[bytes, ...]
-    """Pickled output of each item."""
+    """Pickled outputs, input after input."""
     service_s: float
     """Seconds, as if the process had been limited to its share of CPUs, and had never waited for one."""
     times: RunTimes
+    branches: tuple[tuple[int, ...], ...] | None = None
+    """Of each input, the index of the branch of each of its outputs (`NO_BRANCH` for none); None if each has one output
+    without a branch."""
+
+    @property
+    def of_inputs(self) -> list[Outputs]:
+        """Outputs of each input, with the indexes of their branches."""
+        if self.branches is None:
+            return [((NO_BRANCH, output),) for output in self.outputs]
+        remaining = iter(self.outputs)
+        return [tuple((branch, next(remaining)) for branch in branches) for branches in self.branches]
 
 
 class OperatorHost:
     """Operator that is loaded with its knob values, in the process that it runs in."""
 
     def __init__(
-        self, uses: str, version: str, knobs: Mapping[str, Scalar], cpus: float, module_paths: Sequence[Path]
+        self,
+        uses: str,
+        version: str,
+        knobs: Mapping[str, Scalar],
+        cpus: float,
+        module_paths: Sequence[Path],
+        emission: Emission = ONE,
     ) -> None:
         """Load the operator.
 
@@ -86,6 +108,7 @@ class OperatorHost:
             knobs: knob values.
             cpus: CPUs of the replica.
             module_paths: folders of its module.
+            emission: what it returns for each input.
 
         Raises:
             OperatorError: it cannot be resolved, has another version, or fails while it loads.
@@ -99,6 +122,7 @@ class OperatorHost:
                 hint="Run `circinus profile` or `circinus plan` again.",
             )
         self._cpus = cpus
+        self._emission = emission
         with _operator_errors("operator.raised"):
             self._operator = operator_type.create(knobs, cpus)
 
@@ -124,14 +148,20 @@ class OperatorHost:
                 f"found {result} for a batch of {len(batch)}, expected a sequence of as many",
                 code="operator.wrong_output_count",
             )
+        branches = None
+        if self._emission != ONE:
+            emitted = [emitted_values(self._emission, output) for output in outputs]
+            branches = tuple(tuple(branch for branch, _ in values) for values in emitted)
+            outputs = [value for values in emitted for _, value in values]
         with _operator_errors("operator.unpicklable_output", "its output cannot be pickled: "):
             pickled = tuple(pickle_value(output) for output in outputs)
-        return BatchRun(pickled, times.service_s(self._cpus), times)
+        return BatchRun(pickled, times.service_s(self._cpus), times, branches)
 
     def answer(self, items: int, payloads: Sequence[Payload]) -> tuple[Any, Sequence[Payload]]:
         """See `Executor.answer`. The header is the number of items, the payloads are their inputs, item by item.
 
-        The result is (service time in seconds, `RunTimes`, peak resident memory of the process in bytes).
+        The result is (service time in seconds, `RunTimes`, peak resident memory of the process in bytes,
+        `BatchRun.branches`).
         """
         inputs = len(payloads) // items
         try:
@@ -142,7 +172,47 @@ class OperatorHost:
             return (ReplyType.FAILED, error), ()
         # A forked process begins with the memory of the fork server, which is small.
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return (ReplyType.DONE.value, (run.service_s, run.times, peak_bytes)), run.outputs
+        return (ReplyType.DONE.value, (run.service_s, run.times, peak_bytes, run.branches)), run.outputs
+
+
+def emitted_values(emission: Emission, output: Any) -> list[tuple[int, Any]]:
+    """Return the values that an operator emitted for one input, with the indexes of their branches.
+
+    Raises:
+        OperatorError: the output is not what the specification says.
+
+    Example:
+        >>> emitted_values(Emission(max_elements=3, branches=("car", "person")), [Branch("person", "crop 1")])
+        [(1, 'crop 1')]
+    """
+    values = [output]
+    if emission.max_elements is not None:
+        if not isinstance(output, Sequence) or isinstance(output, str | bytes | bytearray | memoryview):
+            raise OperatorError(
+                f"found {type(output).__name__}, expected a list of elements for each input",
+                code="operator.no_list",
+                hint="Return lists, or leave out `emits: many`.",
+            )
+        if len(output) > emission.max_elements:
+            raise OperatorError(
+                f"found {len(output)} elements for one input, expected at most {emission.max_elements}",
+                code="operator.too_many_elements",
+                hint="Raise `at_most` of the operator, or return fewer.",
+            )
+        values = list(output)
+    if not emission.branches:
+        return [(NO_BRANCH, value) for value in values]
+    taken = []
+    for value in values:
+        if not isinstance(value, Branch) or value.name not in emission.branches:
+            found = f"the branch {value.name!r}" if isinstance(value, Branch) else type(value).__name__
+            raise OperatorError(
+                f"found {found}, expected `Branch(name, value)` with one of the names {', '.join(emission.branches)}",
+                code="operator.unknown_branch",
+                hint="Name it in `branches` of the operator.",
+            )
+        taken.append((emission.branches.index(value.name), value.value))
+    return taken
 
 
 @contextmanager

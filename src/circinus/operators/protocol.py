@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # replicas import this module, and need no pydantic
     from circinus.specification.base_model import Scalar
+    from circinus.specification.pipeline import OperatorSpec
 
 
 @runtime_checkable
@@ -31,9 +32,47 @@ class Operator(Protocol):
                 is empty.
 
         Returns:
-            n picklable outputs, the i-th for the i-th elements of the inputs.
+            n picklable outputs, the i-th for the i-th elements of the inputs. With `emits: many` each is a list, and
+            with `branches` each output, or each element of the lists, is a `Branch`.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Output that takes one of the branches of its operator.
+
+    Example:
+        >>> import circinus as c
+        >>> c.Branch("unsure", "B 1O8").name
+        'unsure'
+    """
+
+    name: str
+    """One of the operator's `branches`."""
+    value: Any
+    """Output that operators after this branch receive."""
+
+
+@dataclass(frozen=True)
+class Emission:
+    """What an operator returns for each input."""
+
+    max_elements: int | None = None
+    """Maximum number of elements of the list that it returns for each input; None if it returns one output."""
+    branches: tuple[str, ...] = ()
+    """Branches that each output or element takes; empty if it takes none."""
+
+    @classmethod
+    def of(cls, spec: OperatorSpec) -> Emission:
+        """Return what the specification says."""
+        return cls(spec.max_elements if spec.emits == "many" else None, tuple(spec.branches))
+
+
+ONE = Emission()
+"""One output for each input."""
+NO_BRANCH = -1
+"""Index of the branch of an output without one."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -50,6 +50,15 @@ class RunTimes(NamedTuple):
     def worker_waited_share(self) -> float:
         """Share of the elapsed time in which workers waited for a CPU."""
         return self.worker_wait_s / self.elapsed_s if self.elapsed_s else 0.0
+
+    @classmethod
+    def total(cls, runs: Iterable[RunTimes]) -> RunTimes:
+        """Return the times of several runs together."""
+        return cls(*(sum(column) for column in zip(NO_TIMES, *runs, strict=True)))
+
+
+NO_TIMES = RunTimes(0.0, 0.0, 0.0)
+"""Times of no run."""
 
 
 class RunClock:
