@@ -59,7 +59,7 @@ def placements(query: Query, pipeline: Pipeline, network: Network) -> Iterator[P
     for pools in product(*choices):
         placement = {operator.name: pool for operator, pool in zip(order, pools, strict=True)}
         levels = {name: tiers.index(pool.tier) for name, pool in placement.items()}
-        if all(levels[parent] <= levels[operator.name] for operator in order for parent in operator.after):
+        if all(levels[parent] <= levels[operator.name] for operator in order for parent in operator.parents):
             yield placement
 
 
@@ -131,7 +131,7 @@ def mean_latency_s(
     received = float(configuration.input_bytes.mean())
     for operator in pipeline.topological_order():
         name = operator.name
-        arrival_s = [ready_s[b] + transfer_s(network, sites[b], sites[name], sent[b]) for b in operator.after]
+        arrival_s = [ready_s[b] + transfer_s(network, sites[b], sites[name], sent[b]) for b in operator.parents]
         first_s = transfer_s(network, query.source, sites[name], received)
         profile, hardware = configuration.operators[name], placement[name].hardware
         cpus = min(operator.cpus) if sizes is None else sizes[name]
@@ -160,7 +160,7 @@ def busy_usd_per_h(
         pool, profile = placement[operator.name], configuration.operators[operator.name]
         busy = query.rate_per_s * float(profile.service_s.mean()) / pool.hardware.speed
         cost += busy * min(operator.cpus) * pool.price_usd_per_h / pool.cpus
-        inputs = [(placement[b].site, float(configuration.operators[b].output_bytes.mean())) for b in operator.after]
+        inputs = [(placement[b].site, float(configuration.operators[b].output_bytes.mean())) for b in operator.parents]
         for site, size_bytes in inputs or [(query.source, float(configuration.input_bytes.mean()))]:
             price = sum(link.price_usd_per_gb for link in network.path(site, pool.site) or ())
             cost += query.rate_per_s * size_bytes / _BYTES_PER_GB * _SECONDS_PER_H * price

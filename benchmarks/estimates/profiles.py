@@ -118,8 +118,8 @@ class Measured:
             runs = [recorded.run(operator.prefix, key) for key in keys]
             operators[name] = replace(
                 operator,
-                service_s=np.array([run.service_s for run in runs]),
-                output_bytes=np.array([run.output_bytes for run in runs]),
+                service_s=np.array([run.total_s for run in runs]),
+                output_bytes=np.array([run.total_bytes for run in runs]),
             )
         return replace(
             profile,

@@ -129,8 +129,8 @@ class _Scene:
             operators[operator.name] = OperatorProfile(
                 operator=operator.name,
                 prefix=prefix,
-                service_s=np.array([run.service_s for run in runs]),
-                output_bytes=np.array([run.output_bytes for run in runs]),
+                service_s=np.array([run.total_s for run in runs]),
+                output_bytes=np.array([run.total_bytes for run in runs]),
                 peak_memory_bytes=_MIB,
                 load_s=0.0,
                 batch_ratio={(_ALLOCATION.cpus, 1): 1.0},

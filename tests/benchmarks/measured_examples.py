@@ -14,9 +14,9 @@ from circinus.profiling import (
     Dataset,
     OperatorProfile,
     PipelineProfile,
-    RecordedRun,
     Recordings,
 )
+from circinus.profiling.item_runs import ItemRuns
 from circinus.specification import Configuration, prefix_configuration
 from circinus.statistics.interval import Interval
 
@@ -64,7 +64,7 @@ def measured_example(
     profile = PipelineProfile(example, "", 2 * ITEMS, ITEMS, "local", 0.05, tuple(profiles), 0, 0.0, 0.0)
     runs = {
         of: {
-            key: RecordedRun(float(s), float(b))
+            key: ItemRuns.single(float(s), float(b))
             for key, s, b in zip(keys, operator.service_s, operator.output_bytes, strict=True)
         }
         for of, operator in by_prefix.items()

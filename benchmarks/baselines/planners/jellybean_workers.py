@@ -105,7 +105,7 @@ class WorkerAssigner:
         return QueryPlan.split(parts)
 
     def _input_tier(self, assignment: WorkerAssignment, operator: OperatorSpec) -> int:
-        pools = (self._pools[pool] for parent in operator.after for pool in assignment.divisions[parent])
+        pools = (self._pools[pool] for parent in operator.parents for pool in assignment.divisions[parent])
         return max((self._tiers.index(pool.tier) for pool in pools), default=0)
 
     def _extended(
@@ -186,7 +186,7 @@ class WorkerAssigner:
                 share,
                 assignment.measured.operators[parent].output_bytes,
             )
-            for parent in operator.after
+            for parent in operator.parents
             for pool, share in assignment.divisions[parent].items()
         ] or [(0.0, self._query.source, 1.0, assignment.measured.input_bytes)]
         arrival_s, usd_per_h = 0.0, 0.0

@@ -131,7 +131,7 @@ class SyntheticRunner:
     ) -> AllocationMeasurement:
         """See `Runner.measure_allocations`."""
         spec = self._addresses.pipeline.operator(operator)
-        ran_s = self._run(configuration, items, spec.after)
+        ran_s = self._run(configuration, items, spec.parents)
         for cpus in dict.fromkeys((min(spec.cpus), *(cpus for cpus, _ in allocations))):
             self._load(spec, configuration, cpus)
         values = configuration[operator]

@@ -131,7 +131,7 @@ class SyntheticModel:
 
     def input_scale(self, operator: str, configuration: Configuration) -> float:
         """Return the mean size of an operator's inputs over that with all factors 1."""
-        after = self.pipeline.operator(operator).after
+        after = self.pipeline.operator(operator).parents
         return float(np.mean([self.scale(parent, configuration) for parent in after])) if after else 1.0
 
     def service_s(self, operator: str, configuration: Configuration) -> FloatArray:

@@ -148,7 +148,7 @@ class DeployedPlan:
         from circinus.api.single_request import find_item, parse_input, pipeline_of, report_request, route_of
 
         timeout_s = seconds(timeout, "timeout", above_zero=True)
-        inputs = {operator.name: operator.after for operator in pipeline_of(self._opened, query).topological_order()}
+        inputs = {operator.name: operator.parents for operator in pipeline_of(self._opened, query).topological_order()}
         status = self.status()
         if data is None:
             sent = find_item(self._opened, query, item, status.mode)

@@ -244,12 +244,12 @@ class Estimator:
         for operator in self._order:
             pool = self._pools[placement[operator.name]]
             sites[operator.name] = pool.site
-            parents = operator.after or (INPUT,)
+            parents = operator.parents or (INPUT,)
             ready_s, transfer_s, last_shares = self._gather(parents, finish, sites, pool.site, conditions)
             profile = self._profile.operators[operator.name]
             stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
             finish[operator.name] = ready_s + stage.times.expected_and_pessimistic_s
-            after = tuple((deployments[parent], last_shares[parent]) for parent in operator.after)
+            after = tuple((deployments[parent], last_shares[parent]) for parent in operator.parents)
             traffic = self._stages.arrivals.after_queue(stage.use.traffic, ready_s[0])
             uses.append(stage.use.behind(after, traffic))
             deployments[operator.name] = stage.use.deployment
@@ -345,5 +345,5 @@ def _multiple_value_caveats(links: tuple[LinkUse, ...], latency_s: float) -> tup
 
 
 def _batched_arrival_caveats(operator: OperatorSpec, batched: Collection[str]) -> tuple[str, ...]:
-    parents = [parent for parent in operator.after if parent in batched]
+    parents = [parent for parent in operator.parents if parent in batched]
     return tuple(f"operator {operator.name}: requests arrive in batches from operator {parent}" for parent in parents)

@@ -90,7 +90,7 @@ def remaining_times_s(
     def add(producer: str, service_s: FloatArray, size_bytes: FloatArray, *, is_sink: bool) -> None:
         """Add the times of a producer, all consumers of which have been added."""
         consumers = [
-            (sites[o.name], remaining[o.name]) for o in pipeline.operators if producer in (o.after or (INPUT,))
+            (sites[o.name], remaining[o.name]) for o in pipeline.operators if producer in (o.parents or (INPUT,))
         ]
         if is_sink:
             consumers.append((query.source, _NO_WAIT))

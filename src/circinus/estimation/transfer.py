@@ -95,7 +95,7 @@ def destinations(
     """Return for every producer of a value (`INPUT` included) the distinct other sites that receive the value."""
     receivers: dict[str, dict[str, None]] = defaultdict(dict)
     for operator in order:
-        for parent in operator.after or (INPUT,):
+        for parent in operator.parents or (INPUT,):
             receivers[parent][sites[operator.name]] = None
     for sink in sinks:
         receivers[sink][sites[INPUT]] = None

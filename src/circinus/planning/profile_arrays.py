@@ -249,7 +249,7 @@ def compile_configurations(
         first.append(owners)
     shared = [_with_shared_profiles(c, order, first, rows[position]) for position, c in enumerate(measured)]
     sorting = np.lexsort(rows.T[::-1])
-    parents = tuple(tuple(dict.fromkeys(index[name] for name in o.after)) or (INPUT_INDEX,) for o in order)
+    parents = tuple(tuple(dict.fromkeys(index[name] for name in o.parents)) or (INPUT_INDEX,) for o in order)
     return ProfileArrays(
         percentile=percentile,
         order=order,

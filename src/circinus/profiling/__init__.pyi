@@ -15,7 +15,6 @@ from .hardware.predicted_service_time import load_predicted_service_times as loa
 from .hardware.time_table import read_time_table as read_time_table
 from .measurement.backend import LocalBackend as LocalBackend
 from .measurement.backend import MeasurementBackend as MeasurementBackend
-from .measurement.recordings import RecordedRun as RecordedRun
 from .measurement.recordings import Recordings as Recordings
 from .measurement.recordings import disturbed_recordings as disturbed_recordings
 from .measurement.recordings import load_recordings as load_recordings

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
 from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
+from circinus.profiling.item_runs import ItemRuns, runs_of_items
 from circinus.profiling.race.race_state import ConfigurationVerdict, Verdict
 from circinus.profiling.race.slo_requirements import MIN_ITEMS
 from circinus.profiling.settings import PROFILING
@@ -28,9 +29,10 @@ class OperatorProfile:
     prefix: Configuration
     """Knob values of the operator and of all its ancestors."""
     service_s: FloatArray
-    """(n,) service times of unbatched items, with the fewest CPUs that the specification allows."""
+    """(n,) service times of unbatched items, with the fewest CPUs that the specification allows: of all runs for an
+    item, if it has none or several."""
     output_bytes: FloatArray
-    """(n,) serialized sizes of the outputs."""
+    """(n,) serialized sizes of the outputs, of all runs for an item."""
     peak_memory_bytes: float
     """Peak resident memory of a process that has loaded the operator and processed the items."""
     load_s: float
@@ -53,6 +55,8 @@ class OperatorProfile:
     """Share of the elapsed time of the runs in which they waited for a CPU, which `service_s` leaves out."""
     worker_waited_share: float = 0.0
     """Share in which they waited for their threads and child processes, and these for a CPU; `service_s` has it."""
+    runs: tuple[ItemRuns, ...] | None = None
+    """(n,) runs for each item; None if each item has one run, with one output without a branch."""
 
     def with_replica(self, spec: OperatorSpec, replica: StoredReplica) -> OperatorProfile:
         """Return the profile with the stored statistics of replicas with the same knob values."""
@@ -90,6 +94,15 @@ class OperatorProfile:
         if measured is not None and measured.startup_s is not None:
             return measured.startup_s
         return None if self.startup_s is None else self.startup_s / self.speeds.guaranteed(hardware)
+
+
+def runs_by_item(operators: Mapping[str, OperatorProfile]) -> list[Mapping[str, ItemRuns]]:
+    """Return the runs of each operator for each of n items."""
+    runs = {
+        name: profile.runs or runs_of_items({}, profile.service_s, profile.output_bytes)
+        for name, profile in operators.items()
+    }
+    return [dict(zip(runs, item, strict=True)) for item in zip(*runs.values(), strict=True)]
 
 
 def waited_shares(seconds: FloatArray) -> tuple[float, float]:

@@ -136,8 +136,7 @@ class ReplayReferenceRunner:
             recorded_runs = [
                 recorded.run(prefix_configuration(spec, configuration, operator.name), item.key) for item in items
             ]
-            sizes = tuple(round(run.output_bytes) for run in recorded_runs)
-            runs[operator.name] = OperatorRuns(tuple(run.service_s for run in recorded_runs), sizes)
+            runs[operator.name] = OperatorRuns.of_items(recorded_runs)
         scores = tuple(
             scorer.score(configuration, item, {sink: outputs[sink][number] for sink in outputs})
             for number, item in enumerate(items)

@@ -137,7 +137,7 @@ class ProfilePredictor:
     def _operators(self, codes: IntArray) -> dict[str, OperatorPrediction]:
         predictions: dict[str, OperatorPrediction] = {}
         for operator in self._pipeline.topological_order():
-            sizes = [predictions[parent].output_bytes(0.0) for parent in operator.after]
+            sizes = [predictions[parent].output_bytes(0.0) for parent in operator.parents]
             input_bytes = sum(sizes, start=np.zeros(len(codes))) if sizes else np.full(len(codes), self._input_bytes)
             learnt = self._model(operator.name).predict(codes, input_bytes)
             predictions[operator.name] = lowest_deviation(
@@ -186,7 +186,7 @@ class ProfilePredictor:
 
     def _model(self, operator: str) -> OperatorModel:
         if operator not in self._models:
-            profiles, parents = self._by_prefix[operator], self._pipeline.operator(operator).after
+            profiles, parents = self._by_prefix[operator], self._pipeline.operator(operator).parents
             input_bytes = [
                 sum(
                     float(self._by_prefix[p][prefix_configuration(self._pipeline, prefix, p)].output_bytes.mean())

@@ -7,16 +7,19 @@ from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from circinus.operators import Item, resolve_operator
 from circinus.operators.host import BatchRun
-from circinus.operators.pickling import pickle_value
+from circinus.operators.pickling import pack_list, pickle_value
+from circinus.operators.protocol import Emission
+from circinus.operators.run_clock import RunTimes
 from circinus.profiling.dataset.scorer import Scorer
 from circinus.profiling.hardware.machine import available_cpus
-from circinus.profiling.measurement.operator_process import OperatorProcessError, OperatorProcessKey
+from circinus.profiling.item_runs import ItemRuns, branch_name
+from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessError, OperatorProcessKey
 from circinus.profiling.measurement.operator_session import OperatorRun, OperatorSession
-from circinus.profiling.measurement.prefix_cache import PrefixCache, operators_to_run
+from circinus.profiling.measurement.prefix_cache import PrefixCache, RunOutputs, operators_to_run
 from circinus.profiling.measurement.runner import (
     AllocationMeasurement,
     ElapsedTimes,
@@ -29,6 +32,26 @@ from circinus.profiling.measurement.runner import (
 from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.specification import Configuration, OperatorSpec
+from circinus.specification.dataflow import FlowNode, ItemFlow, RunPath
+
+
+def _due(flow: ItemFlow[bytes], spec: OperatorSpec, item: Item) -> list[tuple[RunPath, list[bytes]]]:
+    """Return the path and the pickled inputs of each run of an operator for an item."""
+    due = flow.due(spec.name, pickle_value(item.value) if not spec.after else None)
+    return [(path, [_packed(value) for value in inputs]) for path, inputs in due]
+
+
+def _add(flow: ItemFlow[bytes], node: FlowNode, outputs: RunOutputs) -> None:
+    """Add an operator's outputs to those of its item."""
+    for path, its_outputs in outputs:
+        flow.add(node.name, path, [(branch_name(node, branch), output) for branch, output in its_outputs])
+
+
+def _packed(answer: Any) -> bytes:
+    """Return the payload of an output, of a list of outputs, or of None."""
+    if isinstance(answer, bytes):
+        return answer
+    return pickle_value(None) if answer is None else pack_list([_packed(part) for part in answer])
 
 
 class LocalRunner:
@@ -95,13 +118,15 @@ class LocalRunner:
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         sinks = self._pipeline.sinks()
-        outputs, ran_s = self._outputs(configuration, items, sinks)
+        flows, ran_s = self._outputs(configuration, items, sinks)
+        self._load_unused(configuration)
+        outputs = {sink: tuple(_packed(flow.answer(sink)) for flow in flows) for sink in sinks}
         return Measurement(
             runs=self._operator_runs(configuration, items, [operator.name for operator in self._topological]),
-            outputs={sink: tuple(outputs[sink, item.key] for item in items) for sink in sinks},
+            outputs=outputs,
             scores=tuple(
-                self._scorer.score(configuration, item, {sink: outputs[sink, item.key] for sink in sinks})
-                for item in items
+                self._scorer.score(configuration, item, {sink: outputs[sink][i] for sink in sinks})
+                for i, item in enumerate(items)
             ),
             replicas=self._replicas_stats(configuration),
             compute_s=ran_s,
@@ -127,8 +152,8 @@ class LocalRunner:
             MeasurementError: an operator failed.
         """
         sinks = self._pipeline.sinks()
-        outputs, _ = self._outputs(configuration, items, sinks)
-        return {sink: tuple(outputs[sink, item.key] for item in items) for sink in sinks}
+        flows, _ = self._outputs(configuration, items, sinks)
+        return {sink: tuple(_packed(flow.answer(sink)) for flow in flows) for sink in sinks}
 
     def measure_allocations(
         self,
@@ -158,23 +183,25 @@ class LocalRunner:
         allocations: Sequence[tuple[float, int]],
         items: Sequence[Item],
     ) -> AllocationMeasurement:
-        inputs, ran_s = self._outputs(configuration, items, spec.after)
-        rows = [[inputs[parent, item.key] for parent in spec.after] or [pickle_value(item.value)] for item in items]
-        single_runs = self._process_each(spec, configuration, min(spec.cpus), [[row] for row in rows], items)
+        flows, ran_s = self._outputs(configuration, items, spec.parents)
+        due = [(item, inputs) for item, flow in zip(items, flows, strict=True) for _, inputs in _due(flow, spec, item)]
+        rows, owners = [inputs for _, inputs in due], [item for item, _ in due]
+        single_runs = self._process_each(spec, configuration, min(spec.cpus), [[row] for row in rows], owners)
         unbatched_s = [run.service_s for run in single_runs]
         ran_s += sum(unbatched_s)
         ratios = {}
-        for cpus, size in allocations:
+        for cpus, size in allocations if rows else ():
             starts = range(0, len(rows), size)
             selected = [[(start + k) % len(rows) for k in range(size)] for start in starts]
             batches = [[rows[i] for i in indexes] for indexes in selected]
-            runs = self._process_each(spec, configuration, cpus, batches, [items[start] for start in starts])
+            runs = self._process_each(spec, configuration, cpus, batches, [owners[start] for start in starts])
             batch_s = sum(run.service_s for run in runs)
             item_s = sum(unbatched_s[i] for indexes in selected for i in indexes) / size
             ratios[cpus, size] = batch_s / max(item_s, 1e-9)
             ran_s += batch_s
+        self._load_unused(configuration, [spec])
         fewest = self._key(spec, configuration, min(spec.cpus))
-        others = {self._key(spec, configuration, cpus) for cpus, _ in allocations} - {fewest}
+        others = {self._key(spec, configuration, cpus) for cpus, _ in allocations if rows} - {fewest}
         stats = self._replica_stats(spec, configuration)
         return AllocationMeasurement(
             ratios,
@@ -185,53 +212,82 @@ class LocalRunner:
 
     def _outputs(
         self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]
-    ) -> tuple[Mapping[tuple[str, str], bytes], float]:
-        """Return (operator, item key) -> output of the given operators, and the seconds of computing missing outputs.
+    ) -> tuple[list[ItemFlow[bytes]], float]:
+        """Return the outputs of operators and of what ran for them, and the seconds of computing missing ones.
 
         Runs operator by operator, so that few are loaded at a time.
-        """
-        outputs: dict[tuple[str, str], bytes] = {}
-        missing: dict[str, list[Item]] = {operator.name: [] for operator in self._topological}
-        prefixes = {operator.name: self._prefix(operator.name, configuration) for operator in self._topological}
-        for item in items:
 
-            def is_cached(operator: str, item: Item = item) -> bool:
-                output = self.cache.get(prefixes[operator], item.key)
-                if output is not None:
-                    outputs[operator, item.key] = output
-                return output is not None
+        Returns:
+            The outputs of each item, and the seconds.
+        """
+        missing: dict[str, list[int]] = {operator.name: [] for operator in self._topological}
+        prefixes = {operator.name: self._prefix(operator.name, configuration) for operator in self._topological}
+        cached: list[dict[str, RunOutputs]] = [{} for _ in items]
+        for index, item in enumerate(items):
+
+            def is_cached(operator: str, index: int = index, item: Item = item) -> bool:
+                outputs = self.cache.get(prefixes[operator], item.key)
+                if outputs is not None:
+                    cached[index][operator] = outputs
+                return outputs is not None
 
             for name in operators_to_run(self._topological, operators, is_cached):
-                missing[name].append(item)
+                missing[name].append(index)
+        nodes = tuple(operator.flow for operator in self._topological)
+        flows = [ItemFlow[bytes](nodes) for _ in items]
         ran_s = 0.0
         for operator in self._topological:
-            for item, run in self._run(operator, configuration, missing[operator.name], outputs):
-                outputs[operator.name, item.key] = run.outputs[0]
-                ran_s += run.service_s
-        return outputs, ran_s
+            runs = self._run(operator, configuration, [(items[i], flows[i]) for i in missing[operator.name]])
+            for index, (outputs, service_s) in zip(missing[operator.name], runs, strict=True):
+                cached[index][operator.name] = outputs
+                ran_s += service_s
+            for flow, its_outputs in zip(flows, cached, strict=True):
+                if operator.name in its_outputs:
+                    _add(flow, operator.flow, its_outputs[operator.name])
+        return flows, ran_s
 
     def _run(
-        self,
-        spec: OperatorSpec,
-        configuration: Configuration,
-        items: Sequence[Item],
-        outputs: Mapping[tuple[str, str], bytes],
-    ) -> Iterator[tuple[Item, BatchRun]]:
-        """Run an operator on items, one by one, and cache its outputs; `outputs` has those of its parents."""
+        self, spec: OperatorSpec, configuration: Configuration, items: Sequence[tuple[Item, ItemFlow[bytes]]]
+    ) -> Iterator[tuple[RunOutputs, float]]:
+        """Run an operator on items, one run after the other, and cache its outputs.
+
+        Args:
+            spec: the operator.
+            configuration: the configuration.
+            items: items, each with the outputs of the operator's parents.
+
+        Yields:
+            The outputs of each item, and the seconds of its runs.
+        """
         prefix = self._prefix(spec.name, configuration)
-        for item in items:
+        for item, _ in items:
             if (prefix, item.key) in self._session.failures:
                 raise self._error(configuration, item, self._session.failures[prefix, item.key])
-        batches = [[[outputs[p, item.key] for p in spec.after] or [pickle_value(item.value)]] for item in items]
+        due = [_due(flow, spec, item) for item, flow in items]
+        owners = [item for (item, _), rows in zip(items, due, strict=True) for _ in rows]
+        batches = [[inputs] for rows in due for _, inputs in rows]
         done = 0
         try:
-            for run in self._process_each(spec, configuration, min(spec.cpus), batches, items):
-                item, done = items[done], done + 1
-                self.cache.put(prefix, item.key, run.outputs[0], run.service_s)
-                self._session.runs[prefix, item.key] = OperatorRun(run.service_s, len(run.outputs[0]), run.times)
-                yield item, run
+            processed = self._process_each(spec, configuration, min(spec.cpus), batches, owners)
+            for (item, _), rows in zip(items, due, strict=True):
+                runs: list[BatchRun] = []
+                for _ in rows:
+                    runs.append(next(processed))
+                    done += 1
+                outputs = tuple((path, run.of_inputs[0]) for (path, _), run in zip(rows, runs, strict=True))
+                measured = ItemRuns(
+                    tuple(path for path, _ in rows),
+                    tuple(run.service_s for run in runs),
+                    tuple(tuple(len(value) for _, value in its_outputs) for _, its_outputs in outputs),
+                    tuple(tuple(branch for branch, _ in its_outputs) for _, its_outputs in outputs),
+                )
+                times = RunTimes.total(run.times for run in runs)
+                self.cache.put(prefix, item.key, outputs, measured.total_s)
+                self._session.runs[prefix, item.key] = OperatorRun(measured, times)
+                yield outputs, measured.total_s
         except MeasurementError as error:
-            self._session.failures[prefix, items[done].key] = error.message
+            if done < len(owners):
+                self._session.failures[prefix, owners[done].key] = error.message
             raise
 
     def _process_each(
@@ -246,13 +302,7 @@ class LocalRunner:
         key = self._key(spec, configuration, cpus)
         done, is_retry = 0, False
         while done < len(batches):
-            if key in self._session.unloadable:
-                raise self._unloadable(configuration, spec, key)
-            try:
-                replica = self._session.replicas.get(key, self._timeout_s)
-            except OperatorProcessError as error:
-                self._session.unloadable[key] = f"cannot be loaded: {error}"
-                raise self._unloadable(configuration, spec, key) from error
+            replica = self._replica(spec, configuration, key)
             before_s, source = replica.elapsed_s, self._prefix(spec.name, configuration)
             try:
                 for run in replica.process_each(batches[done:], min(cpus, self._cpus), source):
@@ -270,6 +320,23 @@ class LocalRunner:
                 if replica.peak_memory_bytes:
                     self._session.peaks[key] = max(self._session.peaks.get(key, 0), replica.peak_memory_bytes)
 
+    def _load_unused(self, configuration: Configuration, operators: Sequence[OperatorSpec] | None = None) -> None:
+        """Load operators that no item reached, for the times and memory of their replicas."""
+        for spec in self._topological if operators is None else operators:
+            key = self._key(spec, configuration, min(spec.cpus))
+            if key not in self._session.peaks:
+                self._session.peaks[key] = self._replica(spec, configuration, key).memory_bytes()
+
+    def _replica(self, spec: OperatorSpec, configuration: Configuration, key: OperatorProcessKey) -> OperatorProcess:
+        """Return the loaded replica of an operator."""
+        if key in self._session.unloadable:
+            raise self._unloadable(configuration, spec, key)
+        try:
+            return self._session.replicas.get(key, self._timeout_s)
+        except OperatorProcessError as error:
+            self._session.unloadable[key] = f"cannot be loaded: {error}"
+            raise self._unloadable(configuration, spec, key) from error
+
     def _take_elapsed(self) -> ElapsedTimes:
         """Return the times since the last call."""
         elapsed = ElapsedTimes(self._operators_s, self._session.loading_s - self._loading_s)
@@ -281,7 +348,8 @@ class LocalRunner:
         cpus = min(cpus, self._cpus)
         if not self._takes_cpus[spec.uses]:
             cpus = max(1.0, float(ceil(cpus)))
-        return OperatorProcessKey(spec.uses, self._keys.code.operators[spec.uses], configuration[spec.name], cpus)
+        version = self._keys.code.operators[spec.uses]
+        return OperatorProcessKey(spec.uses, version, configuration[spec.name], cpus, Emission.of(spec))
 
     def _prefix(self, operator: str, configuration: Configuration) -> str:
         """Return the key of an operator's runs on the items of the data set, with the CPUs that their times are for."""
@@ -295,11 +363,7 @@ class LocalRunner:
         for name in operators:
             prefix = self._prefix(name, configuration)
             runs = [self._session.runs[prefix, item.key] for item in items]
-            result[name] = OperatorRuns(
-                tuple(run.service_s for run in runs),
-                tuple(run.output_bytes for run in runs),
-                tuple(run.times for run in runs),
-            )
+            result[name] = OperatorRuns.of_items([run.runs for run in runs], [run.times for run in runs])
         return result
 
     def _replicas_stats(self, configuration: Configuration) -> Mapping[str, ReplicaStats]:

@@ -17,6 +17,7 @@ from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
 from circinus.operators.framing import BlockingFrames, Frame
 from circinus.operators.host import BatchRun, ReplyType
 from circinus.operators.process_output import open_output
+from circinus.operators.protocol import ONE, Emission
 from circinus.operators.registry import NotGuardedError
 from circinus.profiling.settings import PROFILING
 from circinus.specification import KnobValues
@@ -51,6 +52,7 @@ class OperatorProcessKey:
     knobs: KnobValues
     cpus: float
     """CPUs that the operator is created with."""
+    emission: Emission = ONE
 
 
 class OperatorProcess:
@@ -85,7 +87,7 @@ class OperatorProcess:
         paths = tuple(path.resolve() for path in module_paths)
         try:
             self._process = processes.spawn(
-                *(key.uses, key.version, key.knobs.as_dict(), key.cpus, paths),
+                *(key.uses, key.version, key.knobs.as_dict(), key.cpus, paths, key.emission),
                 cpus=key.cpus,
                 output=open_output(output, key.uses),
             )
@@ -148,13 +150,13 @@ class OperatorProcess:
                 if ahead > 1 and not self._frames.has_received:
                     self._pause(ahead / 2 * min(last_s))
                 ahead -= 1
-                (_, times, self.peak_memory_bytes), outputs = self._receive()
+                (_, times, self.peak_memory_bytes, branches), outputs = self._receive()
                 self.elapsed_s += times.elapsed_s
                 self._warm_s = self._warm_s or times.own_s
                 last_s.append(times.own_s)
                 self._max_ahead = min(1 + int(_AHEAD_S / max(times.elapsed_s, 1e-9)), _MAX_AHEAD)
                 service_s = times.service_s(self.key.cpus if cpus is None else cpus)
-                yield BatchRun(tuple(map(bytes, outputs)), service_s, times)
+                yield BatchRun(tuple(map(bytes, outputs)), service_s, times, branches)
         finally:
             while ahead and self.alive:
                 ahead -= 1
@@ -198,7 +200,7 @@ class OperatorProcess:
             return
         with suppress(ConnectionError):  # the receiver gives the reason
             self._send([batch])
-        (_, times, _), _ = self._receive()
+        (_, times, *_), _ = self._receive()
         self.elapsed_s += times.elapsed_s
         if not self._warm_s:
             self._cold_s = times.own_s

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.operators.host import OperatorHost
 from circinus.operators.run_clock import RunTimes
+from circinus.profiling.item_runs import ItemRuns
 from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessKey, OperatorProcessPool
 from circinus.profiling.measurement.prefix_cache import PrefixCache
 from circinus.profiling.settings import PROFILING
@@ -24,11 +25,11 @@ class ReplicaStart(NamedTuple):
 
 
 class OperatorRun(NamedTuple):
-    """Run of an operator on one item."""
+    """Runs of an operator on one item."""
 
-    service_s: float
-    output_bytes: int
+    runs: ItemRuns
     times: RunTimes
+    """Times of all runs together."""
 
 
 class OperatorSession:

@@ -6,7 +6,12 @@ import heapq
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from circinus.operators.host import Outputs
 from circinus.specification import OperatorSpec
+from circinus.specification.dataflow import RunPath, output_scope, scopes
+
+RunOutputs = tuple[tuple[RunPath, Outputs], ...]
+"""Path and outputs of each run of an operator for one item, in the order of their paths."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -98,20 +103,21 @@ class PrefixCache:
         self.misses = 0
         self.evictions = 0
         self._index: GreedyDualSize[tuple[str, str]] = GreedyDualSize(limit_bytes)
-        self._outputs: dict[tuple[str, str], bytes] = {}
+        self._outputs: dict[tuple[str, str], RunOutputs] = {}
 
-    def get(self, prefix: str, item: str) -> bytes | None:
-        """Return the output of a prefix for an item, by content hash and item key, or None."""
+    def get(self, prefix: str, item: str) -> RunOutputs | None:
+        """Return the outputs of a prefix for an item, by content hash and item key, or None."""
         if not self._index.touch((prefix, item)):
             self.misses += 1
             return None
         self.hits += 1
         return self._outputs[prefix, item]
 
-    def put(self, prefix: str, item: str, output: bytes, cost_s: float) -> None:
-        """Cache an output that took `cost_s` seconds to compute, unless it exceeds the capacity."""
-        evicted = self._index.add((prefix, item), len(output), cost_s)
-        self._outputs[prefix, item] = output
+    def put(self, prefix: str, item: str, outputs: RunOutputs, cost_s: float) -> None:
+        """Cache outputs that took `cost_s` seconds to compute, unless they exceed the capacity."""
+        size_bytes = sum(len(output) for _, its_outputs in outputs for _, output in its_outputs)
+        evicted = self._index.add((prefix, item), size_bytes, cost_s)
+        self._outputs[prefix, item] = outputs
         for key in evicted:
             del self._outputs[key]
         self.evictions += len(evicted)
@@ -130,12 +136,16 @@ def operators_to_run(
 ) -> tuple[str, ...]:
     """Return the operators that must run on an item to get the outputs of `names`, in topological order.
 
+    With an output the lists that it is an element of are needed, too.
+
     `is_cached` is called once per operator, and only if its output is needed.
     """
-    needed = set(names)
+    nodes = tuple(operator.flow for operator in topological)
+    around = {node.name: output_scope(node, scope) for node, scope in zip(nodes, scopes(nodes).values(), strict=True)}
+    needed = set(names).union(*(around[name] for name in names))
     to_run = []
-    for operator in reversed(topological):
-        if operator.name in needed and not is_cached(operator.name):
-            to_run.append(operator.name)
-            needed.update(operator.after)
+    for node in reversed(nodes):
+        if node.name in needed and not is_cached(node.name):
+            to_run.append(node.name)
+            needed.update(node.parents, *(around[parent] for parent in node.parents))
     return tuple(reversed(to_run))

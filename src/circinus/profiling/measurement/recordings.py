@@ -14,10 +14,12 @@ from circinus.arrays import BoolArray, IntArray
 from circinus.errors import ProfileError
 from circinus.operators.pickling import unpickle_value
 from circinus.profiling.batch_time_ratios import batch_ratios
+from circinus.profiling.item_runs import ItemRuns
 from circinus.profiling.profile import disturbance, waited_shares
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import (
     StoredDataset,
+    read_item_runs,
     read_outputs,
     read_recorded_dataset,
     read_replicas,
@@ -32,14 +34,6 @@ _RECORD_HINT = "Run `circinus apply --mode replay` to record it."
 
 
 @dataclass(frozen=True)
-class RecordedRun:
-    """Recorded run of one operator on one unbatched item, with the fewest allowed CPUs."""
-
-    service_s: float
-    output_bytes: float
-
-
-@dataclass(frozen=True)
 class Recordings:
     """Recordings of one pipeline from the profile store, by prefix and item."""
 
@@ -48,15 +42,15 @@ class Recordings:
     """Keys of the items recorded under every requested prefix, held-out ones first."""
     input_bytes: Mapping[str, float]
     """Item key -> serialized size of the pipeline's input."""
-    runs: Mapping[Configuration, Mapping[str, RecordedRun]]
-    """Prefix -> item key -> run."""
+    runs: Mapping[Configuration, Mapping[str, ItemRuns]]
+    """Prefix -> item key -> unbatched runs of its last operator, with the fewest allowed CPUs."""
     outputs: Mapping[Configuration, Mapping[str, bytes]]
     """Prefix of a sink -> item key -> its pickled output."""
     batch_ratios: Mapping[tuple[str, KnobValues], Mapping[tuple[float, int], float]]
     """(operator, its own knob values) -> `OperatorProfile.batch_ratio`."""
 
-    def run(self, prefix: Configuration, item_key: str) -> RecordedRun:
-        """Return the recorded run of the last operator of `prefix` on an item.
+    def run(self, prefix: Configuration, item_key: str) -> ItemRuns:
+        """Return the recorded runs of the last operator of `prefix` on an item.
 
         Raises:
             ProfileError: it was not recorded.
@@ -188,9 +182,10 @@ def _recording(store: ProfileStore, pipeline_name: str, prefix: Configuration) -
     return row
 
 
-def _runs(store: ProfileStore, service: str, dataset: StoredDataset) -> Mapping[str, RecordedRun]:
+def _runs(store: ProfileStore, service: str, dataset: StoredDataset) -> Mapping[str, ItemRuns]:
     service_s, output_bytes = read_services(store, [service], dataset.item_ids)[service]
+    several = read_item_runs(store, [service], dataset.item_ids).get(service, {})
     return {
-        dataset.keys[i]: RecordedRun(float(service_s[i]), float(output_bytes[i]))
-        for i in np.flatnonzero(np.isfinite(service_s))
+        dataset.keys[i]: several.get(i) or ItemRuns.single(float(service_s[i]), float(output_bytes[i]))
+        for i in np.flatnonzero(np.isfinite(service_s)).tolist()
     }

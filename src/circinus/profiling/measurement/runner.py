@@ -9,6 +9,7 @@ from typing import Protocol
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item
 from circinus.operators.run_clock import RunTimes
+from circinus.profiling.item_runs import ItemRuns
 from circinus.profiling.profile import FailedConfiguration
 from circinus.specification import Configuration
 
@@ -55,11 +56,20 @@ class OperatorRuns:
     """Runs of one operator on n unbatched items, with the fewest allowed CPUs."""
 
     service_s: tuple[float, ...]
-    """(n,) service times."""
+    """(n,) service times, of all runs for the item."""
     output_bytes: tuple[int, ...]
-    """(n,) serialized sizes of the outputs."""
+    """(n,) serialized sizes of the outputs, of all runs for the item."""
     times: tuple[RunTimes, ...] = ()
     """(n,) times that `service_s` follows from; empty where they were not recorded."""
+    items: tuple[ItemRuns, ...] | None = None
+    """(n,) runs for each item; None if each item had one run, with one output without a branch."""
+
+    @classmethod
+    def of_items(cls, items: Sequence[ItemRuns], times: Sequence[RunTimes] = ()) -> OperatorRuns:
+        """Return the runs with their totals."""
+        single = all(item.is_single for item in items)
+        totals = tuple(item.total_s for item in items), tuple(round(item.total_bytes) for item in items)
+        return cls(*totals, tuple(times), None if single else tuple(items))
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def critical_path_s(pipeline: Pipeline, service_s: FloatArray) -> FloatArray:
     finish: dict[str, FloatArray] = {}
     for operator in pipeline.topological_order():
         own = service_s[:, column[operator.name]]
-        finish[operator.name] = own + np.max([finish[p] for p in operator.after], axis=0) if operator.after else own
+        finish[operator.name] = own + np.max([finish[p] for p in operator.parents], axis=0) if operator.parents else own
     return np.asarray(np.max(list(finish.values()), axis=0))
 
 

@@ -13,6 +13,7 @@ from circinus.operators import resolve, resolve_operator
 from circinus.operators.source_version import source_version
 from circinus.profiling.hardware.machine import Machine
 from circinus.specification import Configuration, DatasetSpec, KnobValues, Pipeline
+from circinus.specification.dataflow import Edge
 from circinus.specification.pipeline import DEFAULT_HELD_OUT
 
 LOCAL = "local"
@@ -102,11 +103,20 @@ class MeasurementKeys:
         key = "output", operator, tuple(values[name] for name in self._lineages[operator])
         if key not in self._cache:
             spec = self.pipeline.operator(operator)
-            inputs = [self.output(parent, configuration) for parent in spec.after]
+            inputs = [self._input(edges, configuration) for edges in spec.flow.inputs]
             version = self.code.operators[spec.uses]
             content = spec.uses, version, values[operator].as_dict(), inputs
-            self._cache[key] = _content_hash("output", *content, *self._own)
+            form = {"many": spec.emits == "many", "gather": spec.gather, "branches": list(spec.branches)}
+            own = [form] if any(form.values()) else []
+            self._cache[key] = _content_hash("output", *content, *own, *self._own)
         return self._cache[key]
+
+    def _input(self, edges: tuple[Edge, ...], configuration: Configuration) -> Any:
+        """Return what identifies an input: the hash of an output, or those of which one comes, with their branches."""
+        hashes = [self.output(edge.operator, configuration) for edge in edges]
+        if len(edges) == 1 and edges[0].branch is None:
+            return hashes[0]
+        return [[content_hash, edge.branch] for content_hash, edge in zip(hashes, edges, strict=True)]
 
     def service(self, operator: str, configuration: Configuration) -> str:
         """Return the hash of the service time of an output, which also covers CPUs and hardware."""

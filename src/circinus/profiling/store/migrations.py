@@ -115,6 +115,13 @@ CREATE TABLE imported_time (pipeline TEXT NOT NULL, operator TEXT NOT NULL, knob
 """
 """Times on hardware classes from tables of the user, see `imported_times.ImportedTime`; `knobs` is JSON."""
 
+_ITEM_RUNS = """
+CREATE TABLE item_runs (subject INTEGER NOT NULL, item INTEGER NOT NULL, runs TEXT NOT NULL,
+    PRIMARY KEY (subject, item)) WITHOUT ROWID;
+"""
+"""Runs of an operator for an item that had none, several, or a branch, see `item_runs.ItemRuns.as_json`; `service` has
+their totals, and alone the single runs of other items."""
+
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,
     _MACHINES_AND_STRATA,
@@ -126,6 +133,7 @@ STEPS: tuple[str, ...] = (
     _RUN_TIMES,
     _WORKER_WAITS,
     _IMPORTED_TIMES,
+    _ITEM_RUNS,
 )
 """Migrations: step k leads from schema k to schema k + 1; 0 is an empty file. Released steps are immutable: add
 another."""

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.errors import ProfileError
 from circinus.profiling.hardware.machine import Machine
+from circinus.profiling.item_runs import ItemRuns
 from circinus.profiling.profile import FailedConfiguration, disturbance
 from circinus.profiling.race.configuration_order import in_prefix_order, prefix_order
 from circinus.profiling.settings import PROFILING
@@ -163,6 +165,27 @@ def read_run_times(store: ProfileStore, hashes: Iterable[str], item_ids: IntArra
     """
     table = _by_item(store, "run_times", ("elapsed_s", "wait_s", "worker_wait_s"), hashes, item_ids)
     return {content_hash: np.nan_to_num(seconds) for content_hash, seconds in table.items()}
+
+
+def read_item_runs(
+    store: ProfileStore, hashes: Iterable[str], item_ids: IntArray
+) -> Mapping[str, Mapping[int, ItemRuns]]:
+    """Return the runs of items by content hash and index of the item, without those of a single run.
+
+    Raises:
+        ProfileError: the store is damaged.
+    """
+    index = {int(item_id): i for i, item_id in enumerate(item_ids)}
+    found: dict[str, dict[int, ItemRuns]] = {}
+    for content_hash, item, text in _rows(store, "item_runs", "item, runs", hashes):
+        if item in index:
+            try:
+                found.setdefault(content_hash, {})[index[item]] = ItemRuns.from_json(text)
+            except (ValueError, TypeError) as error:
+                raise ProfileError(
+                    f"the runs of an item are damaged ({error})", code="store.damaged", location=str(store.path)
+                ) from error
+    return found
 
 
 def read_service_table(store: ProfileStore, hashes: Sequence[str], item_ids: IntArray) -> StoredRuns:

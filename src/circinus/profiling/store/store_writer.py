@@ -158,17 +158,23 @@ def write_services(store: ProfileStore, subject: int, items: Sequence[int], runs
     A stored value is retained, unless it was disturbed and the new one is less so.
     """
     disturbances = read_disturbances(store, subject, items)
-    times = runs.times or (None,) * len(items)
+    missing = (None,) * len(items)
     rows = [
-        (item, service_s, size, its_times)
-        for item, service_s, size, its_times in zip(items, runs.service_s, runs.output_bytes, times, strict=True)
+        (item, service_s, size, its_times, its_runs)
+        for item, service_s, size, its_times, its_runs in zip(
+            items, runs.service_s, runs.output_bytes, runs.times or missing, runs.items or missing, strict=True
+        )
         if item not in disturbances
         or (its_times and disturbance(its_times.waited_share, its_times.worker_waited_share) < disturbances[item] > 1)
     ]
     store.write("INSERT OR REPLACE INTO service VALUES (?, ?, ?, ?)", [(subject, *row[:3]) for row in rows])
     store.write(
         "INSERT OR REPLACE INTO run_times (subject, item, elapsed_s, wait_s, worker_wait_s) VALUES (?, ?, ?, ?, ?)",
-        [(subject, item, t.elapsed_s, t.wait_s, t.worker_wait_s) for item, _, _, t in rows if t],
+        [(subject, item, t.elapsed_s, t.wait_s, t.worker_wait_s) for item, _, _, t, _ in rows if t],
+    )
+    store.write(
+        "INSERT OR REPLACE INTO item_runs VALUES (?, ?, ?)",
+        [(subject, item, r.as_json()) for item, *_, r in rows if r and not r.is_single],
     )
 
 

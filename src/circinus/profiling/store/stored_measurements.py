@@ -11,7 +11,8 @@ from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.batch_time_ratios import min_batch_ratio
 from circinus.profiling.hardware.class_times import measured_speeds
 from circinus.profiling.hardware.machine import DECLARED, Speeds
-from circinus.profiling.profile import ConfigurationProfile, OperatorProfile, waited_shares
+from circinus.profiling.item_runs import ItemRuns, mean_element_s, runs_of_items
+from circinus.profiling.profile import ConfigurationProfile, OperatorProfile, runs_by_item, waited_shares
 from circinus.profiling.race.configuration_order import max_measured_configurations
 from circinus.profiling.race.resource_usage import ResourceUsage, critical_path_s
 from circinus.profiling.race.run_confidence import RunConfidence
@@ -21,6 +22,7 @@ from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import (
     StoredDataset,
+    read_item_runs,
     read_replicas,
     read_run_times,
     read_scores,
@@ -65,6 +67,12 @@ class StoredMeasurements:
     def _run_times(self) -> Mapping[str, FloatArray]:
         return read_run_times(self._store, self._runs, self._ordered)  # resource usage does without them
 
+    @cached_property
+    def _item_runs(self) -> Mapping[str, Mapping[int, ItemRuns]]:
+        if not self._pipeline.has_fan_outs:
+            return {}
+        return read_item_runs(self._store, self._runs, self._ordered)
+
     def measured_prefix(self, configuration: Configuration) -> int:
         """Return the length of the longest prefix of the order without a missing measurement."""
         runs = [self._runs.get(self._keys.service(o.name, configuration)) for o in self._pipeline.operators]
@@ -101,11 +109,14 @@ class StoredMeasurements:
         speeds = self._speeds.get((spec.name, configuration[spec.name]), DECLARED)
         seconds = self._run_times[self._keys.service(spec.name, configuration)][:, :items]
         waited_share, worker_waited_share = waited_shares(seconds)
+        content_hash = self._keys.service(spec.name, configuration)
+        several = self._item_runs.get(content_hash)
         unloaded = OperatorProfile(
             *(spec.name, prefix, runs.service_s[:items], runs.output_bytes[:items], np.nan, np.nan, {}),
             speeds=speeds,
             waited_share=waited_share,
             worker_waited_share=worker_waited_share,
+            runs=None if several is None else runs_of_items(several, runs.service_s[:items], runs.output_bytes[:items]),
         )
         return unloaded.with_replica(spec, replica)
 
@@ -126,6 +137,7 @@ class StoredMeasurements:
         values: dict[tuple[str, KnobValues], int] = {}
         knob_ids = np.zeros((len(configurations), len(operators)), dtype=np.int64)
         for row, configuration in enumerate(configurations):
+            element_s = self._element_s(configuration, int(items[row]))
             for column, spec in enumerate(operators):
                 own, n = configuration[spec.name], items[row]
                 knob_ids[row, column] = values.setdefault((spec.name, own), len(values))
@@ -139,11 +151,20 @@ class StoredMeasurements:
                     speeds = self._speeds.get((spec.name, own), DECLARED)
                     ratio = min_batch_ratio(spec, replica.batch_ratio)
                     factor = min((_min_factor(speeds, ratio, h) for h in hardware.get(spec.name, ())), default=0.0)
-                    min_service_s[row, column, :n] = runs.service_s[:n] * factor
+                    min_service_s[row, column, :n] = element_s.get(spec.name, runs.service_s[:n]) * factor
         min_latency_s = critical_path_s(self._pipeline, min_service_s)
         return ResourceUsage(
             cpu_s, output_bytes, memory_bytes, items, knob_ids, min_latency_s, gpu_memory_bytes=gpu_bytes
         )
+
+    def _element_s(self, configuration: Configuration, items: int) -> Mapping[str, FloatArray]:
+        """Return (items,) seconds of each operator for a random element of an item; empty if none has elements."""
+        if not self._item_runs:
+            return {}
+        profiles = {o.name: self._operator(o, configuration, items) for o in self._pipeline.operators}
+        nodes = [operator.flow for operator in self._pipeline.topological_order()]
+        rows = [mean_element_s(nodes, item) for item in runs_by_item(profiles)]
+        return {name: np.array([row[name] for row in rows]) for name in profiles}
 
 
 def _min_factor(speeds: Speeds, min_ratio: float, hardware: HardwareClass) -> float:

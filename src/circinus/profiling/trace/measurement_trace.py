@@ -12,11 +12,13 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.errors import ProfileError
 from circinus.profiling.hardware.machine import Machine
+from circinus.profiling.item_runs import ItemRuns, runs_of_items
 from circinus.profiling.measurement.runner import OperatorRuns
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.store.measurement_keys import CodeVersions
 from circinus.profiling.store.store_queries import StoredReplica
 from circinus.specification import Configuration, KnobValues, OperatorSpec, Pipeline, prefix_configuration
+from circinus.specification.dataflow import input_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +37,9 @@ class MeasurementTrace:
     """(C, O) row in `service_s` and `output_bytes` of the configuration's prefix that ends with the operator; operators
     in topological order."""
     service_s: FloatArray
-    """(R, N) service times of unbatched items on the fewest CPUs; NaN if not recorded."""
+    """(R, N) service times of unbatched items on the fewest CPUs, of all runs for an item; NaN if not recorded."""
     output_bytes: FloatArray
-    """(R, N) serialized sizes of the outputs; NaN if not recorded."""
+    """(R, N) serialized sizes of the outputs, of all runs for an item; NaN if not recorded."""
     scores: FloatArray
     """(C, N) metric values; NaN if not recorded."""
     replicas: Mapping[tuple[str, KnobValues], StoredReplica]
@@ -56,6 +58,8 @@ class MeasurementTrace:
     failures: tuple[FailedConfiguration, ...] = ()
     machine: Machine | None = None
     """Measuring machine, or None if it is unknown."""
+    item_runs: Mapping[int, Mapping[int, ItemRuns]] = field(default_factory=dict)
+    """Row -> index of the item -> its runs, unless it had a single one."""
 
     def __post_init__(self) -> None:
         for fault in _faults(self):
@@ -75,11 +79,17 @@ class MeasurementTrace:
         items = self.item_keys, self.item_addresses, strata, self.dataset_fingerprint
         code = self.pipeline.model_dump_json(), CodeVersions.recorded(self.pipeline, self.code_versions)
         digest.update(repr((code, self.configurations, replicas, items, self.failures, self.machine)).encode())
+        for row, runs in sorted(self.item_runs.items()):
+            digest.update(repr((row, sorted((item, r.as_json()) for item, r in runs.items()))).encode())
         return digest.hexdigest()
 
     def runs(self, row: int, items: IntArray) -> OperatorRuns:
         service_s, output_bytes = self.service_s[row, items], self.output_bytes[row, items]
-        return OperatorRuns(tuple(service_s.tolist()), tuple(output_bytes.astype(np.int64).tolist()))
+        own = self.item_runs.get(row)
+        if own is None:
+            return OperatorRuns(tuple(service_s.tolist()), tuple(output_bytes.astype(np.int64).tolist()))
+        recorded = {index: own[item] for index, item in enumerate(items.tolist()) if item in own}
+        return OperatorRuns.of_items(runs_of_items(recorded, service_s, output_bytes))
 
     def check(self, pipeline: Pipeline) -> None:
         """Check that this is a trace of `pipeline` with its current specification; knob choices may differ.
@@ -172,4 +182,7 @@ def _faults(trace: MeasurementTrace) -> list[str]:
 
 
 def _described(operator: OperatorSpec) -> str:
-    return f"{operator.name} after ({', '.join(operator.after)}) with at least {min(operator.cpus):g} CPUs"
+    inputs = ", ".join(input_text(edges) for edges in operator.flow.inputs)
+    emission = f", branches ({', '.join(operator.branches)})" if operator.branches else ""
+    emission += ", emitting many" * (operator.emits == "many") + ", gathering" * operator.gather
+    return f"{operator.name} after ({inputs}) with at least {min(operator.cpus):g} CPUs{emission}"

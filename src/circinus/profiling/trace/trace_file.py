@@ -20,6 +20,7 @@ from circinus.profiling.store.store_queries import (
     StoredDataset,
     failed_configurations,
     read_dataset,
+    read_item_runs,
     read_machines,
     read_replicas,
     read_scores,
@@ -157,6 +158,7 @@ def _read_trace(
     rows, owners = prefix_rows(pipeline, configurations)
     services = [keys.service(name, configuration) for name, configuration in owners]
     runs = read_service_table(store, services, dataset.item_ids)
+    several = read_item_runs(store, services, dataset.item_ids) if pipeline.has_fan_outs else {}
     by_score = read_scores(store, map(keys.score, configurations), dataset.item_ids)
     scores = [by_score[keys.score(configuration)] for configuration in configurations]
     return MeasurementTrace(
@@ -175,4 +177,5 @@ def _read_trace(
         code_versions=keys.versions(),
         failures=tuple(failures),
         machine=keys.machine,
+        item_runs={row: several[service] for row, service in enumerate(services) if service in several},
     )

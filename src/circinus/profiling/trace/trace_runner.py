@@ -114,7 +114,7 @@ class TraceRunner:
         ratios = {pair: recorded[pair] for pair in allocations if pair in recorded}
         if not ratios:
             return AllocationMeasurement({}, self._replica_stats(operator, configuration), 0.0)
-        ran_s = self._run(configuration, items, spec.after)
+        ran_s = self._run(configuration, items, spec.parents)
         for cpus in dict.fromkeys((min(spec.cpus), *(cpus for cpus, _ in ratios))):
             self._load(spec, configuration, cpus)
         unbatched_s = [self._service_s(operator, configuration, item) for item in items]
