@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.arrays import BoolArray, FloatArray, IntArray
-from circinus.queueing.event_arrays import JoinArrays, RequestArrays, Stations, VisitArrivals, Visits
+from circinus.queueing.event_arrays import NO_TASKS, JoinArrays, RequestArrays, Stations, VisitArrivals, Visits
 from circinus.queueing.event_block import EventBlock
 from circinus.queueing.fcfs import ServedRequests, Station, serve_fcfs
 from circinus.queueing.service_record import VisitSums
@@ -120,7 +120,7 @@ def _by_events(
     """Serve request by request."""
     count = len(arrival_s)
     number, dropped_s = np.arange(count), np.full(count, np.inf)
-    requests = RequestArrays(number, latest_start_s, np.zeros(0), dropped_s, np.zeros(count, dtype=np.bool_))
+    requests = RequestArrays(number, latest_start_s, number, np.zeros(0), dropped_s, np.zeros(count, dtype=np.bool_))
     sums = VisitSums.zeros(np.zeros(2, dtype=np.int64), 1, math.inf)
     block = EventBlock(Stations.of([station], [True]), _visits(service_s), requests, _NO_JOINS, sums, is_watched=True)
     block.state.free_s[:] = free_s
@@ -135,4 +135,4 @@ def _visits(service_s: FloatArray) -> Visits:
     zero, none = np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.bool_)
     drops_late = np.array([False, True])
     return Visits(zero, zero, service_s, np.zeros(2), drops_late, none, np.zeros(2), np.zeros(3, dtype=np.int64), _NONE,
-                  np.zeros(0, dtype=np.bool_), 0)  # fmt: skip
+                  np.zeros(0, dtype=np.bool_), 0, none, NO_TASKS)  # fmt: skip

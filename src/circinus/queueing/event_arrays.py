@@ -56,6 +56,32 @@ class Stations(NamedTuple):
         )
 
 
+class Tasks(NamedTuple):
+    """Tasks of the items of queries of which an item may visit a station never or several times, (t,) for t tasks.
+
+    Such a request has one token for each task of its item, in the same order, and its visits have no targets.
+    """
+
+    visit: IntArray
+    """Visit of each task; indexes from v on are results."""
+    inputs: IntArray
+    """Number of tasks that have to end before."""
+    first_edge: IntArray
+    """(t + 1,) index of each task's first edge, and their number."""
+    step: IntArray
+    """Index of the edge's target less that of its task, and so of their tokens."""
+    delay_s: FloatArray
+    """Delay on the edge."""
+    first_slot: int
+    """Slot of the first token at joins."""
+
+
+NO_TASKS = Tasks(
+    np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64),
+    np.zeros(0), 0,
+)  # fmt: skip
+
+
 class Visits(NamedTuple):
     """Visits of all queries, (v,) for v visits."""
 
@@ -77,19 +103,30 @@ class Visits(NamedTuple):
     is_join: BoolArray
     """(targets,) whether the target waits for several visits."""
     most_targets: int
+    has_tasks: BoolArray
+    """(v,) whether the edges of `tasks` lead on, instead of the visit's targets."""
+    tasks: Tasks
 
 
 class RequestArrays(NamedTuple):
-    """All requests, (r,) for r requests."""
+    """All requests, (r,) for r requests, and their tokens, (n,) each.
+
+    A token of a request visits stations: one token all of them, unless the request has tasks, with one token each. What
+    the other arrays and functions call a request is a token.
+    """
 
     items: IntArray
+    """(n,) item of the request, or task."""
     entered_s: FloatArray
+    """(n,) time of entry of the request."""
+    request_of: IntArray
+    """(n,) request; the tokens of a request are neighbours."""
     done_s: FloatArray
-    """Times of results, updated."""
+    """(r,) times of results, updated."""
     dropped_s: FloatArray
-    """Times of drops, updated."""
+    """(r,) times of drops, updated."""
     is_dropped: BoolArray
-    """Whether the block dropped the request, updated."""
+    """(n,) whether the block dropped the request, updated."""
 
 
 class JoinArrays(NamedTuple):

@@ -10,6 +10,7 @@ from circinus.arrays import IntArray
 from circinus.queueing.event_arrays import (
     DEPARTURES,
     EVENTS,
+    NO_TASKS,
     NODES,
     BlockState,
     Buffers,
@@ -39,9 +40,11 @@ def load_kernels() -> None:
     station = Stations.of([Station("", 1)], [True])
     none, no_times, false = np.zeros(1, dtype=np.int64), np.zeros(1), np.zeros(1, dtype=np.bool_)
     first_target = np.zeros(2, dtype=np.int64)
-    visits = Visits(none, none, no_times, no_times, false, false, no_times, first_target, none, false, 0)
+    visits = Visits(
+        none, none, no_times, no_times, false, false, no_times, first_target, none, false, 0, false, NO_TASKS
+    )
     joins = JoinArrays(none, np.zeros(1, dtype=np.int32), no_times, none)
-    requests = RequestArrays(none, no_times, no_times.copy(), no_times.copy(), false.copy())
+    requests = RequestArrays(none, no_times, none, no_times.copy(), no_times.copy(), false.copy())
     EventBlock(station, visits, requests, joins, VisitSums.zeros(none, 1, 0.0), is_watched=True).advance(
         VisitArrivals(no_times, none, none, none), np.inf
     )

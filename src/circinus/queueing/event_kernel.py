@@ -248,12 +248,23 @@ def _drop_late(station: int, now_s: float, requests: RequestArrays, state: Block
             late = index
     any_late = late >= 0
     while late >= 0:
-        request, following = node[late, REQUEST], node[late, SIBLING]
-        requests.is_dropped[request] = True
-        requests.dropped_s[request] = now_s
+        following = node[late, SIBLING]
+        _drop(node[late, REQUEST], now_s, requests)
         release(late, IN_HEAP, state, buffers)
         late = following
     return any_late
+
+
+@inlined
+def _drop(token: int, now_s: float, requests: RequestArrays) -> None:
+    """Drop the request of a token, with all its tokens."""
+    request = requests.request_of[token]
+    requests.dropped_s[request] = now_s
+    while token > 0 and requests.request_of[token - 1] == request:
+        token -= 1
+    while token < len(requests.request_of) and requests.request_of[token] == request:
+        requests.is_dropped[token] = True
+        token += 1
 
 
 @inlined
@@ -292,7 +303,37 @@ def _leave(
         if target < len(visits.station):
             push_event(arrival_s, target_order, target, request, state.counters, buffers)
         else:
-            requests.done_s[request] = arrival_s
+            requests.done_s[requests.request_of[request]] = arrival_s
+    if visits.has_tasks[visit]:
+        _leave_task(order, request, end_s, visits, requests, joins, state, buffers)
+
+
+@inlined
+def _leave_task(
+    order: int,
+    token: int,
+    end_s: float,
+    visits: Visits,
+    requests: RequestArrays,
+    joins: JoinArrays,
+    state: BlockState,
+    buffers: Buffers,
+) -> None:
+    """Schedule the tasks that wait for the end of a task."""
+    tasks, task = visits.tasks, requests.items[token]
+    for edge in range(tasks.first_edge[task], tasks.first_edge[task + 1]):
+        target, target_token = task + tasks.step[edge], token + tasks.step[edge]
+        target_order, arrival_s = order, end_s + tasks.delay_s[edge]
+        if tasks.inputs[target] > 1:
+            slot = tasks.first_slot + target_token
+            if not completes(joins, slot, arrival_s, order):
+                continue
+            arrival_s, target_order = joins.latest_s[slot], joins.order[slot]
+        visit = tasks.visit[target]
+        if visit < len(visits.station):
+            push_event(arrival_s, target_order, visit, target_token, state.counters, buffers)
+        else:
+            requests.done_s[requests.request_of[target_token]] = arrival_s
 
 
 @inlined
