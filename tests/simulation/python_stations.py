@@ -179,9 +179,11 @@ class PythonBlock:
             return
         while queue.next_start_s(float(self._free_s(station)[0])) <= now_s:
             batch, late = queue.take(now_s)
-            for *_, request in late:
-                self.dropped.add(request)
-                self.requests.is_dropped[request] = True
+            for *_, token in late:
+                request = self.requests.request_of[token]
+                tokens = np.flatnonzero(self.requests.request_of == request)
+                self.dropped.update(tokens.tolist())
+                self.requests.is_dropped[tokens] = True
                 self.requests.dropped_s[request] = now_s
             if not batch:
                 continue
@@ -208,20 +210,34 @@ class PythonBlock:
             if not self.visits.is_join[edge]:
                 self._arrive((arrival_s, order, target, request))
                 continue
-            slot = self.joins.offset[target] + request
-            if (arrival_s, order) > (self.joins.latest_s[slot], self.joins.order[slot]):
-                self.joins.latest_s[slot], self.joins.order[slot] = arrival_s, order
-            self.joins.missing[slot] -= 1
-            if not self.joins.missing[slot]:
-                last = float(self.joins.latest_s[slot]), int(self.joins.order[slot])
-                self._arrive((*last, target, request))
+            self._join(int(self.joins.offset[target]) + request, arrival_s, order, target, request)
+        if self.visits.has_tasks[visit]:
+            self._leave_task(request, order, end_s)
+
+    def _leave_task(self, token: int, order: int, end_s: float) -> None:
+        tasks, task = self.visits.tasks, int(self.requests.items[token])
+        for edge in range(tasks.first_edge[task], tasks.first_edge[task + 1]):
+            step, arrival_s = int(tasks.step[edge]), end_s + float(tasks.delay_s[edge])
+            target = int(tasks.visit[task + step])
+            if tasks.inputs[task + step] == 1:
+                self._arrive((arrival_s, order, target, token + step))
+            else:
+                self._join(tasks.first_slot + token + step, arrival_s, order, target, token + step)
+
+    def _join(self, slot: int, arrival_s: float, order: int, target: int, token: int) -> None:
+        if (arrival_s, order) > (self.joins.latest_s[slot], self.joins.order[slot]):
+            self.joins.latest_s[slot], self.joins.order[slot] = arrival_s, order
+        self.joins.missing[slot] -= 1
+        if not self.joins.missing[slot]:
+            last = float(self.joins.latest_s[slot]), int(self.joins.order[slot])
+            self._arrive((*last, target, token))
 
     def _arrive(self, event: Event) -> None:
-        time_s, _, target, request = event
+        time_s, _, target, token = event
         if target < len(self.visits.station):
             heapq.heappush(self.events, event)
         else:
-            self.requests.done_s[request] = time_s
+            self.requests.done_s[self.requests.request_of[token]] = time_s
 
     def _add(
         self, station: int, visit: int, request: int, time_s: float, start_s: float, end_s: float, fill: int

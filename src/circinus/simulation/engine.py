@@ -149,9 +149,10 @@ class Simulation:
             for query, its_requests, done_s, dropped_s in zip(queries, requests, *times_s, strict=True)
         )
         warm_up = [np.searchsorted(its_requests.arrival_s, warm_up_s) for its_requests in requests]
-        counted_from = (first[:-1] + np.array(warm_up, dtype=np.int64))[paths.query_of]
+        counted_from = paths.first_token[first[:-1] + np.array(warm_up, dtype=np.int64)][paths.query_of]
         self._sums = VisitSums.zeros(counted_from, len(stations), duration_s)
-        order = feed_forward_order(queries, len(stations))
+        has_tasks = any(query.tasks is not None for query in queries)
+        order = None if has_tasks else feed_forward_order(queries, len(stations))
         self._network: StationNetwork = (
             FeedbackStations(self.stations, paths, self._sums, is_watched=watch is not None)
             if order is None
@@ -197,7 +198,7 @@ class Simulation:
             end_s: end of the simulated time.
         """
         start_s = self.now_s
-        executions = sum(len(run.items) * len(run.query.visits) for run in self.runs)
+        executions = sum(len(run.items) * run.query.visits_per_request for run in self.runs)
         size = max(_WINDOW_EXECUTIONS, _WINDOW_EXECUTIONS_PER_VISIT * len(self._paths.station_of))
         windows = max(1, math.ceil(executions / size))
         for window in range(1, windows):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from circinus.queueing.event_arrays import RequestArrays, Stations, VisitArrivals, VisitDepartures
+from circinus.queueing.event_arrays import Stations, VisitArrivals, VisitDepartures
 from circinus.queueing.event_block import EventBlock
 from circinus.queueing.fcfs import Station
 from circinus.queueing.service_record import VisitSums
@@ -34,11 +34,8 @@ class FeedbackStations:
         limited = set(paths.station_of[np.isfinite(paths.latest_start_s)].tolist())
         has_queue = [station.batch_size > 1 or index in limited for index, station in enumerate(stations)]
         self._queueing = [index for index, queues in enumerate(has_queue) if queues]
-        requests = RequestArrays(
-            paths.items, paths.entered_s, paths.done_s, paths.dropped_s, np.zeros(len(paths.items), dtype=np.bool_)
-        )
         self._block = EventBlock(
-            Stations.of(stations, has_queue), paths.visit_arrays(), requests, paths.joins.arrays, sums,
+            Stations.of(stations, has_queue), paths.visit_arrays(), paths.request_arrays(), paths.join_arrays(), sums,
             is_watched=is_watched,
         )  # fmt: skip
 

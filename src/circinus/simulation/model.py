@@ -11,6 +11,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.queueing.split_sequence import split_part
+from circinus.simulation.task_graph import TaskGraph
 
 
 class Arrivals(Protocol):
@@ -29,7 +30,7 @@ class Visit:
     after: tuple[int, ...]
     """Visits of the request that must end first; empty if the request comes from its source."""
     service_s: FloatArray
-    """(n,) unbatched service times of the query's items."""
+    """(n,) unbatched service times of the query's items; of all tasks of an item, if the query has tasks."""
     delay_s: float = 0.0
     """Delay from the end of the visit to the arrival at the next one: half a round trip."""
     latest_start_s: float = math.inf
@@ -55,11 +56,18 @@ class QueryModel:
     """Shares of the query's requests that the parts of its plan take."""
     part: int = 0
     """Index of this part."""
+    tasks: TaskGraph | None = None
+    """Tasks of each item; None if each request makes all visits once."""
 
     @property
     def share(self) -> float:
         """Share of the query's requests that make these visits."""
         return self.shares[self.part]
+
+    @property
+    def visits_per_request(self) -> float:
+        """Mean number of visits of a request."""
+        return float(len(self.visits)) if self.tasks is None else self.tasks.tasks_per_item
 
 
 @dataclass(frozen=True, eq=False)

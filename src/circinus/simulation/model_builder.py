@@ -14,10 +14,12 @@ from circinus.estimation.latest_start import latest_starts_s
 from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.transfer import INPUT, destinations, path_between
 from circinus.profiling import ConfigurationProfile
+from circinus.profiling.profile import runs_by_item
 from circinus.queueing.arrivals import ArrivalProcess
 from circinus.queueing.event_arrays import offsets
 from circinus.queueing.fcfs import Station
 from circinus.simulation.model import QueryModel, Visit
+from circinus.simulation.task_graph import RESULT_CONSUMER, Carrier, TaskGraphBuilder
 from circinus.specification import Deployment, DirectedLink, LatePolicy, Network, Pipeline, Query, QueryPlan
 
 
@@ -82,7 +84,7 @@ class SimulationModel:
     def visits_per_request(self) -> tuple[float, ...]:
         """Mean number of visits of a request of each planned query."""
         models = [[self.queries[index] for index in indexes] for indexes in self.parts]
-        return tuple(sum(model.share * len(model.visits) for model in parts) for parts in models)
+        return tuple(sum(model.share * model.visits_per_request for model in parts) for parts in models)
 
 
 def build_model(
@@ -146,24 +148,33 @@ class _ModelBuilder:
         available_after: dict[tuple[str, str], int | None] = {}
         """(producer, site) -> visit whose end makes the output available; None for the input at the source."""
         operators: dict[str, int] = {}
+        factors: dict[str, float] = {}
+        """Operator -> its service times in the plan over the measured ones."""
+        carriers: dict[str, list[Carrier]] = {}
 
         def send(producer: str, produced_by: int | None, size_bytes: FloatArray) -> None:
             available_after[producer, sites[producer]] = produced_by
+            receivers = [o.name for o in order if producer in (o.parents or (INPUT,))]
+            receivers += [RESULT_CONSUMER] if producer in sinks else []
+            carriers[producer] = [Carrier.of(sites[producer], receivers, sites)]
             for target in sent_to.get(producer, ()):
-                last = produced_by
+                last, first = produced_by, len(visits)
                 for link in path_between(self._network, sites[producer], target, results=producer in sinks):
                     after = () if last is None else (last,)
                     seconds = size_bytes / link.bandwidth_bytes_per_s
                     visits.append(Visit(self._link(link), after, seconds, link.one_way_s))
                     last = len(visits) - 1
                 available_after[producer, target] = last
+                path = path_between(self._network, sites[producer], target, results=producer in sinks)
+                links = [(first + k, link.bandwidth_bytes_per_s, link.one_way_s) for k, link in enumerate(path)]
+                carriers[producer].append(Carrier.of(target, receivers, sites, links))
 
         send(INPUT, None, profile.input_bytes)
         for operator in order:
             measured = profile.operators[operator.name]
             pool = pools[plan.pool_of(operator.name)]
             allocation = plan.allocation_of(operator.name)
-            inputs = [available_after[parent, pool.site] for parent in operator.after or (INPUT,)]
+            inputs = [available_after[parent, pool.site] for parent in operator.parents or (INPUT,)]
             after = tuple(dict.fromkeys(visit for visit in inputs if visit is not None))
             ratios = batch_time_ratios(measured, pool.hardware, allocation.cpus, allocation.batch_size)
             station = self._deployment(plan.deployment_of(operator.name), ratios, operator.batch_wait_s)
@@ -172,12 +183,20 @@ class _ModelBuilder:
             speed = (measured.speeds.guaranteed if self._guaranteed else measured.speeds.expected)(pool.hardware)
             scale *= measured.correction(pool.hardware) / speed
             service_s = measured.service_s * scale
+            factors[operator.name] = scale
             visits.append(Visit(station, after, service_s, latest_start_s=latest_start_s[operator.name]))
             operators[operator.name] = len(visits) - 1
             send(operator.name, len(visits) - 1, measured.output_bytes)
         self.operators.append(operators)
         results = (available_after[sink, source] for sink in sinks)
         sink_visits = tuple(dict.fromkeys(visit for visit in results if visit is not None))
+        tasks = None
+        if any(measured.runs is not None for measured in profile.operators.values()):
+            own = {name: (visit, factors[name]) for name, visit in operators.items()}
+            builder = TaskGraphBuilder([operator.flow for operator in order], sinks, carriers, own)
+            for runs, input_bytes in zip(runs_by_item(profile.operators), profile.input_bytes.tolist(), strict=True):
+                builder.add(runs, input_bytes)
+            tasks = builder.build()
         return QueryModel(
             planned.query.name,
             planned.arrivals,
@@ -185,6 +204,7 @@ class _ModelBuilder:
             tuple(visits),
             sink_visits,
             planned.query.late is LatePolicy.DROP,
+            tasks=tasks,
         )
 
     def _deployment(self, deployment: Deployment, ratios: tuple[float, ...], wait_s: float) -> int:
