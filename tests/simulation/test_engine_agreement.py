@@ -29,6 +29,7 @@ from circinus.specification import (
     SloKind,
     configurations,
 )
+from circinus.testing.random_fan_outs import random_fan_out, random_runs
 from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 
 COUNT = 120
@@ -61,7 +62,13 @@ class Scene:
         return [run.latency_s for run in simulation.runs]
 
 
-def scene(seed: int, batch_sizes: tuple[int, ...] = (1, 2, 3, 5), late: LatePolicy = LatePolicy.ANSWER) -> Scene:
+def scene(
+    seed: int,
+    batch_sizes: tuple[int, ...] = (1, 2, 3, 5),
+    late: LatePolicy = LatePolicy.ANSWER,
+    *,
+    has_fan_outs: bool = False,
+) -> Scene:
     rng = np.random.default_rng(seed)
     pipeline = random_pipeline(
         rng, knobs=[1] * int(rng.integers(1, 6)), chain=rng.random() < 0.3, batch_sizes=batch_sizes
@@ -72,9 +79,13 @@ def scene(seed: int, batch_sizes: tuple[int, ...] = (1, 2, 3, 5), late: LatePoli
         for operator, wait_s in zip(pipeline.operators, waits_s, strict=True)
     )
     pipeline = pipeline.model_copy(update={"operators": operators})
+    if has_fan_outs:
+        pipeline = random_fan_out(rng, pipeline)
     infrastructure = random_infrastructure(rng, sites=3, pools=int(rng.integers(3, 5)))
     network = Network(infrastructure)
     (profile,) = random_profile(rng, pipeline, items=3 * COUNT).configurations
+    if has_fan_outs:
+        profile = random_runs(rng, pipeline, profile)
     plan = _plan(rng, pipeline, infrastructure.pools, None)
     # Every request carries an item of its own: services that end at the same time by chance end in any order.
     items = iter(rng.permutation(3 * COUNT).reshape(3, COUNT))
@@ -120,6 +131,15 @@ def test_every_request_takes_as_long_as_in_the_engine(seed: int, late: LatePolic
     for simulated in (found.simulated(), found.simulated(*arrivals_s[[20, 40, 80]].tolist())):
         for one, other in zip(simulated, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("late", LatePolicy)
+@pytest.mark.parametrize("seed", range(share_of(40)))
+def test_every_request_with_elements_and_branches_takes_as_long_as_in_the_engine(seed: int, late: LatePolicy) -> None:
+    found = scene(seed, late=late, has_fan_outs=True)
+    expected = virtual_engine.served(found.planned, found.requests, found.replicas, found.network)
+    for one, other in zip(found.simulated(), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("late", LatePolicy)

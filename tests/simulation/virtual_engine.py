@@ -16,14 +16,15 @@ from circinus.arrays import FloatArray
 from circinus.errors import ServingError
 from circinus.estimation.latest_start import latest_starts_s
 from circinus.operators.fork_server_client import ForkServerClient
+from circinus.profiling.item_runs import runs_of_items
 from circinus.serving.applications import Application
 from circinus.serving.desired_state import build_route
 from circinus.serving.engine import DROPPED_LATE, DesiredDeployment
 from circinus.serving.local import deployment_runtime as module
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.link_emulator import EmulatedRouter
-from circinus.serving.replicas.replay_executor import ReplayExecutor
-from circinus.serving.replicas.replica_protocol import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
+from circinus.serving.replicas.replay_executor import ReplayExecutor, replay_runs
+from circinus.serving.replicas.replica_protocol import Batch, BatchItem, ReplayStage, ReplicaSpec
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.simulation import PlannedQuery
@@ -58,7 +59,7 @@ class _Replica:
         self._responder.add_recordings(stages)
 
     def process(self, batch: list[QueuedItem], begin_s: float) -> None:
-        items = tuple(BatchItem(work.item_key, 0, work.recording) for work in batch)
+        items = tuple(BatchItem(work.item_key, 0, work.recording, work.path) for work in batch)
         with mock.patch.object(time, "sleep"):
             result, _ = self._responder.answer(Batch(begin_s, items), ())
         self._loop.call_at(result.end_s, self._done, batch, result)
@@ -74,7 +75,7 @@ class _Replica:
         self._on_idle(self)
         for work, its_result in zip(batch, result.results, strict=True):
             assert not its_result.error
-            work.done(its_result, None, result.end_s)
+            work.done(its_result, (), result.end_s)
 
 
 def served(
@@ -148,8 +149,11 @@ def _compiled(
         measured = planned.profile.operators[stage.operator]
         cpus = stage.deployment.allocation.cpus
         runs = {
-            str(item): ReplayRun(float(service_s), float(size_bytes), None)
-            for item, (service_s, size_bytes) in enumerate(zip(measured.service_s, measured.output_bytes, strict=True))
+            (str(item), path) if path else str(item): run
+            for item, its_runs in enumerate(
+                measured.runs or runs_of_items({}, measured.service_s, measured.output_bytes)
+            )
+            for path, run in replay_runs(its_runs, None, emits_many=stage.node.emits_many).items()
         }
         ratios = {size: ratio for (its_cpus, size), ratio in measured.batch_ratio.items() if its_cpus == cpus}
         running[stage.deployment].add_recordings({recordings[stage.operator]: ReplayStage(runs, ratios)})

@@ -70,6 +70,7 @@ def build_applications(
             relative_speed=speed,
             batch_ratio=ratio,
             module_paths=desired.module_paths,
+            emission=target.emission,
         )
         name = f"{label}-{digest}-n{number}" if number else f"{label}-{digest}"
         applications.append(Application(name, target, spec))

@@ -10,6 +10,7 @@ from pathlib import Path
 from circinus.errors import ServingError
 from circinus.estimation import PlanCandidate
 from circinus.matching import Matching, SizedDeployment
+from circinus.operators.protocol import Emission
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteShare, RouteStage
 from circinus.serving.settings import SERVING
 from circinus.specification import (
@@ -130,10 +131,11 @@ def _stages(plan: QueryPlan, pipeline: Pipeline, starts_s: Mapping[str, float | 
     return tuple(
         RouteStage(
             operator=operator.name,
-            after=operator.after,
+            after=operator.parents,
             deployment=plan.deployment_of(operator.name),
             prefix=prefix_configuration(pipeline, plan.configuration, operator.name),
             latest_start_s=finite_s.get(operator.name),
+            flow=operator.flow if pipeline.has_fan_outs else None,
         )
         for operator in pipeline.topological_order()
     )
@@ -164,4 +166,5 @@ def _desired_deployment(
         batch_wait_s=operator.batch_wait_s,
         batch_ratio=sized.batch_ratio,
         is_spread=sized.demand.spare_replicas > 0,
+        emission=Emission.of(operator),
     )

@@ -11,7 +11,9 @@ from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
+from circinus.operators.protocol import ONE, Emission
 from circinus.specification import Configuration, Deployment, Infrastructure, LatePolicy
+from circinus.specification.dataflow import Edge, FlowNode
 
 
 class Mode(StrEnum):
@@ -49,6 +51,8 @@ class DesiredDeployment:
     """Batch sizes with the time of a full batch relative to one item, for replays; empty to use recorded ratios."""
     is_spread: bool = False
     """Whether a node runs at most one replica, as nodes may be interrupted."""
+    emission: Annotated[Emission, Field(exclude_if=ONE.__eq__)] = ONE
+    """What the operator returns for each input."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,14 @@ class RouteStage:
     latest_start_s: float | None = None
     """Latest start of the service that can meet the latency SLO, in seconds after the request entered; None without
     one. The queue of a deployment serves the items with the earliest latest start."""
+    flow: Annotated[FlowNode | None, Field(exclude_if=not_)] = None
+    """Inputs and outputs of the operator, if it may run never or several times for an item; None if it runs once, and
+    its inputs are the outputs of `after`."""
+
+    @property
+    def node(self) -> FlowNode:
+        """Inputs and outputs of the operator."""
+        return self.flow or FlowNode(self.operator, tuple((Edge(name),) for name in self.after))
 
     @property
     def unlimited(self) -> RouteStage:

@@ -62,11 +62,11 @@ def validate_state(desired: DesiredState) -> None:
                 )
 
 
-SCHEMA_VERSION = 5
-_READABLE_VERSIONS = (2, 3, 4, SCHEMA_VERSION)
+SCHEMA_VERSION = 6
+_READABLE_VERSIONS = (2, 3, 4, 5, SCHEMA_VERSION)
 """Schema versions that can be read: fields of later versions have a default."""
-_UNSPLIT_VERSION = 4
-"""Schema version of states without a split route, which have no field of a later version."""
+_UNSPLIT_VERSION, _ONE_RUN_VERSION = 4, 5
+"""Schema versions of states without split routes and fan-outs, and without fan-outs: they have no later field."""
 _RENAMED_ROUTE_FIELDS = {"admitted_per_s": "rate_limit_per_s", "audited_share": "audit_rate"}
 """Field of a route up to version 3 -> current field."""
 
@@ -75,7 +75,9 @@ _ADAPTER = TypeAdapter(DesiredState)
 
 def state_to_json(desired: DesiredState) -> str:
     """Return the JSON document of a state, the inverse of `state_from_json`."""
-    version = SCHEMA_VERSION if any(route.others for route in desired.routes) else _UNSPLIT_VERSION
+    version = _ONE_RUN_VERSION if any(route.others for route in desired.routes) else _UNSPLIT_VERSION
+    if any(stage.flow is not None for route in desired.routes for stage in route.all_stages):
+        version = SCHEMA_VERSION
     document = {"schema_version": version, "state": _ADAPTER.dump_python(desired, mode="json")}
     return json.dumps(document, indent=1)
 

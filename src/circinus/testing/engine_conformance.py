@@ -395,7 +395,7 @@ class EngineConformance(StatusConformance, SplitConformance):
             assert response.output == recordings.output(replayed.stages[-1].prefix, key)
             for stage in replayed.stages:
                 assert response.timings.stage_s[stage.operator] == pytest.approx(
-                    recordings.run(stage.prefix, key).service_s
+                    recordings.run(stage.prefix, key).total_s
                     * next(iter(recordings.batch_ratios[stage.operator, stage.deployment.knobs].values()))
                 )
         with pytest.raises(ServingError, match=r"first.*number-unheard.*recorded"):

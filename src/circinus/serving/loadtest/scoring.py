@@ -118,7 +118,7 @@ class _Scorer:
         self._ground_truth = {item.key: item.truth for item in items}
 
         self.range = lowest, highest = pipeline.metric.range
-        self.inputs = {operator.name: operator.after for operator in pipeline.topological_order()}
+        self.inputs = {operator.name: operator.parents for operator in pipeline.topological_order()}
         """Operator -> operators whose outputs it takes, in topological order."""
         self.items = len(items)
         """Number of items there are."""

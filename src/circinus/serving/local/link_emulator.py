@@ -48,11 +48,23 @@ class LinkEmulator:
 
 
 class EmulatedRouter(RouterCore):
-    """Router of all sites, which are on one machine."""
+    """Router of all sites, which are on one machine. Notes take no bandwidth."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__("local", loop)
         self._links = LinkEmulator(loop)
+        self._notes: dict[float, list[RouterMessage]] = {}
+        """Time of arrival -> notes on their way."""
 
     def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, ready_s: float) -> None:
-        self._links.send(transfer.path, size_bytes, ready_s, partial(self.receive, message))
+        if not message.is_note:
+            self._links.send(transfer.path, size_bytes, ready_s, partial(self.receive, message))
+            return
+        arrival_s = ready_s + sum(link.one_way_s for link in transfer.path)
+        if arrival_s not in self._notes:  # timers of the same time call back in any order
+            self._loop.call_at(arrival_s, self._receive_notes, arrival_s)
+        self._notes.setdefault(arrival_s, []).append(message)
+
+    def _receive_notes(self, arrival_s: float) -> None:
+        for message in self._notes.pop(arrival_s):
+            self.receive(message, arrival_s)

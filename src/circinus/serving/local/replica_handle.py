@@ -13,7 +13,7 @@ from circinus.operators.host import ReplyType
 from circinus.operators.process_output import open_output
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.replica_executor import decode_result, encode_batch
-from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplayStage, ReplicaSpec
+from circinus.serving.replicas.replica_protocol import Batch, BatchResult, ReplayStage, ReplicaSpec
 from circinus.serving.router.batch_queue import QueuedItem, end_batch
 from circinus.serving.settings import SERVING
 
@@ -102,7 +102,7 @@ class ReplicaHandle:
     def process(self, batch: list[QueuedItem], start_s: float) -> None:
         """Send a batch to the replica, which must be idle."""
         self.batch = batch
-        items = tuple(BatchItem(item.item_key, len(item.inputs), item.recording) for item in batch)
+        items = tuple(item.batch_item for item in batch)
         inputs = [value for item in batch for value in item.inputs]
         self._connection.send((None, encode_batch(Batch(start_s, items))), inputs)
 

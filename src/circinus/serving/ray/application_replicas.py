@@ -90,7 +90,7 @@ class ApplicationReplicas:
             task.result()  # reports a bug instead of hiding it
 
     async def _process(self, batch: list[QueuedItem]) -> None:
-        items = [BatchItem(item.item_key, len(item.inputs), item.recording) for item in batch]
+        items = [item.batch_item for item in batch]
         payloads = [value for item in batch for value in item.inputs]
         try:
             result, outputs = await self._client.process(self._application, items, payloads)

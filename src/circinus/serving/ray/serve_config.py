@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from circinus.operators.protocol import ONE
 from circinus.serving.applications import Application
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.serve_replica import RecordingKey
@@ -131,6 +132,9 @@ _COMMON = {
 def _operator(application: Application, recordings: Path | None, labelled: Collection[str]) -> dict[str, Any]:
     target, replays = application.target, application.spec.replays
     spec = {**vars(application.spec), "module_paths": [str(path) for path in application.spec.module_paths]}
+    emission = spec.pop("emission")
+    if emission != ONE:
+        spec["emission"] = {"max_elements": emission.max_elements, "branches": list(emission.branches)}
     options = {
         "num_cpus": 0.0 if replays else target.cpus,
         "num_gpus": 0.0 if replays else target.gpus,

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from circinus.errors import ProfileError, ServingError
 from circinus.operators.host import thread_limits
 from circinus.operators.pickling import Payload
+from circinus.operators.protocol import Emission
 from circinus.serving.engine import RouteStage
 from circinus.serving.ray.settings import REPLICA
 from circinus.serving.replicas.compute_executor import ComputeExecutor
@@ -106,6 +107,8 @@ def build_replica_application(args: dict[str, Any]) -> Any:
 
     arguments = dict(args["spec"])
     arguments["module_paths"] = tuple(Path(path) for path in arguments["module_paths"])
+    if emission := arguments.get("emission"):
+        arguments["emission"] = Emission(emission["max_elements"], tuple(emission["branches"]))
     spec = ReplicaSpec(**arguments)
     store = Path(args["store"]) if args.get("store") else None
     # One batch at a time; an operator that fails to load once would fail again.

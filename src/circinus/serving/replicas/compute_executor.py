@@ -24,7 +24,9 @@ class ComputeExecutor:
         Raises:
             OperatorError: see `OperatorHost`.
         """
-        self._host = OperatorHost(spec.uses, spec.operator_version, spec.knobs, spec.cpus, spec.module_paths)
+        self._host = OperatorHost(
+            spec.uses, spec.operator_version, spec.knobs, spec.cpus, spec.module_paths, spec.emission
+        )
         self._relative_speed = spec.relative_speed
         self._batches = 0
 
@@ -52,6 +54,15 @@ class ComputeExecutor:
         service_s = run.service_s / self._relative_speed
         time.sleep(max(service_s - run.times.elapsed_s, 0.0))
         share_s = service_s / len(items)
-        return [
-            ItemResult("", service_s, share_s, len(output), has_payload=True) for output in run.outputs
-        ], run.outputs
+        results = [
+            ItemResult(
+                "",
+                service_s,
+                share_s,
+                sum(len(output) for _, output in outputs),
+                has_payload=True,
+                emitted=None if run.branches is None else tuple((branch, len(output)) for branch, output in outputs),
+            )
+            for outputs in run.of_inputs
+        ]
+        return results, run.outputs

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from circinus.errors import ProfileError, ServingError
-from circinus.operators.pickling import Payload
+from circinus.operators.pickling import Payload, unpack_list
 from circinus.serving.engine import DesiredState, RouteStage
 from circinus.serving.replicas.replica_protocol import (
     Batch,
@@ -24,6 +25,8 @@ from circinus.specification import Configuration
 
 if TYPE_CHECKING:
     from circinus.profiling import Recordings
+    from circinus.profiling.item_runs import ItemRuns
+    from circinus.specification.dataflow import RunPath
 
 
 def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage], ReplayStage]:
@@ -64,14 +67,49 @@ def replay_stage(recorded: Recordings, stage: RouteStage, *, is_sink: bool) -> R
         ServingError: the speed with the allocated CPUs was not measured.
     """
     outputs = recorded.outputs.get(stage.prefix, {})
+    runs: dict[str | tuple[str, RunPath], ReplayRun] = {}
+    for key, recorded_runs in recorded.runs[stage.prefix].items():
+        if not is_sink or key in outputs:
+            own = replay_runs(recorded_runs, outputs[key] if is_sink else None, emits_many=stage.node.emits_many)
+            runs |= {(key, path) if path else key: run for path, run in own.items()}
     return ReplayStage(
-        runs={
-            key: ReplayRun(run.service_s, run.output_bytes, outputs[key] if is_sink else None)
-            for key, run in recorded.runs[stage.prefix].items()
-            if not is_sink or key in outputs
-        },
+        runs=runs,
         batch_ratio=_batch_ratio(stage, recorded.batch_ratios.get((stage.operator, stage.deployment.knobs), {})),
     )
+
+
+def replay_runs(runs: ItemRuns, output: bytes | None, *, emits_many: bool) -> Mapping[RunPath, ReplayRun]:
+    """Return the recorded runs of a stage for an item, by path.
+
+    Args:
+        runs: the runs.
+        output: output of a sink for the item: of its run, or nested lists of those of all elements.
+        emits_many: whether each run has a list of outputs.
+    """
+    if runs.is_single and not emits_many:
+        return {(): ReplayRun(runs.service_s[0], runs.output_bytes[0][0], output)}
+    outputs: Iterator[bytes] | None = None
+    if output is not None and runs.paths:
+        outputs = iter(_elements(output, len(runs.paths[0]) + emits_many))
+    return {
+        path: ReplayRun(
+            service_s,
+            sum(sizes),
+            None if outputs is None else b"",
+            tuple(zip(branches, map(float, sizes), strict=True)),
+            () if outputs is None else tuple(islice(outputs, len(sizes))),
+        )
+        for path, service_s, sizes, branches in zip(
+            runs.paths, runs.service_s, runs.output_bytes, runs.branches, strict=True
+        )
+    }
+
+
+def _elements(output: Payload, depth: int) -> list[bytes]:
+    """Return the outputs in nested lists of some depth, in order."""
+    if not depth:
+        return [bytes(output)]
+    return [element for part in unpack_list(output) for element in _elements(part, depth - 1)]
 
 
 def _batch_ratio(stage: RouteStage, measured: Mapping[tuple[float, int], float]) -> Mapping[int, float]:
@@ -120,9 +158,10 @@ class ReplayExecutor:
                 results.append(ItemResult(error, 0.0, 0.0, 0.0, has_payload=False))
                 continue
             if run.output is not None:
-                outputs.append(run.output)
+                outputs += [run.output] if run.emitted is None else run.outputs
             share_s = service_s / len(recorded)
-            results.append(ItemResult("", service_s, share_s, run.output_bytes, run.output is not None))
+            has_payload = run.output is not None
+            results.append(ItemResult("", service_s, share_s, run.output_bytes, has_payload, run.emitted))
         self._batches += 1
         return BatchResult(batch.start_s + service_s, results, self._batches - 1), outputs
 
@@ -131,7 +170,7 @@ class ReplayExecutor:
         return self._stages[item.recording]
 
     def _run(self, item: BatchItem) -> ReplayRun | None:
-        return self._stage(item).runs.get(item.item_key)
+        return self._stage(item).runs.get((item.item_key, item.path) if item.path else item.item_key)
 
 
 def interpolated_batch_ratio(measured: Mapping[int, float], size: int) -> float:

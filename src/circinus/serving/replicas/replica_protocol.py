@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from circinus.operators.protocol import ONE, Emission
+
 if TYPE_CHECKING:  # replicas start faster without the specification
     from circinus.specification.base_model import Scalar
+    from circinus.specification.dataflow import RunPath
+
+
+Emitted = tuple[int, float]
+"""Index of the branch (`NO_BRANCH` for none) and size in bytes of an output."""
 
 
 @dataclass(frozen=True)
@@ -28,24 +35,30 @@ class ReplicaSpec:
     module_paths: tuple[Path, ...]
     batch_ratio: tuple[tuple[int, float], ...] = ()
     """Batch time ratios for replays by batch size; empty to use the recorded ones."""
+    emission: Emission = ONE
+    """What the operator returns for each input."""
 
 
 @dataclass(frozen=True)
 class ReplayRun:
-    """Recording of one item at one stage."""
+    """Recorded run of one item, or of one of its elements, at one stage."""
 
     service_s: float
     output_bytes: float
     output: bytes | None
     """Pickled output of a sink; None for other stages."""
+    emitted: tuple[Emitted, ...] | None = None
+    """Outputs; None for one without a branch."""
+    outputs: tuple[bytes, ...] = ()
+    """Pickled outputs of a sink, if `emitted` is given."""
 
 
 @dataclass(frozen=True)
 class ReplayStage:
     """Recordings of a stage under one configuration prefix."""
 
-    runs: Mapping[str, ReplayRun]
-    """Item key -> recording."""
+    runs: Mapping[str | tuple[str, RunPath], ReplayRun]
+    """Item key, or item key and path of an element -> recording."""
     batch_ratio: Mapping[int, float]
     """Batch size -> time of a full batch over that of a batch of one on the fewest CPUs."""
 
@@ -58,6 +71,8 @@ class BatchItem(NamedTuple):
     """Number of payloads of the item."""
     recording: int | str | None
     """Id of the `ReplayStage` to answer from."""
+    path: RunPath = ()
+    """Path of the element; empty for the item itself."""
 
 
 class Batch(NamedTuple):
@@ -82,7 +97,16 @@ class ItemResult(NamedTuple):
     busy_s: float
     """Item's share of the service time, which is divided evenly."""
     output_bytes: float
+    """Size of all outputs of the item."""
     has_payload: bool
+    """Whether each output of the item has a payload."""
+    emitted: tuple[Emitted, ...] | None = None
+    """Outputs of the item; None for one without a branch."""
+
+    @property
+    def payloads(self) -> int:
+        """Number of payloads of the item."""
+        return 0 if not self.has_payload else 1 if self.emitted is None else len(self.emitted)
 
 
 class BatchResult(NamedTuple):

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import merge
-from itertools import count, takewhile
+from itertools import count, islice, takewhile
 
 from circinus.operators.pickling import Payload
-from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
+from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, ItemResult
+from circinus.specification.dataflow import RunPath
 
 
 @dataclass(eq=False)
@@ -23,8 +24,8 @@ class QueuedItem:
     recording: int | str | None
     arrived_s: float
     """Arrival time of the last input."""
-    done: Callable[[ItemResult, Payload | None, float], None]
-    """Callback for success, with the end of the batch in seconds."""
+    done: Callable[[ItemResult, Sequence[Payload], float], None]
+    """Callback for success, with the outputs, and the end of the batch in seconds."""
     failed: Callable[[str], None]
     is_cancelled: Callable[[], bool]
     """Predicate for the cancellation of the request."""
@@ -36,17 +37,24 @@ class QueuedItem:
     """Latest start of its service that can meet the latency SLO, by the clock of `arrived_s`."""
     dropped: Callable[[], None] | None = None
     """Callback for an item that is dropped because its latest start has passed; None for one that must be served."""
+    path: RunPath = ()
+    """Path of the element; empty for the item itself."""
+
+    @property
+    def batch_item(self) -> BatchItem:
+        """The item as replicas receive it."""
+        return BatchItem(self.item_key, len(self.inputs), self.recording, self.path)
 
 
 def end_batch(batch: Sequence[QueuedItem], result: BatchResult, outputs: Iterable[Payload], end_s: float) -> None:
     """Call back every item of a batch that ended at `end_s`; `outputs` are those of items that have one, in order."""
     remaining = iter(outputs)
     for item, item_result in zip(batch, result.results, strict=True):
-        output = next(remaining) if item_result.has_payload else None
+        own = list(islice(remaining, item_result.payloads))
         if item_result.error:
             item.failed(item_result.error)
         else:
-            item.done(item_result, output, end_s)
+            item.done(item_result, own, end_s)
 
 
 _Entry = tuple[float, float, int, QueuedItem]

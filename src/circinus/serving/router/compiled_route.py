@@ -10,11 +10,17 @@ from circinus.errors import ServingError
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import Route, RouteStage
 from circinus.specification import Deployment, DirectedLink, LatePolicy, Network
+from circinus.specification.dataflow import Edge, FlowNode, Scope, output_scope, scopes
 
 INPUT = ""
 """Producer name of the pipeline input, which is produced at the source."""
 RESULT = ""
 """Consumer name of the result, which is consumed at the source."""
+
+ElementPath = tuple[tuple[int, int], ...]
+"""(index, number of elements) in each fan-out around a value, outermost first. The number is `EMPTY` for a note that
+there are no elements, and `NO_LIST` for one that there is no list, both with index 0."""
+EMPTY, NO_LIST = 0, -1
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,16 @@ class RouteTransfer:
     path: tuple[DirectedLink, ...]
     """Links to cross; empty within one site."""
     consumers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RouteInput:
+    """Input of an operator."""
+
+    edges: tuple[Edge, ...]
+    """Outputs of which at most one comes."""
+    is_list: bool
+    """Whether it is the list of all elements of a fan-out."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,27 @@ class CompiledStage:
     prefix: str
     """Configuration hash of the `RouteStage.prefix`."""
     latest_start_s: float | None
+    inputs: tuple[RouteInput, ...] = ()
+    """Inputs in their order; empty in a route without fan-outs, where each producer is one and delivers one value."""
+    emits_many: bool = False
+    branches: tuple[str, ...] = ()
+
+    @property
+    def takes_one_value(self) -> bool:
+        """Whether the operator runs for each value that it receives, without waiting for others."""
+        if not self.inputs:
+            return len(self.producers) == 1
+        return len(self.inputs) == 1 and len(self.inputs[0].edges) == 1 and not self.inputs[0].is_list
+
+    def receives(self, producer: str, branch: str | None) -> bool:
+        """Return whether outputs of a producer with a branch are inputs."""
+        edges = (edge for own in self.inputs for edge in own.edges if edge.operator == producer)
+        return not self.inputs or any(edge.carries(branch) for edge in edges)
+
+    def path_of_run(self, producer: str, path: ElementPath) -> ElementPath:
+        """Return the path of the run that takes an output with some path."""
+        is_element = any(own.is_list and edge.operator == producer for own in self.inputs for edge in own.edges)
+        return path[:-1] if is_element else path
 
 
 @dataclass(frozen=True)
@@ -86,6 +123,9 @@ class CompiledRoute:
             ServingError: the network has no path between two sites of the route.
         """
         compiled = route.parts[part]
+        nodes = tuple(stage.node for stage in compiled.stages)
+        around = scopes(nodes)
+        outputs = {node.name: output_scope(node, around[node.name]) for node in nodes}
         return cls(
             query=route.query,
             source=route.source,
@@ -97,6 +137,9 @@ class CompiledRoute:
                     recording=recordings.get(stage.operator),
                     prefix=configuration_hash(stage.prefix),
                     latest_start_s=stage.latest_start_s,
+                    inputs=() if stage.flow is None else _inputs(stage.flow, around, outputs),
+                    emits_many=stage.node.emits_many,
+                    branches=stage.node.branches,
                 )
                 for stage in compiled.stages
             },
@@ -119,6 +162,12 @@ class CompiledRoute:
     def applications(self) -> frozenset[str]:
         """Applications on the route."""
         return frozenset(stage.application for stage in self.stages.values())
+
+
+def _inputs(node: FlowNode, around: Mapping[str, Scope], outputs: Mapping[str, Scope]) -> tuple[RouteInput, ...]:
+    own = around[node.name]
+    inputs = node.inputs or ((Edge(INPUT),),)
+    return tuple(RouteInput(edges, outputs.get(edges[0].operator, ()) != own) for edges in inputs)
 
 
 def _transfers(route: Route, stages: Sequence[RouteStage], network: Network) -> dict[str, tuple[RouteTransfer, ...]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from circinus.errors import ServingError
 from circinus.operators.pickling import Payload, unpickle_value
 from circinus.serving.engine import Response, ResponseTimings
-from circinus.serving.router.compiled_route import CompiledRoute, RouteTransfer
+from circinus.serving.router.compiled_route import CompiledRoute, ElementPath, RouteTransfer
 
 UNREADABLE_RESPONSE = "engine.unreadable_response"
 """Code of the error of a response with a type that this process cannot import."""
@@ -33,28 +33,32 @@ class RequestContext(NamedTuple):
         return self.entered_s + self.timeout_s
 
 
-class RequestTrace(NamedTuple):
-    """Service times and transfers of a request so far, along the path of one value."""
+RunKey = tuple[str, ElementPath]
+"""Operator and path of a run."""
 
-    stage_s: Mapping[str, float] = {}
-    """Operator -> seconds in service."""
-    replica_s: Mapping[str, float] = {}
-    """Operator -> the request's share of the replica's busy seconds."""
-    sent_bytes: Mapping[tuple[str, str, str], float] = {}
-    """(producer, target site, link) -> bytes. A shared part of two branches counts once; transfers to two sites over
-    one link count twice."""
-    wait_s: Mapping[str, float] = {}
-    """Operator -> seconds from the arrival of its inputs to that of its output, less those in service."""
+
+class RequestTrace(NamedTuple):
+    """Service times and transfers of a request so far, along the paths of its values."""
+
+    stage_s: Mapping[RunKey, float] = {}
+    """Run -> seconds in service."""
+    replica_s: Mapping[RunKey, float] = {}
+    """Run -> the request's share of the replica's busy seconds."""
+    sent_bytes: Mapping[tuple[str, ElementPath, str, str], float] = {}
+    """(producer, path, target site, link) -> bytes. A shared part of two branches counts once; transfers to two sites
+    over one link count twice."""
+    wait_s: Mapping[RunKey, float] = {}
+    """Run -> seconds from the arrival of its inputs to that of its output, less those in service."""
 
     @classmethod
     def joined(cls, *parts: RequestTrace) -> RequestTrace:
         """Merge the traces of values that are joined."""
         if len(parts) == 1:
             return parts[0]
-        stage_s: dict[str, float] = {}
-        replica_s: dict[str, float] = {}
-        sent_bytes: dict[tuple[str, str, str], float] = {}
-        wait_s: dict[str, float] = {}
+        stage_s: dict[RunKey, float] = {}
+        replica_s: dict[RunKey, float] = {}
+        sent_bytes: dict[tuple[str, ElementPath, str, str], float] = {}
+        wait_s: dict[RunKey, float] = {}
         for part in parts:
             stage_s |= part.stage_s
             replica_s |= part.replica_s
@@ -62,20 +66,20 @@ class RequestTrace(NamedTuple):
             wait_s |= part.wait_s
         return cls(stage_s, replica_s, sent_bytes, wait_s)
 
-    def served(self, operator: str, service_s: float, replica_s: float, wait_s: float) -> RequestTrace:
-        """Return the trace after one more operator."""
+    def served(self, run: RunKey, service_s: float, replica_s: float, wait_s: float) -> RequestTrace:
+        """Return the trace after one more run."""
         return RequestTrace(
-            {**self.stage_s, operator: service_s},
-            {**self.replica_s, operator: replica_s},
+            {**self.stage_s, run: service_s},
+            {**self.replica_s, run: replica_s},
             self.sent_bytes,
-            {**self.wait_s, operator: wait_s},
+            {**self.wait_s, run: wait_s},
         )
 
-    def sent(self, producer: str, transfer: RouteTransfer, size_bytes: float) -> RequestTrace:
+    def sent(self, run: RunKey, transfer: RouteTransfer, size_bytes: float) -> RequestTrace:
         """Return the trace after a transfer."""
         if not transfer.path:
             return self
-        crossed = {(producer, transfer.site, link.name): size_bytes for link in transfer.path}
+        crossed = {(*run, transfer.site, link.name): size_bytes for link in transfer.path}
         return self._replace(sent_bytes={**self.sent_bytes, **crossed})
 
     @property
@@ -87,16 +91,28 @@ class RequestTrace(NamedTuple):
         return total
 
 
+def by_operator(seconds: Mapping[RunKey, float]) -> dict[str, float]:
+    """Return operator -> seconds of all its runs."""
+    total: dict[str, float] = {}
+    for (operator, _), its_s in seconds.items():
+        total[operator] = total.get(operator, 0.0) + its_s
+    return total
+
+
 class RouterMessage(NamedTuple):
-    """Value for the consumers at one site."""
+    """Value for the consumers at one site, or a note that none will come."""
 
     context: RequestContext
     producer: str
     consumers: tuple[str, ...]
     """Operators there that need the value, or `RESULT`."""
     value: Payload | None
-    """Pickled value; None in a replay, except for results."""
+    """Pickled value; None in a replay, except for results, and in a note."""
     trace: RequestTrace
+    path: ElementPath = ()
+    branch: str | None = None
+    """Branch of the value, which only some of the consumers may receive."""
+    is_note: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,25 @@ from circinus.serving.counters import RequestCounters
 from circinus.serving.engine import DROPPED_LATE, ResponseTimings, SplitStatus
 from circinus.serving.replicas.replica_protocol import ItemResult
 from circinus.serving.router.batch_queue import QueuedItem
-from circinus.serving.router.compiled_route import INPUT, RESULT, CompiledRoute, CompiledStage, RouteTransfer
+from circinus.serving.router.compiled_route import (
+    INPUT,
+    NO_LIST,
+    RESULT,
+    CompiledRoute,
+    CompiledStage,
+    ElementPath,
+    RouteTransfer,
+)
 from circinus.serving.router.dispatcher import Dispatcher
 from circinus.serving.router.entry_route import EntryRoute
-from circinus.serving.router.request_messages import PickledResponse, RequestContext, RequestTrace, RouterMessage
+from circinus.serving.router.joins import Output, PendingJoin, SinkResult, outputs_of
+from circinus.serving.router.request_messages import (
+    PickledResponse,
+    RequestContext,
+    RequestTrace,
+    RouterMessage,
+    by_operator,
+)
 from circinus.specification import LatePolicy
 
 _SWEEP_S = 10.0
@@ -47,17 +62,8 @@ class _Request:
     start_s: float
     tried_parts: tuple[CompiledRoute, ...] = ()
     """Parts that could not answer it."""
-    results: dict[str, tuple[Payload, RequestTrace]] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class _PendingJoin:
-    """Values that have arrived for an operator with several inputs."""
-
-    context: RequestContext
-    arrived_s: float = -math.inf
-    """Arrival time of the last value."""
-    values: dict[str, tuple[Payload | None, RequestTrace]] = field(default_factory=dict)
+    results: dict[str, SinkResult] = field(default_factory=dict)
+    """Sink -> its outputs so far."""
 
 
 class RouterCore(ABC):
@@ -80,7 +86,8 @@ class RouterCore(ABC):
         self._missing = set[str]()
         """Applications without a replica."""
         self._requests: dict[str, _Request] = {}
-        self._joins: dict[tuple[str, str], _PendingJoin] = {}
+        self._joins: dict[tuple[str, str, ElementPath], PendingJoin] = {}
+        """(request id, operator, path of the run) -> its inputs so far."""
         self._sequence = itertools.count(1)
         self._next_sweep_s = 0.0
 
@@ -221,7 +228,7 @@ class RouterCore(ABC):
         try:
             context = RequestContext(request_id, item_key, request.route, request.start_s, left_s)
             ready_s = request.start_s if not request.tried_parts else self._loop.time()
-            self._send(context, INPUT, value, input_bytes, RequestTrace(), ready_s)
+            self._send(context, INPUT, [Output(value, input_bytes, ())], RequestTrace(), ready_s)
             return await request.answer
         finally:
             self._requests.pop(request_id, None)
@@ -276,34 +283,67 @@ class RouterCore(ABC):
         self,
         context: RequestContext,
         producer: str,
-        value: Payload | None,
-        size_bytes: float,
+        outputs: Sequence[Output],
         trace: RequestTrace,
         ready_s: float,
     ) -> None:
+        """Send outputs to each site that receives some, or notes where none of the receivers takes an output's branch.
+
+        Args:
+            context: the request.
+            producer: operator.
+            outputs: outputs of one run, or a note.
+            trace: trace of the run.
+            ready_s: time at which they were available.
+        """
         for transfer in context.route.transfers[producer]:
-            sent = trace.sent(producer, transfer, size_bytes)
-            message = RouterMessage(context, producer, transfer.consumers, value, sent)
-            if transfer.path:
-                self._transmit(transfer, message, size_bytes, ready_s)
-            else:
-                self.receive(message, ready_s)
+            for output in outputs:
+                is_note = output.is_note or not self._is_received(context, producer, transfer, output.branch)
+                sent = trace if is_note else trace.sent((producer, output.path), transfer, output.size_bytes)
+                value = None if is_note else output.value
+                message = RouterMessage(
+                    context, producer, transfer.consumers, value, sent, output.path, output.branch, is_note
+                )
+                if transfer.path:
+                    self._transmit(transfer, message, 0.0 if is_note else output.size_bytes, ready_s)
+                else:
+                    self.receive(message, ready_s)
+
+    @staticmethod
+    def _is_received(context: RequestContext, producer: str, transfer: RouteTransfer, branch: str | None) -> bool:
+        """Return whether an operator at the end of a transfer, or the result, takes outputs of a branch."""
+        if branch is None:
+            return True
+        stages = context.route.stages
+        return any(name == RESULT or stages[name].receives(producer, branch) for name in transfer.consumers)
 
     def _join(self, message: RouterMessage, stage: CompiledStage, arrived_s: float) -> None:
-        if len(stage.producers) == 1:
-            self._enqueue(message.context, stage, [message.value], message.trace, arrived_s)
+        if stage.takes_one_value:
+            if message.is_note or not stage.receives(message.producer, message.branch):
+                self._pass_on(message.context, stage, message.path, message.trace, arrived_s)
+            else:
+                self._enqueue(message.context, stage, [message.value], message.trace, arrived_s, message.path)
             return
         self._sweep()
-        key = (message.context.request_id, stage.operator)
-        pending = self._joins.pop(key, None) or _PendingJoin(message.context)
-        pending.values[message.producer] = (message.value, message.trace)
-        pending.arrived_s = max(pending.arrived_s, arrived_s)
-        if len(pending.values) < len(set(stage.producers)):
+        path = stage.path_of_run(message.producer, message.path)
+        key = (message.context.request_id, stage.operator, path)
+        pending = self._joins.pop(key, None) or PendingJoin(message.context, stage)
+        pending.add(message, arrived_s)
+        if not pending.is_complete:
             self._joins[key] = pending
-            return
-        values = [pending.values[producer][0] for producer in stage.producers]
-        trace = RequestTrace.joined(*(value_trace for _, value_trace in pending.values.values()))
-        self._enqueue(pending.context, stage, values, trace, pending.arrived_s)
+        if pending.may_start:
+            pending.has_started = True
+            arrived_s, values, trace = pending.inputs()
+            self._enqueue(pending.context, stage, values, trace, arrived_s, path)
+        elif pending.is_complete and not pending.has_started:
+            self._pass_on(pending.context, stage, path, pending.trace, pending.complete_s)
+
+    def _pass_on(
+        self, context: RequestContext, stage: CompiledStage, path: ElementPath, trace: RequestTrace, ready_s: float
+    ) -> None:
+        """Note that an operator does not run."""
+        note = Output(None, 0.0, (*path, (0, NO_LIST)) if stage.emits_many else path, is_note=True)
+        self._send(context, stage.operator, [note], trace, ready_s)
 
     def _enqueue(
         self,
@@ -312,6 +352,7 @@ class RouterCore(ABC):
         values: list[Payload | None],
         trace: RequestTrace,
         arrived_s: float,
+        path: ElementPath,
     ) -> None:
         dispatcher = self.dispatchers.get(stage.application)
         if dispatcher is None:
@@ -323,29 +364,31 @@ class RouterCore(ABC):
                 inputs=[value for value in values if value is not None],
                 recording=stage.recording,
                 arrived_s=arrived_s,
-                done=partial(self._processed, context, stage.operator, trace, arrived_s),
+                done=partial(self._processed, context, stage, path, trace, arrived_s),
                 failed=partial(self._failed, context, stage.operator),
                 is_cancelled=partial(self._has_ended, context),
                 prefix=stage.prefix,
                 latest_start_s=math.inf if stage.latest_start_s is None else context.entered_s + stage.latest_start_s,
                 dropped=partial(self._drop, context, stage.operator) if context.route.late is LatePolicy.DROP else None,
+                path=tuple(index for index, _ in path),
             )
         )
 
     def _processed(
         self,
         context: RequestContext,
-        operator: str,
+        stage: CompiledStage,
+        path: ElementPath,
         trace: RequestTrace,
         arrived_s: float,
         result: ItemResult,
-        output: Payload | None,
+        outputs: Sequence[Payload],
         end_s: float,
     ) -> None:
         if not self._has_ended(context):
             wait_s = max(end_s - arrived_s - result.service_s, 0.0)
-            trace = trace.served(operator, result.service_s, result.busy_s, wait_s)
-            self._send(context, operator, output, result.output_bytes, trace, end_s)
+            trace = trace.served((stage.operator, path), result.service_s, result.busy_s, wait_s)
+            self._send(context, stage.operator, outputs_of(stage, path, result, outputs), trace, end_s)
 
     def _failed(self, context: RequestContext, operator: str, reason: str) -> None:
         item = f"item {context.item_key!r}" if context.item_key else "the request"
@@ -358,19 +401,20 @@ class RouterCore(ABC):
         request = self._requests[message.context.request_id]
         if request.answer.done():
             return  # its caller has gone
-        request.results[message.producer] = (message.value or b"", message.trace)
-        if len(request.results) < len(request.route.sinks):
+        result = request.results.setdefault(message.producer, SinkResult())
+        result.add(message)
+        if len(request.results) < len(request.route.sinks) or not all(r.is_complete for r in request.results.values()):
             return
-        trace = RequestTrace.joined(*(value_trace for _, value_trace in request.results.values()))
+        trace = RequestTrace.joined(*(trace for result in request.results.values() for trace in result.traces))
         request.answer.set_result(
             PickledResponse(
-                outputs={sink: request.results[sink][0] for sink in request.route.sinks},
+                outputs={sink: request.results[sink].payload() for sink in request.route.sinks},
                 timings=ResponseTimings(
                     self._loop.time() - request.start_s,
-                    trace.stage_s,
-                    trace.replica_s,
+                    by_operator(trace.stage_s),
+                    by_operator(trace.replica_s),
                     trace.link_bytes,
-                    trace.wait_s,
+                    by_operator(trace.wait_s),
                     request.route.part,
                 ),
             )
