@@ -5,5 +5,5 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
-for folder in (EXAMPLES, EXAMPLES / "meeting", EXAMPLES / "documents"):
+for folder in (EXAMPLES, EXAMPLES / "meeting", EXAMPLES / "documents", EXAMPLES / "driving"):
     sys.path.append(str(folder))

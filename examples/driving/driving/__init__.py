@@ -1,0 +1,1 @@
+"""Driving example: operators, data set and metric of a pipeline from traffic clips to number plates."""
