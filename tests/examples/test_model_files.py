@@ -8,6 +8,8 @@ from types import ModuleType
 
 import documents.model_files
 import documents.models
+import driving.model_files
+import driving.models
 import meeting.model_files
 import meeting.models
 import models_table
@@ -45,14 +47,14 @@ def _split_model(joined_sha256: str = _sha256(b"".join(PARTS))) -> meeting.model
     return meeting.model_files.Model("split", "test", "MIT", "us", "a-package", "1.0", files, joined)
 
 
-@pytest.mark.parametrize("example", [meeting, documents])
+@pytest.mark.parametrize("example", [meeting, documents, driving])
 def test_installed_files_are_those_the_examples_were_written_for(example: ModuleType) -> None:
     for model in example.models.MODELS:
         for file in model.files:
             example.model_files.check(model, file, example.model_files.locate(model, file))
 
 
-@pytest.mark.parametrize("files", [meeting.model_files, documents.model_files])
+@pytest.mark.parametrize("files", [meeting.model_files, documents.model_files, driving.model_files])
 def test_another_file_is_refused_by_name_and_hash(files: ModuleType, package: Path) -> None:
     file = files.ModelFile("a_package_of_weights/config.json", "0" * 64)
     model = files.Model("small", "test", "MIT", "us", "a-package", "1.0", (file,))
@@ -62,7 +64,7 @@ def test_another_file_is_refused_by_name_and_hash(files: ModuleType, package: Pa
         assert part in str(refused.value)
 
 
-@pytest.mark.parametrize("files", [meeting.model_files, documents.model_files])
+@pytest.mark.parametrize("files", [meeting.model_files, documents.model_files, driving.model_files])
 @pytest.mark.parametrize("name", ["no_such_package/model.bin", "a_package_of_weights/no_such_file"])
 def test_missing_files_are_named_with_their_package(files: ModuleType, name: str, package: Path) -> None:
     file = files.ModelFile(name, "0" * 64)
