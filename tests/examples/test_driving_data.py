@@ -13,7 +13,7 @@ import pytest
 from driving import dataset, make_data
 from driving.camera import WEATHER, Weather, take
 from driving.scene import draw, plate_image, road
-from driving.traffic import FRAMES, HEIGHT, TRAFFIC, WIDTH, Vehicle, truth, vehicles
+from driving.traffic import FRAMES, HEIGHT, TRAFFIC, WIDTH, Traffic, Vehicle, truth, vehicles
 from PIL import Image
 
 VEHICLE = Vehicle("AB12CDE", lane=1, distance=1.2, speed=0.0, tone=90, is_van=False, tilt_deg=0.0, dirt=0.0)
@@ -48,7 +48,7 @@ def test_numbers_of_vehicles_have_a_heavy_tail() -> None:
 
 
 @pytest.mark.parametrize("traffic", TRAFFIC, ids=lambda traffic: traffic.name)
-def test_vehicles_follow_their_traffic(traffic: object) -> None:
+def test_vehicles_follow_their_traffic(traffic: Traffic) -> None:
     for seed in range(20):
         seen = vehicles(traffic, np.random.default_rng(seed))
         assert traffic.vehicles[0] <= len(seen) <= traffic.vehicles[1]

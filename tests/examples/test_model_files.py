@@ -73,6 +73,14 @@ def test_missing_files_are_named_with_their_package(files: ModuleType, name: str
         files.locate(model, file)
 
 
+def test_copies_of_the_code_are_equal() -> None:
+    """Each example is a folder to copy, so it has its own."""
+    copies = [
+        Path(files.__file__).read_text(encoding="utf-8") for files in (documents.model_files, driving.model_files)
+    ]
+    assert copies[0] == copies[1]
+
+
 def test_parts_are_joined_once(package: Path) -> None:
     folder = meeting.model_files.model_folder(_split_model())
     joined = folder / "model.bin"

@@ -48,7 +48,7 @@ class Detect:
         """Load the model.
 
         Raises:
-            ValueError: the model is unknown, or the size or stride is not positive.
+            ValueError: the model is unknown, the size is less than 32, or the stride less than 1.
             OperatorError: model files are missing or changed.
         """
         if model not in _METHODS:

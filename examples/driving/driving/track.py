@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from circinus.operators import operator
 from driving.clip import Reading
@@ -22,7 +22,8 @@ _MIN_EVIDENCE = 0.6
 class Track:
     """Readings of one vehicle."""
 
-    readings: list[Reading] = field(default_factory=list)
+    readings: list[Reading]
+    """At least one, in order of their frames."""
 
     def cost(self, reading: Reading) -> float:
         """Return the cost of adding `reading`: infinite unless it is of a later frame."""
