@@ -20,7 +20,11 @@ def _load(example: str) -> Specification:
 
 @pytest.mark.parametrize(
     ("example", "counts", "queries"),
-    [("meeting", {"meeting": 36, "confidential-meeting": 36}, 12), ("documents", {"documents": 108}, 12)],
+    [
+        ("meeting", {"meeting": 36, "confidential-meeting": 36}, 12),
+        ("documents", {"documents": 108}, 12),
+        ("driving", {"driving": 216}, 9),
+    ],
 )
 def test_pipelines_have_the_configurations_their_readme_names(
     example: str, counts: dict[str, int], queries: int
@@ -32,7 +36,7 @@ def test_pipelines_have_the_configurations_their_readme_names(
     assert "cannot be met" in (EXAMPLES / example / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("example", ["meeting", "documents"])
+@pytest.mark.parametrize("example", ["meeting", "documents", "driving"])
 def test_every_reference_is_there_and_takes_its_knobs(example: str) -> None:
     for pipeline in _load(example).pipelines.values():
         for operator in pipeline.operators:

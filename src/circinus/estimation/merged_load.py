@@ -55,15 +55,19 @@ class ArrivalModel:
         *,
         first: bool,
         mean_factor: float = 1.0,
+        has_elements: bool = False,
     ) -> RequestStream:
         """Return the request stream of a query with these arrivals.
 
         Args:
             first: whether requests arrive directly from the source; see `after_queue` otherwise.
             mean_factor: upper bound of the actual mean service time over `mean_s`.
+            has_elements: whether requests have several elements.
         """
         jitter_s = self.jitter_s if first else None
-        return RequestStream(rate_per_s, mean_s, square_s2, cube_s3, jitter_s, self.modulation, mean_factor)
+        return RequestStream(
+            rate_per_s, mean_s, square_s2, cube_s3, jitter_s, self.modulation, mean_factor, has_elements
+        )
 
     def after_queue(self, traffic: RequestStream, ready_s: FloatArray) -> RequestStream:
         """Return the stream with the jitter that upstream queues add.
@@ -151,7 +155,26 @@ def station_load(
     groups: tuple[float, ...] = (1.0,),
     arrival_scv: float = 1.0,
 ) -> LoadedStation:
-    """Return the queueing model of a station under `traffic`, which has the service times of full batches."""
+    """Return the queueing model of a station under `traffic`, which has the service times of full batches.
+
+    Elements of a request arrive together, and are divided among all servers. The first one waits about as long as at a
+    single server that is as fast as all of them (exact for one server, and an upper bound if there are few elements).
+    """
+    if traffic.has_elements:
+        parts = servers * len(fill_ratios)
+        return LoadedStation(
+            servers=1,
+            fill_ratios=_SINGLE_ARRIVALS,
+            batch_wait_s=batch_wait_s,
+            rate_per_s=traffic.rate_per_s,
+            mean_service_s=traffic.mean_s / parts,
+            service_scv=traffic.scv,
+            service_skew=traffic.skew,
+            jitter_s=traffic.jitter_s,
+            modulation=traffic.modulation,
+            mean_factor=traffic.mean_factor,
+            parts=parts,
+        )
     return LoadedStation(
         servers=servers,
         fill_ratios=fill_ratios,

@@ -136,10 +136,12 @@ class SmallSampleInflation:
         items = len(service_s)
         if items >= percentile_sample_size(self.percentile, self.risk):
             return 1.0
-        factor = tolerance_factor(items, self.percentile / 100, self.risk)
+        reached_s = service_s[service_s > 0]  # no logarithm fits items that do not reach the operator
+        sample_s = reached_s if len(reached_s) else service_s
+        factor = tolerance_factor(len(sample_s), self.percentile / 100, self.risk)
         if math.isinf(factor):
             return UNBOUNDED
-        logs = np.log(np.maximum(service_s, _MIN_S))
+        logs = np.log(np.maximum(sample_s, _MIN_S))
         beyond = float(logs.mean() + factor * logs.std(ddof=1) - logs.max())
         return math.exp(min(max(0.0, beyond), math.log(UNBOUNDED)))
 
@@ -272,7 +274,12 @@ class MeasuredSample:
     @cached_property
     def inflated_scenarios(self) -> FloatArray:
         """(scenarios,) with the inflation for a percentile measured on few items."""
-        return np.asarray(self.scenarios * self.percentile.allowance.of(self.values))
+        return np.asarray(self.scenarios * self.inflation)
+
+    @cached_property
+    def inflation(self) -> float:
+        """Factor of a percentile measured on few items."""
+        return self.percentile.allowance.of(self.values)
 
     @cached_property
     def moments(self) -> tuple[float, float, float]:

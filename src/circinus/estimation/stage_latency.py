@@ -8,12 +8,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from circinus.arrays import FloatArray
+from circinus.arrays import BoolArray, FloatArray
 from circinus.errors import PlanningError
 from circinus.estimation.estimate import DeploymentUse, ReplicaDemand
 from circinus.estimation.interruptions import spare_replicas
 from circinus.estimation.merged_load import ArrivalModel, MergedLoad, replicas_for, station_load
-from circinus.estimation.percentiles import UNBOUNDED, MeasuredSample, MeasuredSamples
+from circinus.estimation.percentiles import UNBOUNDED, MeasuredSample, MeasuredSamples, ScenarioGrid
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import OperatorProfile
 from circinus.queueing.response_time import mean_batch_size
@@ -146,6 +146,7 @@ class StageLatencyModel:
             cube_s3 * full_batch**3,
             first=not operator.after and pool.site == self._query.source,
             mean_factor=service_time.mean_factor,
+            has_elements=profile.has_elements,
         )
         knobs = profile.prefix[operator.name]
         demand = replica_demand(operator, knobs, pool, allocation.cpus, profile.peak_memory_bytes)
@@ -174,11 +175,36 @@ class StageLatencyModel:
         else:
             stations = (deployment_station(use.deployment, conditions),)
         # Poisson stations do not depend on the query's rate, so that other queries have equal ones.
-        is_shared = conditions is None and all(station.is_poisson for station in stations)
+        is_shared = conditions is None and profile.runs is None and all(station.is_poisson for station in stations)
         parts = operator.name, stations, service_time, slowdown, ratios[-1]
-        times = _shared_longest_times(*parts) if is_shared else _longest_times(*parts)
+        if is_shared:
+            times = _shared_longest_times(*parts)
+        else:
+            times = _longest_times(*parts, ElementTimes.of(profile, ratios, self._samples.percentile.grid))
         caveats = tuple(f"operator {operator.name}: {caveat}" for s in stations for caveat in s.caveats())
+        if profile.runs is not None:
+            caveats += (f"operator {operator.name}: the number of its runs depends on the item",)
         return StageLatency(use, times, caveats)
+
+
+@dataclass(frozen=True, eq=False)
+class ElementTimes:
+    """Runs of an operator in (n,) scenarios, whose items have none or several runs."""
+
+    has_run: BoolArray
+    """Whether the item has a run."""
+    least_s: FloatArray
+    """Unbatched service time of its longest run, relative to a batch of as many of its runs as one takes."""
+
+    @classmethod
+    def of(cls, profile: OperatorProfile, fill_ratios: Sequence[float], grid: ScenarioGrid) -> ElementTimes | None:
+        """Return the runs of a profile; None if every item has a single run."""
+        if profile.runs is None:
+            return None
+        items = grid.items(len(profile.runs))
+        counts = profile.run_counts[items]
+        fill = np.array(fill_ratios)[np.clip(counts, 1, len(fill_ratios)) - 1]
+        return cls(counts > 0, profile.longest_run_s[items] * fill)
 
 
 def _longest_times(
@@ -187,13 +213,17 @@ def _longest_times(
     service_time: MeasuredSample,
     slowdown: float,
     full_batch_time_ratio: float,
+    elements: ElementTimes | None = None,
 ) -> StageTimes:
     """Return the longest times of several stations."""
     draws = service_time.percentile.grid.exponentials(operator_queue_key(operator))
     times = [station_time(station, full_batch_time_ratio, draws) for station in stations]
     pessimistic = [pessimistic_station_time(station, full_batch_time_ratio, draws) for station in stations]
-    expected_s = elementwise_max_s(times, service_time.scenarios * slowdown)
-    pessimistic_s = elementwise_max_s(pessimistic, service_time.inflated_scenarios * slowdown)
+    inflation = service_time.inflation
+    expected_s = elementwise_max_s(times, service_time.scenarios * slowdown, elements, slowdown)
+    pessimistic_s = elementwise_max_s(
+        pessimistic, service_time.inflated_scenarios * slowdown, elements, slowdown * inflation
+    )
     mean_wait_s = max(time.mean_wait_s for time in times)
     return StageTimes(
         np.stack([expected_s, pessimistic_s]),
@@ -249,11 +279,11 @@ def station_time(station: LoadedStation, full_batch_time_ratio: float, exponenti
             of another query.
     """
     if station.is_poisson:
-        wait_s = station.wait(station.utilization).at(exponentials)
-        return StationTime(wait_s, full_batch_time_ratio, float(wait_s.mean()), 1.0)
+        wait_s = station.wait(station.utilization).at(exponentials) + station.batch_wait_s * (station.parts > 1)
+        return StationTime(wait_s, full_batch_time_ratio / station.parts, float(wait_s.mean()), 1.0)
     response = station.response()
     added_s, factor = response.at(exponentials)
-    factor = factor * (full_batch_time_ratio / station.fill_ratios[-1])
+    factor = factor * (full_batch_time_ratio / station.fill_ratios[-1] / station.parts)
     return StationTime(added_s, factor, response.mean_wait_s, mean_batch_size(response.batch_size_distribution))
 
 
@@ -271,9 +301,25 @@ def pessimistic_station_time(
     return station_time(pessimistic, full_batch_time_ratio, exponentials)
 
 
-def elementwise_max_s(times: Sequence[StationTime], unbatched_s: FloatArray) -> FloatArray:
-    """Return (n,) the maximum of several response times for requests with (n,) unbatched service times."""
-    total_s = [np.asarray(time.added_s + time.factor * unbatched_s) for time in times]
+def elementwise_max_s(
+    times: Sequence[StationTime],
+    unbatched_s: FloatArray,
+    elements: ElementTimes | None = None,
+    slowdown: float = 1.0,
+) -> FloatArray:
+    """Return (n,) the maximum of several response times for requests with (n,) unbatched service times.
+
+    Args:
+        times: the response times.
+        unbatched_s: (n,) unbatched service times, of all elements of a request.
+        elements: elements of the requests, if they may have none or several.
+        slowdown: factor of the times of `elements`.
+    """
+    if elements is None:
+        total_s = [np.asarray(time.added_s + time.factor * unbatched_s) for time in times]
+    else:
+        least_s = elements.least_s * slowdown
+        total_s = [elements.has_run * time.added_s + np.maximum(time.factor * unbatched_s, least_s) for time in times]
     return np.maximum.reduce(total_s) if len(total_s) > 1 else total_s[0]
 
 

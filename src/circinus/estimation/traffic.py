@@ -24,6 +24,8 @@ class RequestStream:
     """Process of bursty arrivals, or None."""
     mean_factor: float = 1.0
     """Upper bound of the actual mean service time over `mean_s`, at least 1, as few items were measured."""
+    has_elements: bool = False
+    """Whether requests have several elements, which different servers share; `mean_s` is the time of all."""
 
     @property
     def scv(self) -> float:
@@ -78,6 +80,7 @@ class RequestStream:
             sum(part.rate_per_s * part.skew * part.mean_s**3 for part in parts) / rate_per_s,
             modulation=modulation,
             mean_factor=_merged_factor(parts),
+            has_elements=any(part.has_elements for part in parts),
         )
 
 

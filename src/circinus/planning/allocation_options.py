@@ -14,6 +14,7 @@ from circinus.estimation.interruptions import late_scenarios, spare_replicas
 from circinus.estimation.merged_load import ArrivalModel, min_replicas_array, station_load
 from circinus.estimation.percentiles import UNBOUNDED, ScenarioGrid
 from circinus.estimation.stage_latency import (
+    ElementTimes,
     elementwise_max_s,
     operator_queue_key,
     pessimistic_station_time,
@@ -143,17 +144,26 @@ def option_table(
     resources, fitting = _resources(rows, columns, allocations, fractional, added, spare > 0)
     servers = np.where(fitting, replicas, 1.0)  # avoid slow computations for millions of replicas that no pool holds
     overloaded = utilization * mean_factor >= 1
+    # Replicas share the elements of a request, see `station_load`.
+    parts = np.where(rows.has_elements[:, None, None], servers * batch_sizes, 1.0)
     wait = gi_g_c_wait(
-        servers,
+        np.where(rows.has_elements[:, None, None], 1.0, servers),
         np.where(overloaded, utilization, utilization * mean_factor),
-        batch_s * mean_factor,
+        batch_s * mean_factor / parts,
         rows.scv[:, None, None],
         service_skew=rows.skew[:, None, None],
     )
     dtype = rows.scenarios_s.dtype
     exponentials = grid.exponentials(operator_queue_key(rows.spec.name)).astype(dtype)
     node_s = wait.at(exponentials)
-    node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
+    if rows.has_runs:
+        waits_batch = rows.spec.batch_wait_s * (batch_sizes > 1)
+        node_s += (rows.has_elements[:, None, None] * waits_batch)[..., None].astype(dtype)
+        node_s *= rows.has_run[:, None, None, :]
+        own_s = rows.scenarios_s[:, None, None, :] * (slowdown / parts)[..., None].astype(dtype)
+        node_s += np.maximum(own_s, rows.least_in(hardware)[:, :, [size for size, _ in combinations]], dtype=dtype)
+    else:
+        node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
     node_s[np.broadcast_to(overloaded, batch_s.shape)] = UNBOUNDED
     _add_interruptions(node_s, late_share, grid, rows.spec.name)
     eligible = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
@@ -245,14 +255,15 @@ def _apply_queueing_models(
     arrivals, draws = ArrivalModel.of(query), grid.exponentials(operator_queue_key(rows.spec.name))
     targets, replicas = len(allocations) // len(rows.sizes), sizes.replicas
     unbatched = np.array([allocation.batch_size == 1 for allocation in allocations])
+    divided = rows.has_elements[:, None, None]
     if arrivals.modulation is not None:
-        at_once = available & (batch_s > 0) & unbatched
+        at_once = available & (batch_s > 0) & unbatched & ~divided
         _apply_bursts(node_s, at_once, rows, columns, query.rate_per_s, arrivals.modulation, draws, sizes, batch_s)
         available = available & ~at_once
     is_first = np.array([not rows.spec.after and pool.site == query.source for pool in columns.pools], dtype=np.bool_)
     has_formula = np.array([arrivals.is_poisson(first=first) for first in is_first.tolist()], dtype=np.bool_)
     is_slower = np.zeros(available.shape, dtype=np.bool_)
-    for row, column, option in np.argwhere(available & ~(has_formula[:, None] & unbatched)).tolist():
+    for row, column, option in np.argwhere(available & ~(has_formula[:, None] & (unbatched | divided))).tolist():
         check_time()
         if is_slower[row, column, option]:
             continue
@@ -267,6 +278,7 @@ def _apply_queueing_models(
             cube_s3,
             first=bool(is_first[column]),
             mean_factor=float(rows.mean_factor[row]),
+            has_elements=bool(rows.has_elements[row]),
         )
         batch_wait_s = rows.spec.batch_wait_s if len(ratios) > 1 else 0.0
         busy = rate_per_s * full_s / allocation.batch_size
@@ -281,8 +293,10 @@ def _apply_queueing_models(
         slowdown = full_s / float(rows.mean_s[row]) if rows.mean_s[row] > 0 else 0.0
         unbatched_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
         times = [pessimistic_station_time(s, ratios[-1], draws) for s in stations]
-        node_s[row, column, option] = longest_s = elementwise_max_s(times, unbatched_s)
-        if len(times) > 1 and (longest_s == elementwise_max_s(times[1:], unbatched_s)).all():
+        elements = ElementTimes.of(rows.profiles[row], ratios, grid)
+        own = unbatched_s, elements, slowdown / ratios[-1] * float(rows.inflation[row])
+        node_s[row, column, option] = longest_s = elementwise_max_s(times, *own)
+        if len(times) > 1 and (longest_s == elementwise_max_s(times[1:], *own)).all():
             lower = slice(option + 1, (option // targets + 1) * targets)
             is_slower[row, column, lower] = replicas[row, column, lower] == replicas[row, column, option]
             node_s[row, column, lower][is_slower[row, column, lower]] = longest_s

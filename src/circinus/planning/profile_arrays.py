@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circinus.arrays import FloatArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.errors import PlanningError
 from circinus.estimation.percentiles import MeasuredSamples, PercentileEstimator, ScenarioGrid
-from circinus.estimation.stage_latency import batch_time_ratios
+from circinus.estimation.stage_latency import ElementTimes, batch_time_ratios
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.specification import HardwareClass, OperatorSpec, Pipeline
@@ -78,6 +78,9 @@ class OperatorRows:
     """(CPUs, batch size) pairs that the operator's specification allows."""
     profiles: tuple[OperatorProfile, ...]
     """(rows,) source profiles."""
+    grid: ScenarioGrid
+    inflation: FloatArray
+    """(rows,) factor of `scenarios_s`."""
     part_of: tuple[OperatorRows, IntArray] | None = None
     """The rows that these were taken from, and their indexes, whose slowdowns and ratios are computed once."""
 
@@ -93,8 +96,41 @@ class OperatorRows:
             memory_bytes=self.memory_bytes[rows],
             gpu_memory_bytes=self.gpu_memory_bytes[rows],
             profiles=tuple(self.profiles[row] for row in rows.tolist()),
+            inflation=self.inflation[rows],
             part_of=(self, rows),
         )
+
+    @cached_property
+    def has_runs(self) -> bool:
+        """Whether items may have none or several runs."""
+        return any(profile.runs is not None for profile in self.profiles)
+
+    @cached_property
+    def has_elements(self) -> BoolArray:
+        """(rows,) `OperatorProfile.has_elements`."""
+        return np.array([profile.has_elements for profile in self.profiles], dtype=np.bool_)
+
+    @cached_property
+    def has_run(self) -> BoolArray:
+        """(rows, scenarios) whether the item has a run."""
+        return np.stack([p.run_counts[self.grid.items(len(p.run_counts))] > 0 for p in self.profiles])
+
+    def least_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
+        """Return (rows, len(hardware), sizes, scenarios) inflated seconds that a request takes at least, for its runs.
+
+        They are those of its longest run, in a batch of its runs, where it has none or several; 0 otherwise.
+        """
+        shape = len(self.profiles), len(hardware), len(self.sizes), self.grid.count
+        least_s = np.zeros(shape, dtype=self.scenarios_s.dtype)
+        slowness = self.slowness_in(hardware) * self.inflation[:, None]
+        for column, hardware_class in enumerate(hardware):
+            fill = self.fill_ratios_on(hardware_class)
+            for row, profile in enumerate(self.profiles):
+                for size in range(len(self.sizes)):
+                    elements = ElementTimes.of(profile, fill[row][size], self.grid)
+                    if elements is not None:
+                        least_s[row, column, size] = elements.least_s * slowness[row, column]
+        return least_s
 
     def slowness_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
         """Return (rows, len(hardware)) `OperatorProfile.slowdown` on each hardware class."""
@@ -318,6 +354,8 @@ def _operator_rows(
         gpu_memory_bytes=np.array([spec.replica_gpu_memory_bytes(p.prefix[spec.name].as_dict()) for p in profiles]),
         sizes=sizes,
         profiles=tuple(profiles),
+        grid=percentile.grid,
+        inflation=np.array([percentile.allowance.of(service_s) for service_s in services]),
     )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
@@ -57,6 +60,25 @@ class OperatorProfile:
     """Share in which they waited for their threads and child processes, and these for a CPU; `service_s` has it."""
     runs: tuple[ItemRuns, ...] | None = None
     """(n,) runs for each item; None if each item has one run, with one output without a branch."""
+
+    @cached_property
+    def run_counts(self) -> IntArray:
+        """(n,) number of runs for each item."""
+        if self.runs is None:
+            return np.ones(len(self.service_s), dtype=np.int64)
+        return np.array([len(runs.service_s) for runs in self.runs], dtype=np.int64)
+
+    @cached_property
+    def longest_run_s(self) -> FloatArray:
+        """(n,) service time of the longest run for each item, 0 without a run."""
+        if self.runs is None:
+            return self.service_s
+        return np.array([max(runs.service_s, default=0.0) for runs in self.runs])
+
+    @property
+    def has_elements(self) -> bool:
+        """Whether an item may have several runs, which different replicas share."""
+        return self.runs is not None and bool(self.run_counts.max(initial=0) > 1)
 
     def with_replica(self, spec: OperatorSpec, replica: StoredReplica) -> OperatorProfile:
         """Return the profile with the stored statistics of replicas with the same knob values."""

@@ -55,6 +55,8 @@ class LoadedStation:
     """Squared coefficient of variation of interarrival times, at most 1, the value of a Poisson process."""
     mean_factor: float = 1.0
     """Upper bound of actual over assumed service times, at least 1."""
+    parts: int = 1
+    """Number of parts into which the service of a request is divided, as its elements are served at the same time."""
 
     @property
     def capacity_per_s(self) -> float:

@@ -165,7 +165,7 @@ class ResponseTimings:
     latency_s: float
     """Latency from receipt of the request at the source until the result is back at the source."""
     stage_s: Mapping[str, float]
-    """Operator -> seconds in service, comparable to the profile."""
+    """Operator -> seconds in service, of all its runs, comparable to the profile; only operators that ran."""
     replica_s: Mapping[str, float]
     """Operator -> replica-seconds used: seconds in service, divided evenly among the items of the batch.
 

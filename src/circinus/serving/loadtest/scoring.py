@@ -223,10 +223,10 @@ def _measure(
                 scores, items = [scores[row] for row in rows], [items[row] for row in rows]
             score, standard_error = clustered_ratio(scores, np.ones(len(scores)), items)
             sample = replace(sample, scores=scores, scored_items=items)
-            shortest_s = min(max(response.timings.stage_s.values()) for _, response in answered)
+            shortest_s = min(max(response.timings.stage_s.values(), default=0.0) for _, response in answered)
             sample = replace(sample, shortest_s=shortest_s)
-            stages = answered[0][1].timings.stage_s
-            stage_s = {stage: float(np.mean([r.timings.stage_s[stage] for _, r in answered])) for stage in stages}
+            stages = dict.fromkeys(stage for _, response in answered for stage in response.timings.stage_s)
+            stage_s = {s: float(np.mean([r.timings.stage_s.get(s, 0.0) for _, r in answered])) for s in stages}
     slos_met = query.slos.attained(None if latency is None else latency.at_percentile_s, score, cost[0])
     intervals = sample.intervals(query, scorer.range)
     verdicts = {kind: SloVerdict.of(slo, intervals.get(kind)) for kind, slo in query.slos.by_kind.items()}

@@ -163,7 +163,7 @@ def _observation(
         expected_s = _predicted_s(service, answer.item_key, response, deployment, hardware)
         if answer.scheduled_s >= run.warm_up_s and expected_s is not None:
             items.append(answer.item_key)
-            observed_s.append(response.timings.stage_s[deployment.operator])
+            observed_s.append(response.timings.stage_s.get(deployment.operator, 0.0))
             predicted_s.append(expected_s / speed)
     distinct = len(set(items))
     if len(items) < SERVING.observation_requests or distinct < MIN_ITEMS:
@@ -221,7 +221,7 @@ def _predicted_s(
     exists.
     """
     operator, allocation = deployment.operator, deployment.allocation
-    stage_s, busy_s = response.timings.stage_s[operator], response.timings.replica_s[operator]
+    stage_s, busy_s = (s.get(operator, 0.0) for s in (response.timings.stage_s, response.timings.replica_s))
     fill = min(max(round(stage_s / busy_s), 1), allocation.batch_size) if busy_s > 0 else 1
     profile = service.profile
     measured = [size for cpus, size in profile.measured_allocations_on(hardware) if cpus == allocation.cpus]
