@@ -233,9 +233,7 @@ def on_items(profile: PipelineProfile, indexes: Collection[int]) -> PipelineProf
         operators = {}
         for name, operator in configuration.operators.items():
             if id(operator) not in restricted:
-                restricted[id(operator)] = replace(
-                    operator, service_s=operator.service_s[mask], output_bytes=operator.output_bytes[mask]
-                )
+                restricted[id(operator)] = operator.of_items(mask)
             operators[name] = restricted[id(operator)]
         return replace(
             configuration,

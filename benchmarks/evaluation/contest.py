@@ -103,10 +103,7 @@ def on_items(complete: ConfigurationProfile, items: IntArray) -> ConfigurationPr
     """Return a complete profile on some items; its accuracy is their mean score, without a margin."""
     where = np.argsort(complete.items)[np.searchsorted(np.sort(complete.items), items)]
     scores = complete.scores[where]
-    operators = {
-        name: replace(operator, service_s=operator.service_s[where], output_bytes=operator.output_bytes[where])
-        for name, operator in complete.operators.items()
-    }
+    operators = {name: operator.of_items(where) for name, operator in complete.operators.items()}
     return replace(
         complete,
         items=items,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from circinus.arrays import FloatArray
 from circinus.operators.protocol import NO_BRANCH
@@ -39,6 +39,21 @@ class ItemRuns:
     def total_bytes(self) -> float:
         """Serialized size of all outputs."""
         return sum(map(sum, self.output_bytes))
+
+    def scaled_to(self, total_s: float, total_bytes: float) -> ItemRuns:
+        """Return as many runs with other totals.
+
+        Example:
+            >>> ItemRuns(((0,), (1,)), (1.0, 3.0), ((10,), (10,)), ((-1,), (-1,))).scaled_to(2.0, 40.0).service_s
+            (0.5, 1.5)
+        """
+        by_s = total_s / self.total_s if self.total_s else 0.0
+        by_bytes = total_bytes / self.total_bytes if self.total_bytes else 0.0
+        return replace(
+            self,
+            service_s=tuple(seconds * by_s for seconds in self.service_s),
+            output_bytes=tuple(tuple(size * by_bytes for size in sizes) for sizes in self.output_bytes),
+        )
 
     def as_json(self) -> str:
         """Return the runs as text."""

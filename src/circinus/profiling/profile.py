@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from circinus.arrays import FloatArray, IntArray
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.profiling.batch_time_ratios import allowed_allocations, batch_ratios, measured_allocations
 from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
 from circinus.profiling.item_runs import ItemRuns, runs_of_items
@@ -79,6 +79,21 @@ class OperatorProfile:
     def has_elements(self) -> bool:
         """Whether an item may have several runs, which different replicas share."""
         return self.runs is not None and bool(self.run_counts.max(initial=0) > 1)
+
+    def of_items(self, selection: slice | IntArray | BoolArray) -> OperatorProfile:
+        """Return the profile of some of the items."""
+        rows = np.arange(len(self.service_s))[selection].tolist()
+        runs = None if self.runs is None else tuple(self.runs[row] for row in rows)
+        return replace(self, service_s=self.service_s[selection], output_bytes=self.output_bytes[selection], runs=runs)
+
+    def with_totals(self, service_s: FloatArray, output_bytes: FloatArray | None = None) -> OperatorProfile:
+        """Return the profile with other service times, and sizes of outputs, of the items: their runs are scaled."""
+        output_bytes = self.output_bytes if output_bytes is None else output_bytes
+        runs = self.runs
+        if runs is not None:
+            totals = zip(runs, service_s.tolist(), output_bytes.tolist(), strict=True)
+            runs = tuple(item.scaled_to(total_s, total_bytes) for item, total_s, total_bytes in totals)
+        return replace(self, service_s=service_s, output_bytes=output_bytes, runs=runs)
 
     def with_replica(self, spec: OperatorSpec, replica: StoredReplica) -> OperatorProfile:
         """Return the profile with the stored statistics of replicas with the same knob values."""

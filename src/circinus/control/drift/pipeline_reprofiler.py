@@ -17,7 +17,8 @@ from circinus.errors import CircinusError, ProfileError
 from circinus.operators import Item
 from circinus.operators.pickling import unpickle_value
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, PipelineProfile
-from circinus.profiling.measurement.runner import Measurement
+from circinus.profiling.item_runs import ItemRuns
+from circinus.profiling.measurement.runner import Measurement, OperatorRuns
 from circinus.profiling.race.configuration_order import in_prefix_order
 from circinus.profiling.race.run_confidence import per_sequence_alpha
 from circinus.specification import Configuration, Pipeline, configuration_count
@@ -204,6 +205,13 @@ def _random_key(recent: AuditScore) -> str:
     return hashlib.sha256(recent.item_key.encode()).hexdigest()
 
 
+def _item_runs(runs: Sequence[OperatorRuns]) -> tuple[ItemRuns, ...] | None:
+    """Return the runs for each of n items, each measured by itself; None if each had a single one."""
+    if all(run.items is None for run in runs):
+        return None
+    return tuple(run.items[0] if run.items else ItemRuns.single(run.service_s[0], run.output_bytes[0]) for run in runs)
+
+
 def _updated_profile(
     previous: ConfigurationProfile,
     pipeline: Pipeline,
@@ -221,6 +229,7 @@ def _updated_profile(
             operator,
             service_s=np.array([run.service_s[0] for run in of_operator]),
             output_bytes=np.array([float(run.output_bytes[0]) for run in of_operator]),
+            runs=_item_runs(of_operator),
         )
     return replace(
         previous,

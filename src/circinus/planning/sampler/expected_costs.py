@@ -250,7 +250,7 @@ class ExpectedCosts:
         def faster(operator: OperatorProfile) -> OperatorProfile:
             limit_s = percentile_floor(operator.service_s, percentile, profile.population)
             margin = self._predictor.log_margin(operator, self._errors)
-            return replace(operator, service_s=np.minimum(operator.service_s, limit_s) * math.exp(-margin))
+            return operator.with_totals(np.minimum(operator.service_s, limit_s) * math.exp(-margin))
 
         return profile.with_operators(faster)
 

@@ -217,7 +217,7 @@ def _without_slowest(profile: PipelineProfile, percentile: float) -> PipelinePro
         limit_s = percentile_floor(operator.service_s, percentile, profile.population)
         service_s = np.minimum(operator.service_s, limit_s)
         same_mean = float(operator.service_s.mean()) / max(float(service_s.mean()), _MIN_S)
-        return replace(operator, service_s=service_s * same_mean)
+        return operator.with_totals(service_s * same_mean)
 
     return profile.with_operators(trim)
 

@@ -210,4 +210,4 @@ def _versions(by_prefix: Mapping[str, Mapping[Configuration, OperatorProfile]]) 
 def _shortened(profile: OperatorProfile, items: int) -> OperatorProfile:
     if len(profile.service_s) == items:
         return profile
-    return replace(profile, service_s=profile.service_s[:items], output_bytes=profile.output_bytes[:items])
+    return profile.of_items(slice(items))

@@ -84,9 +84,12 @@ class ProfileImputer:
         if max_items <= measured_items or measured_items < 2:
             return 0.0
         donor = self._most_similar(code, np.flatnonzero(self.items == max_items))
-        times_s = (p.service_s[:measured_items] for p in (profile, donor))
-        own, other = (np.log(np.maximum(seconds, _MIN_POSITIVE)) for seconds in times_s)
-        return float((own - other).std(ddof=1) / np.sqrt(measured_items))
+        times_s = np.stack([p.service_s[:measured_items] for p in (profile, donor)])
+        reached = (times_s > 0).all(axis=0)  # of items that do not reach the operator, no ratio is known
+        if reached.sum() < 2:
+            return 0.0
+        own, other = np.log(np.maximum(times_s[:, reached], _MIN_POSITIVE))
+        return float((own - other).std(ddof=1) / np.sqrt(reached.sum()))
 
     def _most_similar(self, code: IntArray, rows: IntArray) -> OperatorProfile:
         """Return the one of these profiles whose own knobs, and then the ancestors', differ least."""
@@ -100,10 +103,10 @@ def _scaled(
 ) -> OperatorProfile:
     """Return the profile with a donor's items, scaled so that the first `count` have the given (winsorized) means."""
     donor_s, donor_bytes = winsorized_mean(donor.service_s[:count]), float(donor.output_bytes[:count].mean())
-    return replace(
-        profile,
-        service_s=donor.service_s * (service_s / max(donor_s, _MIN_POSITIVE)),
-        output_bytes=donor.output_bytes * (output_bytes / max(donor_bytes, _MIN_POSITIVE)),
+    own = replace(profile, service_s=donor.service_s, output_bytes=donor.output_bytes, runs=donor.runs)
+    return own.with_totals(
+        donor.service_s * (service_s / max(donor_s, _MIN_POSITIVE)),
+        donor.output_bytes * (output_bytes / max(donor_bytes, _MIN_POSITIVE)),
     )
 
 
