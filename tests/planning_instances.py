@@ -34,6 +34,7 @@ from circinus.specification import (
 )
 from circinus.specification.infrastructure import Spot
 from circinus.statistics.interval import Interval
+from circinus.testing.random_fan_outs import random_fan_out, with_random_runs
 from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 
 SIMPLE = MatchSettings(time_limit_s=HANG_LIMIT_S, divides_requests=False, fits_targets=False, considers_all_plans=False)
@@ -48,6 +49,14 @@ class Instance:
     pipeline: Pipeline
     profile: PipelineProfile
     network: Network
+
+
+def fanned_out(instance: Instance) -> Instance:
+    """Return `instance` with lists and branches between its operators, which have random runs for each item."""
+    rng = np.random.default_rng(len(instance.profile.configurations))
+    pipeline = random_fan_out(rng, instance.pipeline)
+    profile = random_profile(rng, pipeline, items=len(instance.profile.configurations[0].items))
+    return Instance(instance.query, pipeline, with_random_runs(rng, pipeline, profile), instance.network)
 
 
 def corrected(instance: Instance) -> Instance:

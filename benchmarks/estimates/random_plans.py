@@ -66,12 +66,13 @@ def grid(plans: int, requests: int, console: Console) -> PartResult:
         rng = np.random.default_rng([7, number])
         rate_per_s = float(np.exp(rng.uniform(np.log(2.0), np.log(60.0))))
         plan = random_plan(rng, float(rng.uniform(0.2, 0.9)), arrivals_of(kind, rng), rate_per_s)
-        rows.append(_row(plan, kind, number, requests))
+        rows.append(plan_row(plan, kind, number, requests))
     console.print(_table(rows))
     return _figures(rows, requests), rows
 
 
-def _row(plan: RandomPlan, kind: str, seed: int, requests: int) -> dict[str, Any]:
+def plan_row(plan: RandomPlan, kind: str, seed: int, requests: int) -> dict[str, Any]:
+    """Return the percentiles of a plan by formula, as planned with, and simulated over so many requests."""
     predicted, caveats = _estimates(plan)
     truth = _simulated(plan, requests, seed)
     product = _simulated(plan, None, seed + 10_000) if caveats else predicted
@@ -141,7 +142,7 @@ def _figures(rows: Sequence[dict[str, Any]], requests: int) -> list[Figure]:
     calm = [row for row in rows if row["utilization"] <= _MAX_UTILIZATION]
     busy = [row for row in rows if row["utilization"] > _MAX_UTILIZATION]
     sure = [row for row in calm if not row["doubts"]]
-    wrong = [row for row in rows if not all(_near(row, "formula", p) for p in PERCENTILES)]
+    wrong = [row for row in rows if not all(is_near(row, "formula", p) for p in PERCENTILES)]
     groups = (
         ("formula within 10 % of the simulator", calm, "formula",
          f"of {len(calm)} plans up to a utilisation of 0.8, {requests:,} requests each"),
@@ -168,13 +169,14 @@ def _doubtful(rows: Sequence[dict[str, Any]]) -> float:
     return float(np.mean([bool(row["doubts"]) for row in rows])) if rows else 0.0
 
 
-def _near(row: dict[str, Any], which: str, percentile: float) -> bool:
+def is_near(row: dict[str, Any], which: str, percentile: float) -> bool:
+    """Return whether a percentile is within 10 % of the simulated one."""
     ratio = row[f"{which}_p{percentile:g}_s"] / row[f"simulated_p{percentile:g}_s"]
     return bool(abs(ratio - 1) <= _LIMIT)
 
 
 def _share(rows: Sequence[dict[str, Any]], which: str, percentile: float) -> float:
-    return float(np.mean([_near(row, which, percentile) for row in rows])) if rows else 0.0
+    return float(np.mean([is_near(row, which, percentile) for row in rows])) if rows else 0.0
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:

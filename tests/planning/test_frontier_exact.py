@@ -19,6 +19,7 @@ from planning_instances import (
     Instance,
     corrected,
     everywhere,
+    fanned_out,
     interrupted,
     measured_there,
     random_instance,
@@ -183,7 +184,9 @@ def test_the_cap_keeps_the_fastest_and_the_most_accurate_plan(seed: int) -> None
             assert min(roomy_point(c, (), slos)[place] for c in capped.plans) == best
 
 
-@pytest.mark.parametrize("change", [corrected, restricted, lambda instance: interrupted(measured_there(instance))])
+@pytest.mark.parametrize(
+    "change", [corrected, fanned_out, restricted, lambda instance: interrupted(measured_there(instance))]
+)
 @pytest.mark.parametrize("seed", seeds(56))
 def test_the_frontier_is_that_of_all_plans_of_a_changed_instance(
     seed: int, change: Callable[[Instance], Instance]

@@ -55,6 +55,8 @@ class DriftSettings:
     """Relative tolerance of service times."""
     service_tolerance_s: float = 2.5e-4
     """Absolute tolerance of short service times: a busy machine delays calls by this much, without effect on plans."""
+    runs_tolerance: float = 0.2
+    """Relative tolerance of the number of an operator's runs for a request."""
     accuracy_tolerance: float = 0.02
     """Tolerance of mean scores, as a share of the metric's range."""
     block_s: float = 15.0

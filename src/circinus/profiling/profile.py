@@ -75,6 +75,13 @@ class OperatorProfile:
             return self.service_s
         return np.array([max(runs.service_s, default=0.0) for runs in self.runs])
 
+    @cached_property
+    def run_s(self) -> FloatArray:
+        """(runs,) service times of all runs."""
+        if self.runs is None:
+            return self.service_s
+        return np.array([seconds for runs in self.runs for seconds in runs.service_s])
+
     @property
     def has_elements(self) -> bool:
         """Whether an item may have several runs, which different replicas share."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from circinus.serving.engine import QueryStatus, ServedBatch
+from circinus.serving.engine import QueryStatus, RequestRuns, ServedBatch
 from circinus.serving.replicas.replica_protocol import BatchResult
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.settings import SERVING
@@ -44,11 +44,14 @@ class _Counts:
     dropped: int = 0
     outcomes_s: deque[float | None] = field(default_factory=lambda: deque(maxlen=SERVING.recent_requests))
     """Latencies of the most recently ended requests: infinite for a dropped one, None for a failed one."""
+    runs: deque[RequestRuns] = field(default_factory=lambda: deque(maxlen=SERVING.recent_requests))
 
     def status(self, query: str) -> QueryStatus:
         latency_s = tuple(seconds for seconds in self.outcomes_s if seconds is not None)
         failed = len(self.outcomes_s) - len(latency_s)
-        return QueryStatus(query, self.received, self.answered, self.failed, latency_s, failed, self.dropped)
+        return QueryStatus(
+            *(query, self.received, self.answered, self.failed, latency_s, failed, self.dropped), tuple(self.runs)
+        )
 
 
 class RequestCounters:
@@ -66,11 +69,13 @@ class RequestCounters:
         counts = self._counts.get(query)
         return 0 if counts is None else counts.received
 
-    def answered(self, query: str, latency_s: float) -> None:
-        """Count an answered request."""
+    def answered(self, query: str, latency_s: float, runs: RequestRuns | None = None) -> None:
+        """Count an answered request, with its runs if their number may vary."""
         counts = self._counts[query]
         counts.answered += 1
         counts.outcomes_s.append(latency_s)
+        if runs is not None:
+            counts.runs.append(runs)
 
     def dropped(self, query: str) -> None:
         """Count a request that was dropped as late."""

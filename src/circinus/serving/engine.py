@@ -177,6 +177,8 @@ class ResponseTimings:
     """Operator -> seconds in its queue, in its batch and on the way to and from the replica."""
     part: int = 0
     """Index of the part of a split route (`Route.parts`) that the request took."""
+    runs: Mapping[str, int] = field(default_factory=dict)
+    """Operator -> number of its runs; only operators that ran."""
 
     def outside_s(self, inputs: Mapping[str, Sequence[str]]) -> float:
         """Return seconds on links and in routers: the latency less the longest path of operators' times.
@@ -249,6 +251,15 @@ ENGINE_ENDED = frozenset({"engine.not_running", "engine.killed"})
 """Codes of the errors of calls to a local engine that has ended."""
 
 
+class RequestRuns(NamedTuple):
+    """Number of runs of each operator for a request."""
+
+    configuration: str
+    """Configuration hash."""
+    runs: Mapping[str, int]
+    """Operator -> number of its runs; operators without a run may be missing."""
+
+
 @dataclass(frozen=True)
 class QueryStatus:
     """Request counters of a query."""
@@ -266,6 +277,8 @@ class QueryStatus:
     """Number of failed requests among the most recently ended; all others are in `recent_latency_s`."""
     dropped: int = 0
     """Number of requests dropped as late (`DROPPED_LATE`)."""
+    recent_runs: tuple[RequestRuns, ...] = ()
+    """Runs of the most recently answered requests, oldest first, if operators may run never or several times."""
 
     @property
     def completed(self) -> int:

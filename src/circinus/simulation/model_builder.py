@@ -14,12 +14,11 @@ from circinus.estimation.latest_start import latest_starts_s
 from circinus.estimation.stage_latency import batch_time_ratios
 from circinus.estimation.transfer import INPUT, destinations, path_between
 from circinus.profiling import ConfigurationProfile
-from circinus.profiling.profile import runs_by_item
 from circinus.queueing.arrivals import ArrivalProcess
 from circinus.queueing.event_arrays import offsets
 from circinus.queueing.fcfs import Station
 from circinus.simulation.model import QueryModel, Visit
-from circinus.simulation.task_graph import RESULT_CONSUMER, Carrier, TaskGraphBuilder
+from circinus.simulation.task_graph import RESULT_CONSUMER, Carrier, task_graph
 from circinus.specification import Deployment, DirectedLink, LatePolicy, Network, Pipeline, Query, QueryPlan
 
 
@@ -148,8 +147,8 @@ class _ModelBuilder:
         available_after: dict[tuple[str, str], int | None] = {}
         """(producer, site) -> visit whose end makes the output available; None for the input at the source."""
         operators: dict[str, int] = {}
-        factors: dict[str, float] = {}
-        """Operator -> its service times in the plan over the measured ones."""
+        factors: list[float] = []
+        """Seconds of each visit over measured seconds or bytes."""
         carriers: dict[str, list[Carrier]] = {}
 
         def send(producer: str, produced_by: int | None, size_bytes: FloatArray) -> None:
@@ -162,11 +161,12 @@ class _ModelBuilder:
                 for link in path_between(self._network, sites[producer], target, results=producer in sinks):
                     after = () if last is None else (last,)
                     seconds = size_bytes / link.bandwidth_bytes_per_s
+                    factors.append(1 / link.bandwidth_bytes_per_s)
                     visits.append(Visit(self._link(link), after, seconds, link.one_way_s))
                     last = len(visits) - 1
                 available_after[producer, target] = last
                 path = path_between(self._network, sites[producer], target, results=producer in sinks)
-                links = [(first + k, link.bandwidth_bytes_per_s, link.one_way_s) for k, link in enumerate(path)]
+                links = [(first + k, link.one_way_s) for k, link in enumerate(path)]
                 carriers[producer].append(Carrier.of(target, receivers, sites, links))
 
         send(INPUT, None, profile.input_bytes)
@@ -183,7 +183,7 @@ class _ModelBuilder:
             speed = (measured.speeds.guaranteed if self._guaranteed else measured.speeds.expected)(pool.hardware)
             scale *= measured.correction(pool.hardware) / speed
             service_s = measured.service_s * scale
-            factors[operator.name] = scale
+            factors.append(scale)
             visits.append(Visit(station, after, service_s, latest_start_s=latest_start_s[operator.name]))
             operators[operator.name] = len(visits) - 1
             send(operator.name, len(visits) - 1, measured.output_bytes)
@@ -192,11 +192,9 @@ class _ModelBuilder:
         sink_visits = tuple(dict.fromkeys(visit for visit in results if visit is not None))
         tasks = None
         if any(measured.runs is not None for measured in profile.operators.values()):
-            own = {name: (visit, factors[name]) for name, visit in operators.items()}
-            builder = TaskGraphBuilder([operator.flow for operator in order], sinks, carriers, own)
-            for runs, input_bytes in zip(runs_by_item(profile.operators), profile.input_bytes.tolist(), strict=True):
-                builder.add(runs, input_bytes)
-            tasks = builder.build()
+            ways = tuple((producer, tuple(its_ways)) for producer, its_ways in carriers.items())
+            nodes = tuple(operator.flow for operator in order)
+            tasks = task_graph(profile, nodes, sinks, ways, tuple(operators.items())).scaled(factors)
         return QueryModel(
             planned.query.name,
             planned.arrivals,

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
+from circinus.profiling import ConfigurationProfile
 from circinus.profiling.item_runs import ItemRuns, branch_name
+from circinus.profiling.profile import runs_by_item
 from circinus.specification.dataflow import Edge, FlowNode, RunPath, Scope, output_scope, scopes
 
 NO_ELEMENT = -1
@@ -37,7 +40,7 @@ class TaskGraph:
     visit: IntArray
     """(t,) index of the visit of the query, or `RESULT`."""
     service_s: FloatArray
-    """(t,) unbatched service time."""
+    """(t,) unbatched service time; before `scaled`, its unit is that of the visit."""
     inputs: IntArray
     """(t,) number of edges to the task; 0 for tasks that start with the request."""
     first_edge: IntArray
@@ -54,6 +57,12 @@ class TaskGraph:
         first, counts = self.first_task[items], np.diff(self.first_task)[items]
         ends = np.cumsum(counts)
         return np.asarray(np.arange(int(counts.sum())) + np.repeat(first - (ends - counts), counts))
+
+    def scaled(self, factors: Sequence[float]) -> TaskGraph:
+        """Return the graph with the service times times the (visits,) factors of the tasks' visits."""
+        return replace(
+            self, service_s=self.service_s * np.array([*factors, 1.0])[self.visit]
+        )  # that of results is last
 
     @property
     def tasks_per_item(self) -> float:
@@ -73,15 +82,15 @@ class _Message:
     has_value: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Carrier:
     """Way of an output to one site."""
 
     site: str
     consumers: tuple[str, ...]
     """Operators there that receive it, and `RESULT_CONSUMER`."""
-    links: tuple[tuple[int, float, float], ...]
-    """(visit, bytes per second, delay in seconds) of each link."""
+    links: tuple[tuple[int, float], ...]
+    """(visit, delay in seconds) of each link; the unit of their service times is bytes."""
 
     @classmethod
     def of(
@@ -89,7 +98,7 @@ class Carrier:
         site: str,
         receivers: Sequence[str],
         sites: Mapping[str, str],
-        links: Sequence[tuple[int, float, float]] = (),
+        links: Sequence[tuple[int, float]] = (),
     ) -> Carrier:
         """Return the way to those receivers that are at a site.
 
@@ -104,7 +113,7 @@ class Carrier:
     @property
     def delay_s(self) -> float:
         """Seconds that a note takes."""
-        return sum(delay_s for *_, delay_s in self.links)
+        return sum(delay_s for _, delay_s in self.links)
 
 
 @dataclass
@@ -122,6 +131,24 @@ class _ItemTasks:
         return len(self.visits) - 1
 
 
+@lru_cache(maxsize=64)
+def task_graph(
+    profile: ConfigurationProfile,
+    nodes: tuple[FlowNode, ...],
+    sinks: tuple[str, ...],
+    carriers: tuple[tuple[str, tuple[Carrier, ...]], ...],
+    visits: tuple[tuple[str, int], ...],
+) -> TaskGraph:
+    """Return the tasks of a profile's items, before `TaskGraph.scaled`; cached, as plans differ in speeds mostly.
+
+    Arguments are those of `TaskGraphBuilder`, as tuples of pairs.
+    """
+    builder = TaskGraphBuilder(nodes, sinks, dict(carriers), dict(visits))
+    for runs, input_bytes in zip(runs_by_item(profile.operators), profile.input_bytes.tolist(), strict=True):
+        builder.add(runs, input_bytes)
+    return builder.build()
+
+
 class TaskGraphBuilder:
     """Builder of the tasks of a query's items."""
 
@@ -130,7 +157,7 @@ class TaskGraphBuilder:
         nodes: Sequence[FlowNode],
         sinks: Sequence[str],
         carriers: Mapping[str, Sequence[Carrier]],
-        visits: Mapping[str, tuple[int, float]],
+        visits: Mapping[str, int],
     ) -> None:
         """Begin without an item.
 
@@ -138,7 +165,7 @@ class TaskGraphBuilder:
             nodes: operators in topological order.
             sinks: names of the sinks.
             carriers: operator (empty for the input of the pipeline) -> ways of its output, in the order of sending.
-            visits: operator -> its visit, and the factor of its service times.
+            visits: operator -> its visit; the unit of its service times is that of the measured ones.
         """
         self._nodes = {node.name: node for node in nodes}
         self._scopes = scopes(tuple(nodes))
@@ -191,7 +218,7 @@ class TaskGraphBuilder:
     def carriers(self, producer: str) -> Sequence[Carrier]:
         return self._carriers.get(producer, ())
 
-    def visit(self, operator: str) -> tuple[int, float]:
+    def visit(self, operator: str) -> int:
         return self._visits[operator]
 
 
@@ -215,7 +242,7 @@ class _Item:
 
     def _run(self, node: FlowNode) -> None:
         """Add the runs of an operator, and send its outputs, or notes that there are none."""
-        visit, factor = self._builder.visit(node.name)
+        visit = self._builder.visit(node.name)
         measured = iter(self._measured(node.name))
         for path in self._paths(self._builder.scope(node.name)):
             inputs = [self._input(node, edges, path) for edges in node.inputs] or [
@@ -225,7 +252,7 @@ class _Item:
                 self._send_nothing(node, path, _latest([self._all_sources(node, edges, path) for edges in node.inputs]))
                 continue
             _, service_s, sizes, branches = next(measured)
-            task = self.tasks.add(visit, service_s * factor, _latest([message.sources for message in inputs]))
+            task = self.tasks.add(visit, service_s, _latest([message.sources for message in inputs]))
             if node.emits_many:
                 self._elements.setdefault(node.name, {})[path] = len(sizes)
                 if not sizes:
@@ -290,8 +317,8 @@ class _Item:
         for carrier in self._builder.carriers(producer):
             last = sources
             if any(edge.carries(branch) for name in carrier.consumers for edge in self._edges(producer, name)):
-                for visit, bytes_per_s, delay_s in carrier.links:
-                    last = {self.tasks.add(visit, size_bytes / bytes_per_s, last): delay_s}
+                for visit, delay_s in carrier.links:
+                    last = {self.tasks.add(visit, size_bytes, last): delay_s}
             else:
                 last = _delayed(sources, carrier.delay_s)
             self._deliver(producer, path, carrier, last, branch)

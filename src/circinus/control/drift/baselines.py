@@ -19,6 +19,8 @@ from circinus.statistics.interval import Interval
 from circinus.statistics.martingale import UNLIMITED
 from circinus.statistics.student_t import student_t_quantile
 
+_MOST_RUNS = 2
+"""Runs of a request that count, relative to the most of any profiled item."""
 _CLIP_DISTANCE = math.log(2.0)
 """Clipping distance of log service times.
 
@@ -69,12 +71,12 @@ class ServiceTimeBaseline:
             tolerance_s: absolute tolerance for short times; its share decreases with the time. It is implemented as an
                 offset of all times.
         """
-        n = len(profile.service_s)
-        if n < MIN_ITEMS or not (profile.service_s > 0).all():
+        n = int((profile.run_counts > 0).sum())  # runs for one item may depend on each other
+        if n < MIN_ITEMS or not (profile.run_s > 0).all():
             return None
         factor = profile.correction(hardware)
         speed = profile.speeds.guaranteed(hardware)
-        unbatched_s = profile.service_s * factor / speed
+        unbatched_s = profile.run_s * factor / speed
         added_s = tolerance_s / tolerance if tolerance > 0 else 0.0
         logs = np.log(unbatched_s + added_s)
         mean_log, deviation = float(logs.mean()), float(logs.std(ddof=1))
@@ -196,6 +198,42 @@ class AccuracyBaseline:
 def _mean_of(scores: FloatArray, metric: MetricSpec, risk: float) -> Interval:
     low, high = metric.range
     return betting_bounds(np.asarray(scores, dtype=np.float64)[None], UNLIMITED, risk=risk, low=low, high=high)[0]
+
+
+@dataclass(frozen=True)
+class RunsBaseline:
+    """Number of runs of one operator with one prefix for a request."""
+
+    expected: float
+    minimum: float
+    maximum: float
+    """Bounds of the mean number of runs without drift."""
+    most: int
+    """Number of runs up to which requests count: the most of any profiled item, with a reserve."""
+
+    @classmethod
+    def of(cls, profile: OperatorProfile, *, tolerance: float, risk: float) -> RunsBaseline | None:
+        """Return the baseline from a profile, or None if every item has one run, or if there are too few items.
+
+        Numbers of runs have heavy tails: the bounds of their mean are betting bounds, which assume only a maximum.
+        Without drift, the mean of the numbers up to `most` is within them, with the tolerance.
+
+        Args:
+            profile: profile of the operator.
+            tolerance: relative tolerance.
+            risk: probability of an error of each side's bound.
+        """
+        counts = profile.run_counts
+        if len(counts) < MIN_ITEMS or (counts == 1).all():
+            return None
+        most = max(1, _MOST_RUNS * int(counts.max()))
+        mean = betting_bounds(counts[None].astype(np.float64), UNLIMITED, risk=risk, low=0.0, high=float(most))[0]
+        return cls(mean.value, mean.lower * (1 - tolerance), mean.upper * (1 + tolerance), most)
+
+    def placed(self, runs: int) -> ScaledObservation:
+        """Return the observation of a request with so many runs."""
+        bounds = self.minimum / self.most, min(self.maximum / self.most, 1.0)
+        return ScaledObservation.within(min(runs / self.most, 1.0), *bounds, float(runs), self.expected)
 
 
 def scaled_late_share(share: float, percentile: float) -> ScaledObservation:

@@ -32,6 +32,18 @@ class ServiceTimeMonitor:
 
 
 @dataclass(frozen=True)
+class RunsMonitor:
+    """Monitor of the number of runs of one operator with one prefix for a request."""
+
+    pipeline: str
+    operator: str
+    prefix: Configuration
+
+    def __str__(self) -> str:
+        return f"runs of {self.pipeline}/{self.operator}"
+
+
+@dataclass(frozen=True)
 class AccuracyMonitor:
     """Monitor of the scores of one query's audited answers."""
 
@@ -52,7 +64,7 @@ class LatencySloMonitor:
         return f"late requests of {self.query}"
 
 
-Watch = ServiceTimeMonitor | AccuracyMonitor | LatencySloMonitor
+Watch = ServiceTimeMonitor | RunsMonitor | AccuracyMonitor | LatencySloMonitor
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class DriftAlarm:
     since_s: float
     """Most likely start; seconds since 1970."""
     now: float
-    """Mean since the start: seconds, score, or share of requests."""
+    """Mean since the start: seconds, runs, score, or share of requests."""
     before: float
     """Expected mean."""
     values: int
@@ -110,6 +122,8 @@ class DriftAlarm:
         if isinstance(self.watch, ServiceTimeMonitor):
             now, before = format_duration(self.now), format_duration(self.before)
             return f"{self.watch}: {now} now, {before} when profiled, since about {since}"
+        if isinstance(self.watch, RunsMonitor):
+            return f"{self.watch}: {self.now:.3g} a request now, {self.before:.3g} when profiled, since about {since}"
         if isinstance(self.watch, AccuracyMonitor):
             return f"{self.watch}: {self.now:.3g} now, {self.before:.3g} when profiled, since about {since}"
         return f"{self.watch}: {self.now:.1%} now, {self.before:.1%} guaranteed, since about {since}"

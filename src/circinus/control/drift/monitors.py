@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from circinus.control.drift.audit_scores import Agreements, AuditScore
-from circinus.control.drift.baselines import AccuracyBaseline, ServiceTimeBaseline, scaled_late_share
+from circinus.control.drift.baselines import AccuracyBaseline, RunsBaseline, ServiceTimeBaseline, scaled_late_share
 from circinus.control.drift.drift_tests import (
     AccuracyMonitor,
     DriftAlarm,
     DriftState,
     LatencySloMonitor,
     MonitorSample,
+    RunsMonitor,
     ServiceTimeMonitor,
     Watch,
     reset_monitors,
     update_monitors,
 )
-from circinus.control.drift.status_deltas import LateShareReader, NewBatchReader
+from circinus.control.drift.status_deltas import LateShareReader, NewBatchReader, NewRunsReader
 from circinus.control.settings import DriftSettings
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.serving import EngineStatus
@@ -44,6 +45,8 @@ class Baselines:
     """(deployment, label of the prefix) -> monitor of its batches."""
     accuracies: Mapping[tuple[str, str], ConfigurationProfile]
     """(pipeline, label) -> profile of a configuration that some plan uses."""
+    runs: Mapping[tuple[str, str], Mapping[RunsMonitor, RunsBaseline]]
+    """(pipeline, label of a configuration) -> baselines of its operators that may run never or several times."""
     queries: Mapping[str, Query]
     latencies: Mapping[str, LatencySlo]
     """Latency SLOs of the queries whose late requests are monitored."""
@@ -92,7 +95,17 @@ class Baselines:
                 prefixes[deployment, configuration_hash(prefix)] = monitor
                 operators[monitor] = operator, hardware
         # Scores are compared with ground truth or with a reference's outputs: two baselines per configuration.
-        risk = settings.reference_risk / max(2 * (len(operators) + 2 * len(accuracies)), 1)
+        several = sum(o.runs is not None for profiled in accuracies.values() for o in profiled.operators.values())
+        risk = settings.reference_risk / max(2 * (len(operators) + 2 * len(accuracies) + several), 1)
+        runs = {
+            key: {
+                RunsMonitor(key[0], name, operator.prefix): baseline
+                for name, operator in profiled.operators.items()
+                if operator.runs is not None
+                and (baseline := RunsBaseline.of(operator, tolerance=settings.runs_tolerance, risk=risk)) is not None
+            }
+            for key, profiled in accuracies.items()
+        }
         services, unwatched = {}, []
         for monitor, (operator, hardware) in operators.items():
             reference = ServiceTimeBaseline.of(
@@ -112,7 +125,7 @@ class Baselines:
             for name, query in queries.items()
             if query.slos.latency is not None and not replays
         }
-        return cls(services, prefixes, accuracies, queries, latencies, tuple(unwatched), risk)
+        return cls(services, prefixes, accuracies, runs, queries, latencies, tuple(unwatched), risk)
 
 
 class MonitorSet:
@@ -157,9 +170,11 @@ class MonitorSet:
             self.state = DriftState()
             self._batch_reader = NewBatchReader()
             self._late_reader = LateShareReader(self.settings.block_s, self.settings.block_answers)
+            self._runs_reader = NewRunsReader()
         else:
             self.state = reset_monitors(previous.state, self._unchanged(previous))
             self._batch_reader, self._late_reader = previous._batch_reader, previous._late_reader
+            self._runs_reader = previous._runs_reader
 
     @property
     def unwatched(self) -> tuple[str, ...]:
@@ -172,6 +187,7 @@ class MonitorSet:
         """Return new alarms, each subject once until it is re-profiled."""
         samples = [
             *self._service_samples(time_s, status),
+            *self._runs_samples(time_s, status),
             *self._late_samples(now_s, time_s, status),
             *self._accuracy_samples(scores),
         ]
@@ -186,6 +202,8 @@ class MonitorSet:
             monitor: monitor in before and _is_same_measurement(before[monitor], reference)
             for monitor, reference in self.references.services.items()
         }
+        for (pipeline, _), baselines in self.references.runs.items():
+            unchanged |= dict.fromkeys(baselines, pipeline not in remeasured)
         for name, query in self.references.queries.items():
             unchanged[AccuracyMonitor(name, query.pipeline)] = query.pipeline not in remeasured
             late = previous.state.watches.get(LatencySloMonitor(name))
@@ -203,6 +221,15 @@ class MonitorSet:
                     placed = reference.placed(batch, deployment.allocation)
                     if placed is not None:
                         yield MonitorSample(monitor, time_s, placed)
+
+    def _runs_samples(self, time_s: float, status: EngineStatus) -> Iterable[MonitorSample]:
+        for query, requests in self._runs_reader.read(status.queries).items():
+            if query not in self.references.queries:
+                continue
+            pipeline = self.references.queries[query].pipeline
+            for request in requests:
+                for monitor, baseline in self.references.runs.get((pipeline, request.configuration), {}).items():
+                    yield MonitorSample(monitor, time_s, baseline.placed(request.runs.get(monitor.operator, 0)))
 
     def _late_samples(self, now_s: float, time_s: float, status: EngineStatus) -> Iterable[MonitorSample]:
         slos = self.references.latencies

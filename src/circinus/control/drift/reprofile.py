@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from circinus.control.drift.audit_scores import RecentItems
-from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, ServiceTimeMonitor
+from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, RunsMonitor, ServiceTimeMonitor
 from circinus.control.drift.pipeline_reprofiler import reprofile_pipeline
 from circinus.control.drift.profile_overrides import ProfileOverrides
 from circinus.control.drift.reference_outputs import ReferenceRunner
@@ -52,9 +52,10 @@ def reprofile(
     """Re-profile the parts that drifted. May take as long as the budget; call it in a thread.
 
     Drifted service times become correction factors of the operator on the hardware class, as learned from traffic
-    (`circinus.estimation.corrections`); earlier observations are superseded. If the accuracy of a query drifted, its
-    pipeline's data did: all configurations in use are measured on the items since then, and old items are discarded. An
-    excess of late requests is not re-profiled: other plans may help, but no profile will.
+    (`circinus.estimation.corrections`); earlier observations are superseded. If the accuracy of a query drifted, or the
+    number of an operator's runs, its pipeline's data did: all configurations in use are measured on the items since
+    then, and old items are discarded. An excess of late requests is not re-profiled: other plans may help, but no
+    profile will.
 
     The budget for all pipelines is exceeded by at most one increment of 8 items.
     """
@@ -73,7 +74,7 @@ def reprofile(
     )
     earliest: dict[str, DriftAlarm] = {}
     for alarm in moved:
-        if isinstance(alarm.watch, AccuracyMonitor):
+        if isinstance(alarm.watch, AccuracyMonitor | RunsMonitor):
             name = alarm.watch.pipeline
             earliest[name] = min(earliest.get(name, alarm), alarm, key=lambda each: each.since_s)
     end_s, pending = clock() + budget_s, {}
@@ -94,7 +95,9 @@ def reprofile(
             pending[name] = error.message
             continue
         overrides, item_counts[name] = overrides.merged_with(of_pipeline, {}), (alarm, len(items))
-    settled = (a for a in moved if not isinstance(a.watch, AccuracyMonitor) or a.watch.pipeline not in pending)
+    settled = (
+        a for a in moved if not isinstance(a.watch, AccuracyMonitor | RunsMonitor) or a.watch.pipeline not in pending
+    )
     return DriftOutcome(overrides, tuple(observations), tuple(settled), item_counts, pending)
 
 
@@ -117,8 +120,8 @@ def _observation(
         return None
     spec = pipeline.operator(watch.operator)
     speed = operator.speeds.guaranteed(hardware)
-    uncorrected_s = float(operator.service_s.mean()) / speed
-    standard_deviation = float(np.log(operator.service_s).std(ddof=1)) if len(operator.service_s) > 1 else 1.0
+    uncorrected_s = float(operator.run_s.mean()) / speed
+    standard_deviation = float(np.log(operator.run_s).std(ddof=1)) if len(operator.run_s) > 1 else 1.0
     return ServiceTimeObservation(
         at=datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds"),
         mode=mode,

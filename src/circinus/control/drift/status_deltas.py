@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from circinus.serving import DeploymentStatus, ServedBatch
-from circinus.serving.engine import QueryStatus
+from circinus.serving.engine import QueryStatus, RequestRuns
 from circinus.serving.settings import SERVING
 from circinus.specification import Deployment, LatencySlo
 
@@ -31,6 +31,24 @@ class NewBatchReader:
             warm = tuple(batch for batch in batches if batch.batch_index >= SERVING.warm_up_batches)
             if warm:
                 result[status.deployment] = warm
+        return result
+
+
+class NewRunsReader:
+    """Reader of the numbers of runs of newly answered requests, each once, without those before the first reading."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def read(self, statuses: Sequence[QueryStatus]) -> dict[str, tuple[RequestRuns, ...]]:
+        """Return the new requests by query, oldest first; if the engine dropped some, the most recent ones."""
+        result = {}
+        for status in statuses:
+            previous = self._counts.get(status.query, status.answered)
+            count = status.answered - previous if status.answered >= previous else status.answered
+            self._counts[status.query] = status.answered
+            if count and status.recent_runs:
+                result[status.query] = status.recent_runs[-count:]
         return result
 
 

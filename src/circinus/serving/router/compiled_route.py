@@ -159,6 +159,11 @@ class CompiledRoute:
         return any(stage.recording is not None for stage in self.stages.values())
 
     @property
+    def has_fan_outs(self) -> bool:
+        """Whether operators may run never or several times for a request."""
+        return any(stage.inputs for stage in self.stages.values())
+
+    @property
     def applications(self) -> frozenset[str]:
         """Applications on the route."""
         return frozenset(stage.application for stage in self.stages.values())

@@ -16,7 +16,7 @@ from circinus.errors import ServingError
 from circinus.operators.pickling import Payload
 from circinus.serving.audit_buffer import AuditBuffer
 from circinus.serving.counters import RequestCounters
-from circinus.serving.engine import DROPPED_LATE, ResponseTimings, SplitStatus
+from circinus.serving.engine import DROPPED_LATE, RequestRuns, ResponseTimings, SplitStatus
 from circinus.serving.replicas.replica_protocol import ItemResult
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import (
@@ -147,7 +147,8 @@ class RouterCore(ABC):
                         raise
                     request = self._moved(request)
                     continue
-                self.counters.answered(query, response.timings.latency_s)
+                runs = RequestRuns(route.configuration, response.timings.runs) if route.has_fan_outs else None
+                self.counters.answered(query, response.timings.latency_s, runs)
                 self.audits.record(query, route.audit_rate, item_key, route.configuration, sent, response.outputs)
                 return response
         except BaseException as error:  # also if cancelled
@@ -416,6 +417,7 @@ class RouterCore(ABC):
                     trace.link_bytes,
                     by_operator(trace.wait_s),
                     request.route.part,
+                    Counter(operator for operator, _ in trace.stage_s),
                 ),
             )
         )
