@@ -95,6 +95,10 @@ ENTRIES = (
         "Do plans hold over real, shaped links between three sites, and what do alternatives reach?",
         "root, iproute2",
     ),
+    Entry(
+        "fanout",
+        "Are waits, plans and replays of pipelines with lists and branches right, and what does ignoring them cost?",
+    ),
     Entry("promises", "Is what Circinus prints true for the person who asked?"),
     Entry("noise", "How far off are times that were measured beside other programs?"),
     Entry("speed", "How long do commands, profiling of cheap operators and simulations take?"),
