@@ -18,6 +18,9 @@ _MIN_LIMIT = 1e-9
 """Minimum limit to which an excess is relative."""
 
 
+_IS_ONE = (1.0).__eq__
+
+
 @dataclass(frozen=True)
 class StageEstimate:
     """Mean times of an operator, and its latest start."""
@@ -31,6 +34,8 @@ class StageEstimate:
     latest_start_s: float | None = None
     """Latest start of its service (`latest_starts_s`), in seconds after the request entered. Plans have it from the end
     of matching on; None before, and without a latency SLO."""
+    runs: Annotated[float, Field(exclude_if=_IS_ONE)] = 1.0
+    """Mean number of its runs for a request."""
 
 
 @dataclass(frozen=True)

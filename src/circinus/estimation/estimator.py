@@ -268,6 +268,7 @@ class Estimator:
                     transfer_s=transfer_s,
                     wait_s=stage.times.mean_wait_s,
                     service_s=stage.times.mean_service_s,
+                    runs=float(profile.run_counts.mean()) if profile.runs is not None else 1.0,
                 )
             )
         latency_s, return_s, _ = self._gather(self._sinks, finish, sites, self._query.source, conditions)

@@ -275,10 +275,14 @@ def _budget_table(plan: QueryPlan, estimate: Estimate, *, details: bool) -> Tabl
     rows = [*stages, ("", (estimate.return_s, 0.0, 0.0))] if linked else stages
     longest_s = max(sum(parts) for _, parts in rows)
     columns = ("operator", "pool", "replica") if details else ("operator", "pool")
+    runs = {stage.operator: stage.runs for stage in estimate.stages}
+    has_runs = any(count != 1 for count in runs.values())
     table = make_table("mean times: ─ link, ░ queue, █ service", columns, (), one_line=True)
     for title in ("", "link", "queue", "service"):
         if linked or title != "link":
             table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    if has_runs:
+        table.add_column("runs", justify="right", no_wrap=True)
     for operator, parts in rows:
         cells = ["(return)", "", ""]
         if operator:
@@ -289,6 +293,7 @@ def _budget_table(plan: QueryPlan, estimate: Estimate, *, details: bool) -> Tabl
             *(OneLine(cell, whole=details) for cell in cells[: len(columns)]),
             stacked_bar("─░█", parts, longest_s),
             *durations[not linked :],
+            *([f"{runs[operator]:.3g}" if operator else ""] if has_runs else []),
         )
     return table
 
