@@ -7,9 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from circinus.control.drift.baselines import AccuracyBaseline, ServiceTimeBaseline, scaled_late_share
+from circinus.control.drift.baselines import AccuracyBaseline, RunsBaseline, ServiceTimeBaseline, scaled_late_share
+from circinus.control.drift.detector import DOWN, UP, Detector
+from circinus.operators.protocol import NO_BRANCH
 from circinus.profiling import OperatorProfile
 from circinus.profiling.hardware.machine import MeasuredSpeed, Speeds
+from circinus.profiling.item_runs import ItemRuns
 from circinus.serving import ServedBatch
 from circinus.specification import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
 from circinus.statistics.interval import Interval
@@ -168,3 +171,64 @@ def test_what_is_measured_on_a_class_goes_before_what_is_declared_of_it() -> Non
     declared = _reference(service_s, server)
     assert declared.expected_s == pytest.approx(float(service_s.mean()) / 2.0)
     assert found.max_mean_payoff[1] > declared.max_mean_payoff[1], "up to 1.1 times as fast as here"
+
+
+def _with_counts(counts: np.ndarray, rng: np.random.Generator) -> OperatorProfile:
+    """Return a profile of items with so many runs of 10 ms each, about."""
+    runs = tuple(
+        ItemRuns(
+            tuple((index,) for index in range(count)),
+            tuple((0.01 * np.exp(0.2 * rng.standard_normal(count))).tolist()),
+            ((1.0,),) * count,
+            ((NO_BRANCH,),) * count,
+        )
+        for count in counts.tolist()
+    )
+    return _profile(np.array([item.total_s for item in runs]), runs=runs)
+
+
+def test_bounds_of_numbers_of_runs_hold_for_heavy_tails() -> None:
+    wrong, rng = 0, np.random.default_rng(3)
+    for _ in range(100):
+        baseline = RunsBaseline.of(_with_counts(_heavy(rng, 60), rng), tolerance=0.0, risk=0.02)
+        assert baseline is not None
+        mean = np.minimum(_heavy(rng, 100_000), baseline.most).mean()
+        wrong += not baseline.minimum <= mean <= baseline.maximum
+    assert wrong <= 4  # of 2 sides with a risk of 2 % each
+
+
+def _heavy(rng: np.random.Generator, items: int) -> np.ndarray:
+    """Draw numbers of which a seventh is 0 and some are ten times the mean."""
+    counts = np.minimum(np.floor(rng.lognormal(1.5, 1.0, items)), 200).astype(np.int64)
+    return np.where(rng.random(items) < 1 / 7, 0, counts)
+
+
+@pytest.mark.parametrize(("factor", "side"), [(1, None), (3, UP), (0, DOWN)])
+def test_more_or_fewer_runs_are_detected(factor: int, side: int | None) -> None:
+    rng = np.random.default_rng(4)
+    baseline = RunsBaseline.of(_with_counts(_heavy(rng, 96), rng), tolerance=0.2, risk=0.01)
+    assert baseline is not None
+    detector = Detector.initial()
+    for number, count in enumerate((factor * _heavy(rng, 3000)).tolist()):
+        detector = detector.updated(baseline.placed(count), float(number), (0.5, 0.5))
+        change = detector.change(86_400.0)
+        if change is not None:
+            break
+    assert (None if change is None else change.side) == side
+    if change is not None:
+        assert change.values < 400
+
+
+def test_single_runs_are_compared_with_batches_and_not_items() -> None:
+    rng = np.random.default_rng(5)
+    profile = _with_counts(_heavy(rng, 60), rng)
+    assert float(profile.service_s.mean()) > 0.03
+    reference = ServiceTimeBaseline.of(profile, LOCAL, tolerance=0.2, risk=0.01)
+    assert reference is not None
+    assert reference.expected_s == pytest.approx(0.01, rel=0.1)
+
+
+def test_one_run_for_each_item_is_not_watched() -> None:
+    rng = np.random.default_rng(6)
+    assert RunsBaseline.of(_with_counts(np.ones(60, dtype=np.int64), rng), tolerance=0.2, risk=0.01) is None
+    assert RunsBaseline.of(_with_counts(_heavy(rng, 4), rng), tolerance=0.2, risk=0.01) is None

@@ -14,14 +14,17 @@ from circinus.control.drift.drift_tests import (
     AccuracyMonitor,
     DriftAlarm,
     LatencySloMonitor,
+    RunsMonitor,
     ServiceTimeMonitor,
 )
 from circinus.control.drift.monitors import MonitorSet
 from circinus.control.settings import DriftSettings
-from circinus.profiling import PipelineProfile
+from circinus.operators.protocol import NO_BRANCH
+from circinus.profiling import OperatorProfile, PipelineProfile
+from circinus.profiling.item_runs import ItemRuns
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, ServedBatch
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import QueryStatus
+from circinus.serving.engine import QueryStatus, RequestRuns
 from circinus.specification import QueryPlan, prefix_configuration
 
 PLANS = {"one": [plan("large"), plan("small")], "other": [plan("small", 2, "slow", batch_size=4)]}
@@ -110,6 +113,39 @@ def test_a_slow_operator_is_named_with_its_hardware(world: World, listening: Lis
     assert moved.before == pytest.approx(usual_s["hear"])
     assert moved.now == pytest.approx(4.0 * usual_s["hear"], rel=0.2)
     assert "listen/hear(model=large) on local" in moved.reason
+
+
+def test_more_elements_than_when_profiled_are_told(listening: Listening) -> None:
+    (profile,) = listening.profiles.values()
+    rng = np.random.default_rng(7)
+
+    def several(operator: OperatorProfile) -> OperatorProfile:
+        if operator.operator != "hear":
+            return operator
+        counts = rng.integers(0, 6, len(operator.service_s)).tolist()
+        return replace(operator, runs=tuple(_runs(count) for count in counts))
+
+    profiles = {"listen": profile.with_operators(several)}
+    world = World(MonitorSet(listening.specification, PLANS, profiles, SETTINGS, replays=True), listening)
+    used = configuration_hash(configuration("large"))
+
+    def look(number: int) -> list[DriftAlarm]:
+        most = 18 if number >= 100 else 6
+        recent = tuple(RequestRuns(used, {"denoise": 1, "hear": int(rng.integers(0, most))}) for _ in range(2))
+        world.now_s += 0.5
+        status = EngineStatus(Mode.REPLAY, (), (), queries=(replace(world.query(0.01), recent_runs=recent),))
+        return list(world.watch.look(world.now_s, 1e9 + world.now_s, status, ()))
+
+    (moved,), number = _while_nothing(look)
+    assert 100 < number < 250
+    assert isinstance(moved.watch, RunsMonitor)
+    assert (moved.watch.pipeline, moved.watch.operator) == ("listen", "hear")
+    assert moved.now > 1.5 * moved.before
+
+
+def _runs(count: int) -> ItemRuns:
+    paths = tuple((index,) for index in range(count))
+    return ItemRuns(paths, (0.001,) * count, ((1.0,),) * count, ((NO_BRANCH,),) * count)
 
 
 def test_microseconds_are_nothing_to_tell(listening: Listening) -> None:

@@ -19,8 +19,8 @@ from circinus.statistics.interval import Interval
 from circinus.statistics.martingale import UNLIMITED
 from circinus.statistics.student_t import student_t_quantile
 
-_MOST_RUNS = 2
-"""Runs of a request that count, relative to the most of any profiled item."""
+_MOST_DEVIATIONS = 2.0
+"""Standard deviations above the mean up to which runs of a request count: the most of any would hide all others."""
 _CLIP_DISTANCE = math.log(2.0)
 """Clipping distance of log service times.
 
@@ -207,16 +207,15 @@ class RunsBaseline:
     expected: float
     minimum: float
     maximum: float
-    """Bounds of the mean number of runs without drift."""
+    """Bounds of the mean number of runs without drift, where `most` of a request count at most."""
     most: int
-    """Number of runs up to which requests count: the most of any profiled item, with a reserve."""
 
     @classmethod
     def of(cls, profile: OperatorProfile, *, tolerance: float, risk: float) -> RunsBaseline | None:
         """Return the baseline from a profile, or None if every item has one run, or if there are too few items.
 
-        Numbers of runs have heavy tails: the bounds of their mean are betting bounds, which assume only a maximum.
-        Without drift, the mean of the numbers up to `most` is within them, with the tolerance.
+        Numbers of runs have heavy tails: at most `most` count, and the bounds of their mean are betting bounds, which
+        assume nothing else.
 
         Args:
             profile: profile of the operator.
@@ -226,9 +225,10 @@ class RunsBaseline:
         counts = profile.run_counts
         if len(counts) < MIN_ITEMS or (counts == 1).all():
             return None
-        most = max(1, _MOST_RUNS * int(counts.max()))
-        mean = betting_bounds(counts[None].astype(np.float64), UNLIMITED, risk=risk, low=0.0, high=float(most))[0]
-        return cls(mean.value, mean.lower * (1 - tolerance), mean.upper * (1 + tolerance), most)
+        most = math.ceil(counts.mean() + _MOST_DEVIATIONS * counts.std())
+        counted = np.minimum(counts, most)[None].astype(np.float64)
+        mean = betting_bounds(counted, UNLIMITED, risk=risk, low=0.0, high=float(most))[0]
+        return cls(float(counts.mean()), mean.lower * (1 - tolerance), mean.upper * (1 + tolerance), most)
 
     def placed(self, runs: int) -> ScaledObservation:
         """Return the observation of a request with so many runs."""
