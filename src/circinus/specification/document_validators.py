@@ -149,11 +149,10 @@ class _Flow:
         allowed = {deepest, own}
         for index, (edges, scopes) in enumerate(zip(node.inputs, inputs, strict=True)):
             for edge, scope in zip(edges, scopes, strict=True):
-                if scope not in allowed or len(set(scopes)) > 1:
-                    where = _place(scope)
-                    others = _place(deepest if scope != deepest else scopes[0])
+                if scope not in allowed or (scope != deepest and len(set(scopes)) > 1):
+                    found = f"{edge.operator}, which is {_place(scope)}"
                     hint = "gather the elements first (`gather: true`), or let the elements carry the value"
-                    return Issue(("after", index), f"{edge.operator}, which is {where}", f"an output {others}", hint)
+                    return Issue(("after", index), found, f"an output {_place(deepest)}", hint)
         condition = Condition()
         for index, (edges, scopes) in enumerate(zip(node.inputs, inputs, strict=True)):
             comes, issue = self._input(node, edges)
