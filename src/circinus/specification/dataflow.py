@@ -52,10 +52,15 @@ def edges_of(entry: Any) -> tuple[Edge, ...]:
     if isinstance(key, str) and isinstance(value, str):
         return (Edge(key, value),)
     if key == ANY and isinstance(value, list | tuple):
-        alternatives = [edges_of(part) for part in value]
-        if all(len(alternative) == 1 for alternative in alternatives):
-            return tuple(edge for (edge,) in alternatives)
+        alternatives = [_single_edge(part) for part in value]
+        return () if None in alternatives else tuple(edge for edge in alternatives if edge is not None)
     return ()
+
+
+def _single_edge(part: Any) -> Edge | None:
+    """Return the edge of an alternative, which is an operator or {operator: branch}; None for another value."""
+    edges = () if isinstance(part, Mapping) and isinstance(part.get(ANY), list | tuple) else edges_of(part)
+    return edges[0] if edges else None
 
 
 def input_text(edges: Sequence[Edge]) -> str:
@@ -78,7 +83,7 @@ def check_entry(entry: Any) -> Any:
         return {ANY: tuple(entry[ANY])} if isinstance(entry, Mapping) and isinstance(entry.get(ANY), list) else entry
     forms = "an operator, {operator: branch}, or {any: [...]} of these"
     if isinstance(entry, Mapping) and list(entry) == [ANY] and isinstance(entry[ANY], list | tuple) and entry[ANY]:
-        wrong = [(i, part) for i, part in enumerate(entry[ANY]) if len(edges_of(part)) != 1]
+        wrong = [(i, part) for i, part in enumerate(entry[ANY]) if _single_edge(part) is None]
         issues = [Issue((ANY, i), describe(part), "an operator or {operator: branch}") for i, part in wrong]
         raise issues_error("input", issues)
     raise issue_error(describe(entry), forms)
