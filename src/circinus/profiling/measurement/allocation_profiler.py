@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from circinus.arrays import IntArray
@@ -26,7 +26,9 @@ class _Task:
     knobs: KnobValues
     allocations: tuple[tuple[float, int], ...]
     configuration: Configuration
-    """Measured configuration that has the operator with these knob values."""
+    """Measured configuration that has the operator with these knob values, and reaches it."""
+    items: Sequence[int]
+    """Indexes of items that reach it."""
     seconds: float
     """Estimated duration."""
 
@@ -67,10 +69,9 @@ class AllocationProfiler:
             if task.seconds > remaining_s:
                 return
             begin_s = self._budget.elapsed_s
-            indexes = self._order[: min(PROFILING.allocation_items, self._race.items(task.configuration))].tolist()
             try:
                 measured = self._measurer.measure_allocations(
-                    task.configuration, task.operator, task.allocations, indexes
+                    task.configuration, task.operator, task.allocations, task.items
                 )
             except MeasurementError as error:
                 self._broken.add((task.operator, task.knobs))
@@ -91,10 +92,15 @@ class AllocationProfiler:
                 if key in tasks or key in self._broken:
                     continue
                 allocations = self._unmeasured(*key)
-                if allocations:
+                if allocations and (items := self._items(operator.name, configuration)):
                     seconds = self._estimate_s(operator.name, configuration, allocations)
-                    tasks[key] = _Task(*key, allocations, configuration, seconds)
+                    tasks[key] = _Task(*key, allocations, configuration, items, seconds)
         return sorted(tasks.values(), key=lambda task: task.seconds)
+
+    def _items(self, operator: str, configuration: Configuration) -> Sequence[int]:
+        """Return the first items that reach an operator, without which its allocations cannot be measured."""
+        measured = self._order[: self._race.items(configuration)].tolist()
+        return self._measurer.reached(configuration, operator, measured)[: PROFILING.allocation_items]
 
     def _unmeasured(self, operator: str, knobs: KnobValues) -> tuple[tuple[float, int], ...]:
         allowed = allowed_allocations(self._keys.pipeline.operator(operator))

@@ -14,7 +14,7 @@ from circinus.profiling.measurement.runner import AllocationMeasurement, Measure
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import coverage, read_outputs
+from circinus.profiling.store.store_queries import coverage, read_outputs, read_services
 from circinus.profiling.store.store_writer import StoreWriter
 from circinus.specification import Configuration, Pipeline
 
@@ -98,6 +98,14 @@ class Measurer:
         measurement = self._runner.measure_allocations(configuration, operator, allocations, self._items(indexes))
         self._writer.allocations(operator, configuration[operator], measurement)
         return measurement
+
+    def reached(self, configuration: Configuration, operator: str, indexes: Sequence[int]) -> Sequence[int]:
+        """Return the measured items, given by index in the data set, for which an operator ran."""
+        if not self.pipeline.has_fan_outs:
+            return indexes
+        service = self._keys.service(operator, configuration)
+        runs = read_services(self._store, [service], self._item_ids[np.asarray(indexes, dtype=np.int64)])[service]
+        return [index for index, service_s in zip(indexes, runs.service_s.tolist(), strict=True) if service_s > 0]
 
     def repeat(self, configuration: Configuration, indexes: Sequence[int], *, counted: bool = True) -> None:
         """Measure a configuration again, where its runs were disturbed; see `store_writer.write_services`.
