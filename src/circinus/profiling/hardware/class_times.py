@@ -16,7 +16,7 @@ from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.imported_times import ImportedTime, read_imported_times
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import read_replicas, read_services
+from circinus.profiling.store.store_queries import read_item_runs, read_replicas, read_services
 from circinus.specification import Configuration, KnobValues
 from circinus.statistics.counts import median_bounds
 from circinus.statistics.interval import Interval
@@ -115,11 +115,26 @@ def measured_speeds(
                 break
     for own, by_class in imported_times(store, keys).items():
         services = {keys.service(own[0], c) for c in enumerated if c[own[0]] == own[1]} & service_s.keys()
-        means_s = [float(np.nanmean(service_s[s])) for s in services if np.isfinite(service_s[s]).any()]
+        means_s = _mean_run_s(store, keys, {service: service_s[service] for service in services}, item_ids)
         for hardware_class, imported in by_class.items() if means_s else ():
             earlier = speeds.setdefault(own, {}).get(hardware_class)
             speeds[own][hardware_class] = _imported_speed(keys, imported, sum(means_s) / len(means_s), earlier)
     return {own: Speeds(by_class) for own, by_class in speeds.items()}
+
+
+def _mean_run_s(
+    store: ProfileStore, keys: MeasurementKeys, service_s: Mapping[str, FloatArray], item_ids: IntArray
+) -> list[float]:
+    """Return the mean seconds of a run for each service that ran, of which an item may have none or several."""
+    several = read_item_runs(store, service_s, item_ids) if keys.pipeline.has_fan_outs else {}
+    means_s = []
+    for service, seconds in service_s.items():
+        counts = np.isfinite(seconds).astype(np.int64)
+        for item, runs in several.get(service, {}).items():
+            counts[item] *= len(runs.paths)
+        if counts.any():
+            means_s.append(float(np.nansum(seconds) / counts.sum()))
+    return means_s
 
 
 def imported_times(
@@ -166,7 +181,9 @@ def _speeds(
             if service in by_prefix or service not in service_s:
                 continue
             reference_s, class_s = service_s[service], times.service_s(operator.name, configuration)
-            by_prefix[service] = np.log(np.maximum(reference_s, _MIN_S)) - np.log(np.maximum(class_s, _MIN_S))
+            log_ratios = np.log(np.maximum(reference_s, _MIN_S)) - np.log(np.maximum(class_s, _MIN_S))
+            ran = (reference_s > 0) | (class_s > 0)  # an item without a run on either machine compares nothing
+            by_prefix[service] = np.where(ran, log_ratios, np.nan)
     risk = PROFILING.speed_risk / len(keys.pipeline.operators)
     speeds = {}
     for own, by_prefix in logs.items():
