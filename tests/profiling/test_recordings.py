@@ -78,7 +78,7 @@ def test_it_records_the_end_of_the_order(application: Application) -> None:
         for key in found.items:
             assert found.output(prefixes["joined"], key) == (key, pytest.approx(int(key[1:]) / 100 + added))
             assert found.run(prefixes["right"], key).total_bytes == pickled_bytes(key)
-            assert all(found.run(p, key).service_s > 0 for p in prefixes.values())
+            assert all(found.run(p, key).total_s > 0 for p in prefixes.values())
     assert set(found.outputs) == {_prefixes(application, c)["joined"] for c in (low, high)}
     sizes = {item.key: pickled_bytes(item.value) for item in application.items()}
     assert found.input_bytes == sizes
