@@ -204,6 +204,36 @@ FIELDS: list[Case] = [
     ("        - name: beam", "        - name: model", 43, "spec.operators[1].knobs[1].name", ("'model' again",)),
     ("uses: speech:denoise", "uses: speech/denoise", 33, "spec.operators[0].uses", ("`module:attribute`",)),
     ("uses: speech:denoise", "usse: speech:denoise", 33, "spec.operators[0].usse", ("did you mean uses?",)),
+    ("batch_sizes: [1, 4]", "emits: several", 46, "spec.operators[1].emits", ("'several'", "'one' or 'many'")),
+    (
+        "batch_sizes: [1, 4]",
+        "emits: many\n      at_most: 0",
+        47,
+        "spec.operators[1].at_most",
+        ("found 0", "at least 1"),
+    ),
+    ("batch_sizes: [1, 4]", "branches: [sure, sure]", 46, "spec.operators[1].branches[1]", ("'sure' again",)),
+    ("batch_sizes: [1, 4]", "branch: sure", 46, "spec.operators[1].branch", ("mean branches?",)),
+    ("[recognise]", "[recognise, 3]", 49, "spec.operators[2].after[1]", ("found 3", "an operator, {operator: branch}")),
+    ("[recognise]", "[[recognise]]", 49, "spec.operators[2].after[0]", ("a list of 1", "{operator: branch}")),
+    ("[recognise]", "{recognise: 3}", 49, "spec.operators[2].after.recognise", ("a mapping", "{operator: branch}")),
+    ("[recognise]", "[{}]", 49, "spec.operators[2].after[0]", ("an empty mapping", "{operator: branch}")),
+    (
+        "[recognise]",
+        "[{recognise: sure, denoise: sure}]",
+        49,
+        "spec.operators[2].after[0]",
+        ("a mapping", "{operator: branch}"),
+    ),
+    ("[recognise]", "{any: []}", 49, "spec.operators[2].after.any", ("a mapping", "{any: [...]}")),
+    ("[recognise]", "{any: [recognise, 3]}", 49, "spec.operators[2].after.any[1]", ("found 3", "{operator: branch}")),
+    (
+        "[recognise]",
+        "{any: [{any: [recognise]}]}",
+        49,
+        "spec.operators[2].after.any[0]",
+        ("a mapping", "an operator or {operator: branch}"),
+    ),
     ("range: [0, 1]", "range: [1, 0]", 54, "spec.metric.range", ("[1, 0]", "a lowest score below the highest")),
     ("range: [0, 1]", "range: [0, .inf]", 54, "spec.metric.range[1]", ("infinity", "a finite number")),
     ("range: [0, 1]", "range: 1", 54, "spec.metric.range", ("found 1", "such as [0, 1]")),
@@ -439,6 +469,75 @@ REFERENCES: list[Case] = [
     ),
 ]
 
+_REDACT = "\n    - name: redact\n      uses: speech:redact\n"
+_AFTER = f"batch_sizes: [1, 4]{_REDACT}      after: [recognise]"
+"""Last field of `recognise`, and `redact` behind it."""
+
+
+def _behind(last: str, after: str, more: str = "") -> tuple[str, str]:
+    """Return the change of the last field of `recognise`, and of the inputs of `redact`."""
+    return _AFTER, f"{last}{_REDACT}      after: {after}{more}"
+
+
+_TAKES = "branches: [sure, unsure]"
+_REDACT_AFTER = "spec.operators[2].after"
+
+FAN_OUTS: list[Case] = [
+    (*_behind(_TAKES, "{recognise: unsur}"), 49, f"{_REDACT_AFTER}.recognise", ("'unsur'", "mean unsure?")),
+    (*_behind(_TAKES, "[{recognise: sure}, {recognise: x}]"), 49, f"{_REDACT_AFTER}[1].recognise", ("(sure, unsure)",)),
+    (*_behind(_TAKES, "{any: [denoise, {recognise: sur}]}"), 49, f"{_REDACT_AFTER}.any[1].recognise", ("mean sure?",)),
+    (
+        *("[recognise]", "{recognise: sure}", 49, f"{_REDACT_AFTER}.recognise"),
+        ("a branch of recognise (there is none)", "`branches`"),
+    ),
+    ("[recognise]", "{recognize: sure}", 49, f"{_REDACT_AFTER}.recognize", ("'recognize'", "mean recognise?")),
+    ("[recognise]", "{any: [recognise, recognize]}", 49, f"{_REDACT_AFTER}.any[1]", ("mean recognise?",)),
+    ("[recognise]", "{any: recognise}", 49, f"{_REDACT_AFTER}.any", ("'any'", "an operator of this pipeline")),
+    (
+        *("[recognise]", "[recognise]\n      gather: true", 50, "spec.operators[2].gather"),
+        ("no input comes from a fan-out", "one that emits many", "leave out `gather`"),
+    ),
+    (
+        *_behind("emits: many", "[recognise, denoise]"),
+        *(49, f"{_REDACT_AFTER}[1]"),
+        ("denoise, which is one for each item", "one for each element of recognise", "`gather: true`"),
+    ),
+    (
+        *_behind("emits: many", "{any: [recognise, denoise]}"),
+        *(49, f"{_REDACT_AFTER}.any"),
+        ("denoise, which is one for each item", "one for each element of recognise"),
+    ),
+    (
+        *_behind("emits: many", "{any: [denoise, recognise]}", "\n      gather: true"),
+        *(49, f"{_REDACT_AFTER}.any"),
+        ("denoise, which is one for each item", "an output one for each element of recognise"),
+    ),
+    (
+        *_behind(_TAKES, "[{recognise: sure}, {recognise: unsure}]"),
+        *(49, f"{_REDACT_AFTER}[1]"),
+        ("never comes with the others", "{any: [...]}"),
+    ),
+    (
+        *("[recognise]", "{any: [recognise, denoise]}", 49, f"{_REDACT_AFTER}.any[1]"),
+        ("denoise, which may come with another", "only one comes", "name their branches"),
+    ),
+    (
+        *_behind(_TAKES, "{any: [{recognise: sure}, recognise]}"),
+        *(49, f"{_REDACT_AFTER}.any[1]"),
+        ("recognise, which may come with another",),
+    ),
+    (
+        *_behind(_TAKES, "{any: [{recognise: sure}, {recognise: unsure}, denoise]}"),
+        *(49, f"{_REDACT_AFTER}.any[2]"),
+        ("denoise, which may come with another",),
+    ),
+    ("batch_sizes: [1, 4]", "at_most: 5", 46, "spec.operators[1].at_most", ("maximum number", "`emits: many`")),
+    (
+        *("batch_sizes: [1, 4]", "emits: one\n      at_most: 5", 47, "spec.operators[1].at_most"),
+        ("maximum number", "`emits: many`"),
+    ),
+]
+
 SYNTAX: list[Case] = [
     ("  rate: 5/s", "  rate: 5/s\n  rate: 6/s", 67, "spec.rate", ("rate again (first on line 66)", "every key once")),
     ("  rate: 5/s", "  rate: a: b", 66, "(YAML)", ("mapping values are not allowed", "valid YAML", "quotes")),
@@ -453,4 +552,4 @@ SYNTAX: list[Case] = [
     ("  rate: 5/s", "  rate: 5/s\n  <<: 3", 67, "spec.<<", ("found 3", "an anchored mapping")),
 ]
 
-CASES = [*ENVELOPE, *FIELDS, *UNITS, *OBJECTIVES, *ARRIVALS, *REFERENCES, *SYNTAX]
+CASES = [*ENVELOPE, *FIELDS, *UNITS, *OBJECTIVES, *ARRIVALS, *REFERENCES, *FAN_OUTS, *SYNTAX]
