@@ -42,7 +42,7 @@ class InlineReplica:
         self._batches = batches
         self._warm = False
         try:
-            self._host = OperatorHost(key.uses, key.version, key.knobs.as_dict(), key.cpus, module_paths)
+            self._host = OperatorHost(key.uses, key.version, key.knobs.as_dict(), key.cpus, module_paths, key.emission)
         except OperatorError as error:
             raise OperatorProcessError(str(error)) from error
 

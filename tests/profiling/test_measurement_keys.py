@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
+import pytest
 from sample_application import Application, sample_pipeline
 
-from circinus.profiling.store.measurement_keys import MeasurementKeys, dataset_key, pipeline_code
-from circinus.specification import Configuration, KnobValues, MetricSpec
+from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys, dataset_key, pipeline_code
+from circinus.specification import Configuration, KnobValues, MetricSpec, Pipeline, configurations
+from random_traces import trace_pipeline
 
 OPERATORS = ("prepare", "left", "right", "joined")
 
@@ -109,3 +114,53 @@ def test_equal_knobs_of_different_kinds_differ(application: Application) -> None
     for value in (True, 1, 1.0):
         found.add(application.addresses().replica("prepare", KnobValues.of({"gain": value})))
     assert len(found) == 3
+
+
+def _recorded(pipeline: Pipeline) -> tuple[MeasurementKeys, Configuration]:
+    return MeasurementKeys(pipeline, CodeVersions.recorded(pipeline, {})), next(iter(configurations(pipeline)))
+
+
+def test_a_pipeline_without_lists_and_branches_keeps_its_addresses() -> None:
+    """As they were before operators could have these: stored measurements stay valid."""
+    keys, configuration = _recorded(trace_pipeline())
+    output = "19a8bf161dc04ed43dd7f6f5139191b5232fb6f852d59de17eba17333d7f7e59"
+    assert keys.output("last", configuration) == output
+    assert keys.service("last", configuration) == "40da991a0aff60f38c0978d35f3df8e7281bf3c8051fb27299aa58f7674876fd"
+    assert keys.score(configuration) == "1de862f6053ec88d6ea3f3f2cd7bda588903a7d596df43e234fdc34be3412413"
+
+
+def _with(**changes: dict[str, Any]) -> dict[str, str]:
+    pipeline = trace_pipeline()
+    operators = tuple(o.model_copy(update=changes.get(o.name, {})) for o in pipeline.operators)
+    keys, configuration = _recorded(pipeline.model_copy(update={"operators": operators}))
+    return {operator.name: keys.output(operator.name, configuration) for operator in operators}
+
+
+BRANCHES = {"branches": ("x", "y")}
+FORMS: list[dict[str, dict[str, Any]]] = [
+    {},
+    {"first": {"emits": "many"}},
+    {"first": BRANCHES},
+    {"first": {"branches": ("y", "x")}},
+    {"first": BRANCHES, "second": {"after": ({"first": "x"},)}},
+    {"first": BRANCHES, "second": {"after": ({"first": "y"},)}},
+    {"first": {"emits": "many"}, "second": {"gather": True}},
+    {"first": {"emits": "many", **BRANCHES}, "second": {"gather": True}},
+    {"first": BRANCHES, "second": {"after": ({"any": ({"first": "x"}, {"first": "y"})},)}},
+    {"first": BRANCHES, "second": {"after": ({"any": ({"first": "y"}, {"first": "x"})},)}},
+]
+
+
+def test_what_an_operator_emits_and_receives_is_in_it() -> None:
+    for one, other in itertools.combinations(FORMS, 2):
+        before, after = _with(**one), _with(**other)
+        if one.get("first") != other.get("first"):
+            assert _changed(before, after) == {"first", "second", "third", "last"}
+        else:
+            assert _changed(before, after) == {"second", "last"}
+
+
+@pytest.mark.parametrize("most", [1, 7])
+def test_the_maximum_number_of_elements_is_not_in_it(most: int) -> None:
+    """It says which outputs are refused, not what they are."""
+    assert _with(first={"emits": "many", "at_most": most}) == _with(first={"emits": "many"})

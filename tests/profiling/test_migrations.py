@@ -11,8 +11,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from sample_application import Application
 
 from circinus.errors import ProfileError
+from circinus.profiling import load_profile, profile_pipeline
 from circinus.profiling.store.migrations import SCHEMA_VERSION
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import StoredReplica, read_replicas
@@ -136,3 +138,28 @@ def test_many_may_migrate_at_once(first: Path) -> None:
     assert [process.wait() for process in processes] == [0] * 4
     with ProfileStore(first) as store:
         assert store.rows("SELECT * FROM service") == [(2, 1, 0.25, 9)]
+
+
+@pytest.mark.usefixtures("inline_replicas")
+def test_a_profile_from_before_lists_and_branches_is_read_as_one_run_an_item(application: Application) -> None:
+    """Schema 10, whose tables are those of today but one."""
+    application.score_alike()
+    measured = profile_pipeline(application.specification, "sample", application.store)
+    with sqlite3.connect(application.store) as connection:
+        assert connection.execute("SELECT count(*) FROM item_runs").fetchone() == (0,)
+        connection.execute("DROP TABLE item_runs")
+        connection.execute("PRAGMA user_version = 10")
+    connection.close()
+    application.clear_calls()
+    loaded = load_profile(application.specification, "sample", application.store)
+    assert len(loaded.configurations) == len(measured.configurations) > 0
+    for one, other in zip(loaded.configurations, measured.configurations, strict=True):
+        assert one.scores.tolist() == other.scores.tolist()
+        for name, operator in one.operators.items():
+            assert operator.runs is None
+            assert operator.service_s.tolist() == other.operators[name].service_s.tolist()
+            assert set(operator.run_counts.tolist()) == {1}
+    assert application.calls() == {}
+    with ProfileStore(application.store) as store:
+        assert store.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+        assert store.rows("SELECT * FROM item_runs") == []
