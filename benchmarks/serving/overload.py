@@ -21,10 +21,11 @@ from circinus.operators import Item
 from circinus.profiling import ConfigurationProfile, OperatorProfile, Recordings, record_for_replay
 from circinus.serving import DesiredState, Mode
 from circinus.serving.desired_state import build_route
-from circinus.serving.engine import DesiredDeployment, Route
+from circinus.serving.engine import DesiredDeployment
 from circinus.serving.loadtest.open_loop import Arrival, OpenLoop, RequestOutcome
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.high_resolution_loop import new_event_loop
+from circinus.serving.routes import Route
 from circinus.specification import (
     Allocation,
     Configuration,

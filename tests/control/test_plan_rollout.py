@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from circinus.control.replanning.plan_rollout import ClusterCapacity, _union, next_intermediate_state
 from circinus.serving import DesiredState, Mode
 from circinus.serving.applications import build_applications
-from circinus.serving.engine import DesiredDeployment, Route, RouteShare, RouteStage
+from circinus.serving.engine import DesiredDeployment
+from circinus.serving.routes import Route, RouteShare, RouteStage
 from circinus.serving.state_serialization import validate_state
 from circinus.specification import (
     Allocation,

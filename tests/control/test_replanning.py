@@ -27,7 +27,8 @@ from circinus.control.state_store import ControlStateStore, Event
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import SizedDeployment
 from circinus.serving import DesiredState, EngineStatus, Mode
-from circinus.serving.engine import DesiredDeployment, RouteStage
+from circinus.serving.engine import DesiredDeployment
+from circinus.serving.routes import RouteStage
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import Deployment
 from circinus.testing.fake_engine import FakeEngine

@@ -10,7 +10,8 @@ from circinus.control.background_task import TaskSucceeded
 from circinus.control.backoff import Backoff
 from circinus.control.rollout import AppliedState, Rollout
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode
-from circinus.serving.engine import DesiredDeployment, Route, RouteStage
+from circinus.serving.engine import DesiredDeployment
+from circinus.serving.routes import Route, RouteStage
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import (
     Allocation,

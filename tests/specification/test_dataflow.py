@@ -326,3 +326,15 @@ def test_many_cascades_in_a_row_are_checked() -> None:
     operators[-2]["after"] = [{"any": [{"cheap28": "unsure"}, "dear28"]}]
     (issue,) = validate_operator_graph({"operators": operators})
     assert issue.path == ("operators", 58, "after", 0, "any", 1)
+
+
+@pytest.mark.timeout(HANG_LIMIT_S)
+def test_many_branches_that_are_dropped_in_a_row_are_checked() -> None:
+    """With too many terms, conditions are unknown, and nothing is refused for them."""
+    operators: list[dict[str, Any]] = [{"name": "join-1", "uses": "m:f"}]
+    for index in range(40):
+        check = {"name": f"check{index}", "uses": "m:f", "after": f"join{index - 1}", "branches": ["a", "b", "dropped"]}
+        dear = {"name": f"dear{index}", "uses": "m:f", "after": {f"check{index}": "a"}}
+        join = {"name": f"join{index}", "uses": "m:f", "after": {"any": [f"dear{index}", {f"check{index}": "b"}]}}
+        operators += [check, dear, join]
+    assert not list(validate_operator_graph({"operators": operators}))

@@ -193,7 +193,7 @@ class ElementTimes:
 
     has_run: BoolArray
     """Whether the item has a run."""
-    least_s: FloatArray
+    min_s: FloatArray
     """Unbatched service time of its longest run, relative to a batch of as many of its runs as one takes."""
 
     @classmethod
@@ -318,8 +318,8 @@ def elementwise_max_s(
     if elements is None:
         total_s = [np.asarray(time.added_s + time.factor * unbatched_s) for time in times]
     else:
-        least_s = elements.least_s * slowdown
-        total_s = [elements.has_run * time.added_s + np.maximum(time.factor * unbatched_s, least_s) for time in times]
+        min_s = elements.min_s * slowdown
+        total_s = [elements.has_run * time.added_s + np.maximum(time.factor * unbatched_s, min_s) for time in times]
     return np.maximum.reduce(total_s) if len(total_s) > 1 else total_s[0]
 
 

@@ -161,7 +161,7 @@ def option_table(
         node_s += (rows.has_elements[:, None, None] * waits_batch)[..., None].astype(dtype)
         node_s *= rows.has_run[:, None, None, :]
         own_s = rows.scenarios_s[:, None, None, :] * (slowdown / parts)[..., None].astype(dtype)
-        node_s += np.maximum(own_s, rows.least_in(hardware)[:, :, [size for size, _ in combinations]], dtype=dtype)
+        node_s += np.maximum(own_s, rows.min_times_in(hardware)[:, :, [size for size, _ in combinations]], dtype=dtype)
     else:
         node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
     node_s[np.broadcast_to(overloaded, batch_s.shape)] = UNBOUNDED

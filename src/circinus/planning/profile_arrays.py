@@ -115,13 +115,13 @@ class OperatorRows:
         """(rows, scenarios) whether the item has a run."""
         return np.stack([p.run_counts[self.grid.items(len(p.run_counts))] > 0 for p in self.profiles])
 
-    def least_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
+    def min_times_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
         """Return (rows, len(hardware), sizes, scenarios) inflated seconds that a request takes at least, for its runs.
 
         They are those of its longest run, in a batch of its runs, where it has none or several; 0 otherwise.
         """
         shape = len(self.profiles), len(hardware), len(self.sizes), self.grid.count
-        least_s = np.zeros(shape, dtype=self.scenarios_s.dtype)
+        min_s = np.zeros(shape, dtype=self.scenarios_s.dtype)
         slowness = self.slowness_in(hardware) * self.inflation[:, None]
         for column, hardware_class in enumerate(hardware):
             fill = self.fill_ratios_on(hardware_class)
@@ -129,8 +129,8 @@ class OperatorRows:
                 for size in range(len(self.sizes)):
                     elements = ElementTimes.of(profile, fill[row][size], self.grid)
                     if elements is not None:
-                        least_s[row, column, size] = elements.least_s * slowness[row, column]
-        return least_s
+                        min_s[row, column, size] = elements.min_s * slowness[row, column]
+        return min_s
 
     def slowness_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
         """Return (rows, len(hardware)) `OperatorProfile.slowdown` on each hardware class."""

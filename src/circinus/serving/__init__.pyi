@@ -12,6 +12,6 @@ from .engine import Mode as Mode
 from .engine import Request as Request
 from .engine import Response as Response
 from .engine import ResponseTimings as ResponseTimings
-from .engine import Route as Route
-from .engine import RouteStage as RouteStage
 from .engine import ServedBatch as ServedBatch
+from .routes import Route as Route
+from .routes import RouteStage as RouteStage

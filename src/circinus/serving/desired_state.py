@@ -11,7 +11,8 @@ from circinus.errors import ServingError
 from circinus.estimation import PlanCandidate
 from circinus.matching import Matching, SizedDeployment
 from circinus.operators.protocol import Emission
-from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteShare, RouteStage
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode
+from circinus.serving.routes import Route, RouteShare, RouteStage
 from circinus.serving.settings import SERVING
 from circinus.specification import (
     BurstyArrivals,

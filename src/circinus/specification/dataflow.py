@@ -221,21 +221,30 @@ class ItemFlow(Generic[V]):
         }
 
 
+_MAX_TERMS = 500
+"""Maximum number of terms of a condition; with branches that are dropped in a row, it doubles with each."""
+
+
 class Condition:
     """When an operator runs, in disjunctive normal form: any of several sets of outcomes of branches.
 
-    Conditions are about the runs of one item and element; what becomes of other elements is left open.
+    Conditions are about the runs of one item and element; what becomes of other elements is left open. One of too many
+    terms is unknown, and so is every condition that depends on it.
     """
 
-    def __init__(self, terms: frozenset[frozenset[Edge]] = frozenset({frozenset()})) -> None:
-        self._terms = terms
+    def __init__(self, terms: frozenset[frozenset[Edge]] | None = frozenset({frozenset()})) -> None:
+        self._terms = terms if terms is None or len(terms) <= _MAX_TERMS else None
 
     def __and__(self, other: Condition) -> Condition:
+        if self._terms is None or other._terms is None or len(self._terms) * len(other._terms) > _MAX_TERMS**2:
+            return Condition(None)
         terms = {one | its for one in self._terms for its in other._terms}
         return Condition(frozenset(term for term in terms if len({edge.operator for edge in term}) == len(term)))
 
     def any_of(self, other: Condition, branches: Mapping[str, Sequence[str]]) -> Condition:
         """Return the condition that either holds, without outcomes that make no difference."""
+        if self._terms is None or other._terms is None or len(self._terms) + len(other._terms) > _MAX_TERMS:
+            return Condition(None)
         terms = set(self._terms | other._terms)
         for term in sorted(terms, key=len, reverse=True):
             for edge in term:
@@ -247,7 +256,12 @@ class Condition:
     @property
     def holds_never(self) -> bool:
         """Whether no outcome of the branches fulfils it."""
-        return not self._terms
+        return self._terms == frozenset()
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether some outcome is known to fulfil it."""
+        return bool(self._terms)
 
 
 NEVER = Condition(frozenset())

@@ -174,7 +174,7 @@ class _Flow:
         for position, edge in enumerate(edges):
             taken = Condition() if edge.branch is None else Condition(frozenset({frozenset({edge})}))
             one = self._conditions[edge.operator] & taken
-            if not (comes & one).holds_never:
+            if (comes & one).may_hold:
                 expected = "outputs of which only one comes"
                 hint = "name their branches, as in {any: [{cheap: sure}, expensive]}"
                 return NEVER, Issue((ANY, position), f"{edge.operator}, which may come with another", expected, hint)

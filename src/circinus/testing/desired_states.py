@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from circinus.profiling import Recordings, record_for_replay
-from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteShare, RouteStage
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode
+from circinus.serving.routes import Route, RouteShare, RouteStage
 from circinus.specification import (
     Allocation,
     Configuration,

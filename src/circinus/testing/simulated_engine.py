@@ -19,7 +19,8 @@ from circinus.queueing.event_arrays import VisitDepartures
 from circinus.queueing.split_sequence import split_part
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response, ServedBatch
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import DesiredDeployment, QueryStatus, Route
+from circinus.serving.engine import DesiredDeployment, QueryStatus
+from circinus.serving.routes import Route
 from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.simulation import PlannedQuery

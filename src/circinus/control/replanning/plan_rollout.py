@@ -9,7 +9,8 @@ import numpy as np
 
 from circinus.planning.bin_packing import pack, with_spread
 from circinus.serving import DesiredState
-from circinus.serving.engine import DesiredDeployment, Route
+from circinus.serving.engine import DesiredDeployment
+from circinus.serving.routes import Route
 from circinus.specification import Deployment, Infrastructure, Pool, ReplicaKey, replica_keys
 
 _PACKING_STEPS = 100

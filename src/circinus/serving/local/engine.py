@@ -20,7 +20,6 @@ from circinus.serving.engine import (
     Mode,
     Request,
     Response,
-    RouteStage,
 )
 from circinus.serving.http_requests import HttpRequests, address_text
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
@@ -32,6 +31,7 @@ from circinus.serving.replicas.replay_executor import load_replay_stages
 from circinus.serving.replicas.replica_protocol import ReplayStage
 from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.router.request_messages import PickledResponse
+from circinus.serving.routes import RouteStage
 from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_fingerprint, validate_state
 from circinus.specification import Deployment, Network

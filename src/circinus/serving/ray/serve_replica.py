@@ -15,11 +15,11 @@ from circinus.errors import ProfileError, ServingError
 from circinus.operators.host import thread_limits
 from circinus.operators.pickling import Payload
 from circinus.operators.protocol import Emission
-from circinus.serving.engine import RouteStage
 from circinus.serving.ray.settings import REPLICA
 from circinus.serving.replicas.compute_executor import ComputeExecutor
 from circinus.serving.replicas.replay_executor import ReplayExecutor, replay_stage
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplayStage, ReplicaSpec
+from circinus.serving.routes import RouteStage
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from circinus.errors import ProfileError, ServingError
 from circinus.operators.pickling import Payload, unpack_list
-from circinus.serving.engine import DesiredState, RouteStage
+from circinus.serving.engine import DesiredState
 from circinus.serving.replicas.replica_protocol import (
     Batch,
     BatchItem,
@@ -21,6 +21,7 @@ from circinus.serving.replicas.replica_protocol import (
     ReplayStage,
     ReplicaSpec,
 )
+from circinus.serving.routes import RouteStage
 from circinus.specification import Configuration
 
 if TYPE_CHECKING:

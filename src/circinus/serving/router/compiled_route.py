@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from circinus.errors import ServingError
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import Route, RouteStage
+from circinus.serving.routes import Route, RouteStage
 from circinus.specification import Deployment, DirectedLink, LatePolicy, Network
 from circinus.specification.dataflow import Edge, FlowNode, Scope, output_scope, scopes
 
