@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from circinus.operators.protocol import Emission
 from circinus.profiling import Recordings, record_for_replay
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode
 from circinus.serving.routes import Route, RouteShare, RouteStage
@@ -28,8 +30,10 @@ from circinus.specification import (
     Specification,
 )
 from circinus.specification.base_model import Scalar
+from circinus.specification.dataflow import FlowNode, edges_of
 
 PIPELINE = "conformance"
+_MODULE = "circinus.testing.operators"
 _MIB = 2.0**20
 
 
@@ -55,17 +59,28 @@ def infrastructure() -> Infrastructure:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """Stage of a route: operator of `circinus.testing.operators`, parents, knobs, pool and size."""
+    """Stage of a route: operator of `circinus.testing.operators`, inputs, knobs, pool and size."""
 
     operator: str
     uses: str
-    after: tuple[str, ...] = ()
+    after: tuple[Any, ...] = ()
+    """As in `OperatorSpec.after`, and so are the fields of lists and branches."""
     knobs: tuple[tuple[str, Scalar], ...] = ()
     pool: str = "near"
     replicas: int = 1
     batch_size: int = 1
     batch_wait_s: float = 0.0
     utilization_target: float = 0.5
+    emits_many: bool = False
+    at_most: int = 10
+    gather: bool = False
+    branches: tuple[str, ...] = ()
+
+    @property
+    def flow(self) -> FlowNode:
+        """Inputs and outputs of the operator."""
+        inputs = tuple(edges_of(entry) for entry in self.after)
+        return FlowNode(self.operator, inputs, self.emits_many, self.gather, self.branches)
 
     @property
     def deployment(self) -> Deployment:
@@ -83,25 +98,50 @@ class StageSpec:
         """Deployment of the stage with its size."""
         return DesiredDeployment(
             deployment=self.deployment,
-            uses=f"circinus.testing.operators:{self.uses}",
+            uses=f"{_MODULE}:{self.uses}",
             replicas=self.replicas,
             cpus=0.1,
             memory_bytes=_MIB,
             relative_speed=1.0,
             batch_wait_s=self.batch_wait_s,
+            emission=Emission(self.at_most if self.emits_many else None, self.branches),
+        )
+
+    @property
+    def specification(self) -> OperatorSpec:
+        """Operator of a pipeline with the stage as its only choice."""
+        return OperatorSpec(
+            name=self.operator,
+            uses=self.desired.uses,
+            after=self.after,
+            emits="many" if self.emits_many else "one",
+            at_most=self.at_most if self.emits_many else None,
+            gather=self.gather,
+            branches=self.branches,
+            knobs=tuple(Knob(name=name, choices=(value,)) for name, value in self.knobs),
+            cpus=(self.deployment.allocation.cpus,),
+            batch_sizes=(self.batch_size,),
         )
 
 
 def route(query: str, *steps: StageSpec) -> Route:
     """Return a route from and to the site `home`."""
-    consumed = {producer for step in steps for producer in step.after}
+    consumed = {producer for step in steps for producer in step.flow.parents}
+    has_fan_outs = any(step.emits_many or step.branches for step in steps)
     knobs = {step.operator: KnobValues(step.knobs) for step in steps}
     return Route(
         query=query,
         pipeline=PIPELINE,
         source="home",
         stages=tuple(
-            RouteStage(step.operator, step.after, step.deployment, _prefix(step, steps, knobs)) for step in steps
+            RouteStage(
+                step.operator,
+                step.flow.parents,
+                step.deployment,
+                _prefix(step, steps, knobs),
+                flow=step.flow if has_fan_outs else None,
+            )
+            for step in steps
         ),
         sinks=tuple(step.operator for step in steps if step.operator not in consumed),
     )
@@ -145,31 +185,31 @@ def recorded(store: Path) -> tuple[DesiredState, Recordings]:
         StageSpec("first", "add", knobs=(("amount", 1),), pool="far", batch_size=4),
         StageSpec("second", "process_id", after=("first",), replicas=2),
     )
-    operators = [
-        OperatorSpec(
-            name=step.operator,
-            uses=step.desired.uses,
-            after=step.after,
-            knobs=tuple(Knob(name=name, choices=(value,)) for name, value in step.knobs),
-            cpus=(step.deployment.allocation.cpus,),
-            batch_sizes=(step.batch_size,),
-        )
-        for step in steps
-    ]
-    module = "circinus.testing.operators"
-    pipeline = Pipeline(
-        name=PIPELINE,
-        operators=tuple(operators),
-        metric=MetricSpec(name="exact match", uses=f"{module}:exact_match"),
-        dataset=DatasetSpec(uses=f"{module}:number_items", held_out=0.5),
-    )
-    specification = Specification(pipelines={PIPELINE: pipeline}, infrastructure=infrastructure(), queries=())
-    configuration = Configuration.of({step.operator: KnobValues(step.knobs) for step in steps})
-    recordings = record_for_replay(specification, PIPELINE, store, configurations=[configuration], items_count=4)
+    recordings = _record(store, steps, DatasetSpec(uses=f"{_MODULE}:number_items", held_out=0.5), items_count=4)
     first, second = steps
     near = replace(first, pool="near")
     replayed = split_route("q", (0.5, steps), (0.5, (near, second)))
     return replace(state([replayed], [first, near, second], Mode.REPLAY), recordings=store), recordings
+
+
+def recorded_fan_out(store: Path, *steps: StageSpec) -> tuple[DesiredState, Recordings]:
+    """Record a pipeline that takes lists into `store`, and return a state that replays it as query `q`."""
+    recordings = _record(store, steps, DatasetSpec(uses=f"{_MODULE}:list_items", held_out=0.5))
+    return replace(state([route("q", *steps)], steps, Mode.REPLAY), recordings=store), recordings
+
+
+def _record(
+    store: Path, steps: Sequence[StageSpec], dataset: DatasetSpec, items_count: int | None = None
+) -> Recordings:
+    pipeline = Pipeline(
+        name=PIPELINE,
+        operators=tuple(step.specification for step in steps),
+        metric=MetricSpec(name="exact match", uses=f"{_MODULE}:exact_match"),
+        dataset=dataset,
+    )
+    specification = Specification(pipelines={PIPELINE: pipeline}, infrastructure=infrastructure(), queries=())
+    configuration = Configuration.of({step.operator: KnobValues(step.knobs) for step in steps})
+    return record_for_replay(specification, PIPELINE, store, configurations=[configuration], items_count=items_count)
 
 
 def _prefix(step: StageSpec, steps: Sequence[StageSpec], knobs: dict[str, KnobValues]) -> Configuration:
@@ -179,5 +219,5 @@ def _prefix(step: StageSpec, steps: Sequence[StageSpec], knobs: dict[str, KnobVa
     while pending:
         operator = pending.pop()
         lineage[operator] = knobs[operator]
-        pending.extend(by_name[operator].after)
+        pending.extend(by_name[operator].flow.parents)
     return Configuration.of(lineage)

@@ -29,18 +29,21 @@ from circinus.testing.engine_driver import (
     HANG_LIMIT_S,
     StatusConformance,
     ask,
+    has_files,
     is_alive,
+    queue_has,
     respond,
     run_async_test,
     wait_until,
 )
+from circinus.testing.fan_out_conformance import FanOutConformance
 from circinus.testing.operators import signal_barrier
 from circinus.testing.split_conformance import SplitConformance
 
 __all__ = ["EngineConformance", "ask", "is_alive", "respond", "run_async_test", "wait_until"]
 
 
-class EngineConformance(StatusConformance, SplitConformance):
+class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
     """Base class of an engine's tests. They define the fixture `engine`: mode `real`, without deployments."""
 
     # -- routes --
@@ -129,9 +132,9 @@ class EngineConformance(StatusConformance, SplitConformance):
         held.mkdir()
         free.mkdir()
         first = asyncio.create_task(ask(engine, {"folder": str(held), "parties": 2}))
-        await wait_until(lambda: _has_files(held, 1))
+        await wait_until(lambda: has_files(held, 1))
         queued = [asyncio.create_task(respond(engine, {"folder": str(free), "parties": 1})) for _ in range(6)]
-        await wait_until(lambda: _waiting(engine, 6))
+        await wait_until(lambda: queue_has(engine, 6))
         signal_barrier(held)
         responses = await asyncio.gather(*queued)
         assert (await first)[1] == 1
@@ -147,7 +150,7 @@ class EngineConformance(StatusConformance, SplitConformance):
         await engine.apply(chain("q", StageSpec("meet", "Barrier", batch_size=3, batch_wait_s=100 * HANG_LIMIT_S)))
         value = {"folder": str(tmp_path), "parties": 3}
         waiting = [asyncio.create_task(ask(engine, value)) for _ in range(2)]
-        await wait_until(lambda: _waiting(engine, 2))  # the replica is free, and would have started by now
+        await wait_until(lambda: queue_has(engine, 2))  # the replica is free, and would have started by now
         answers = [await ask(engine, value), *await asyncio.gather(*waiting)]
         assert [size for _, size in answers] == [3, 3, 3]
 
@@ -194,7 +197,7 @@ class EngineConformance(StatusConformance, SplitConformance):
         routes = [limited(r, limits_s[r.query], drops=r.query == "dropped") for r in unordered.routes]
         await engine.apply(replace(unordered, routes=tuple(routes)))
         first = asyncio.create_task(ask(engine, {"folder": str(held), "parties": 2}, "loose"))
-        await wait_until(lambda: _has_files(held, 1))
+        await wait_until(lambda: has_files(held, 1))
         answered: list[str] = []
 
         async def send(query: str) -> None:
@@ -204,7 +207,7 @@ class EngineConformance(StatusConformance, SplitConformance):
         queued = []
         for number, query in enumerate(limits_s):
             queued.append(asyncio.create_task(send(query)))
-            await wait_until(lambda number=number: _waiting(engine, number + 1))  # type: ignore[misc]
+            await wait_until(lambda number=number: queue_has(engine, number + 1))  # type: ignore[misc]
         signal_barrier(held)
         *_, error = await asyncio.gather(*queued, return_exceptions=True)
         assert (await first)[0] == process
@@ -316,7 +319,7 @@ class EngineConformance(StatusConformance, SplitConformance):
     async def test_scaling_down_drains(self, engine: Engine, tmp_path: Path) -> None:
         await engine.apply(chain("q", StageSpec("meet", "Barrier", replicas=3)))
         tasks = [asyncio.create_task(ask(engine, {"folder": str(tmp_path), "parties": 6})) for _ in range(5)]
-        await wait_until(lambda: _has_files(tmp_path, 3))
+        await wait_until(lambda: has_files(tmp_path, 3))
         await engine.apply(chain("q", StageSpec("meet", "Barrier", replicas=1)))
         for _ in range(3):
             signal_barrier(tmp_path)
@@ -426,19 +429,11 @@ class EngineConformance(StatusConformance, SplitConformance):
         processes = {answer["meet"][0], answer["who"]}
         assert await _alive(processes, 2)
         task = asyncio.create_task(ask(engine, {"folder": str(tmp_path), "parties": 1000}))
-        await wait_until(lambda: _has_files(tmp_path, 2))
+        await wait_until(lambda: has_files(tmp_path, 2))
         await engine.close()
         with pytest.raises(ServingError):
             await task
         await wait_until(lambda: _alive(processes, 0))  # checks this machine's processes only
-
-
-async def _has_files(folder: Path, count: int) -> bool:
-    return len(list(folder.iterdir())) >= count
-
-
-async def _waiting(engine: Engine, count: int) -> bool:
-    return sum(deployment.queue_length for deployment in (await engine.status()).deployments) == count
 
 
 async def _restarted(engine: Engine) -> bool:

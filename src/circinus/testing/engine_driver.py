@@ -60,6 +60,16 @@ async def wait_until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None
         await asyncio.sleep(0.005)
 
 
+async def has_files(folder: Path, count: int) -> bool:
+    """Return whether a folder has at least so many files."""
+    return len(list(folder.iterdir())) >= count
+
+
+async def queue_has(engine: Engine, count: int) -> bool:
+    """Return whether exactly so many items wait in all queues."""
+    return sum(deployment.queue_length for deployment in (await engine.status()).deployments) == count
+
+
 def is_alive(process: int) -> bool:
     """Return whether a process runs; a zombie does not."""
     try:

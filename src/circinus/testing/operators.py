@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from circinus.operators import Item, operator
+from circinus.operators.protocol import Branch
 
 _HANG_LIMIT_S = 240.0
 """Time limit for a wait that only a hang can exceed, on a machine of any speed."""
@@ -79,6 +80,45 @@ def signal_barrier(folder: Path) -> None:
 
 
 @operator
+def same(value: Any) -> Any:
+    """Return `value`, for instance a list that `emits: many` splits."""
+    return value
+
+
+@operator
+def by_size(value: float, *, limit: float) -> Branch:
+    """Return `value` in the branch `small` if it is below the limit, else in the branch `large`."""
+    return Branch("small" if value < limit else "large", value)
+
+
+@operator
+def each_by_size(values: Sequence[float], *, limit: float) -> list[Branch]:
+    """Return the elements, each in the branch `small` if it is below the limit, else in the branch `large`."""
+    return [Branch("small" if value < limit else "large", value) for value in values]
+
+
+@operator
+def visit(value: Mapping[str, Any]) -> Any:
+    """Return the `name` of `value`, and leave files in its `folder`.
+
+    The file `NAME.begun.*` of each call is created first. If `after` names files, the call waits for all of them. If
+    `dies` is true, the first call then kills the replica's process with SIGKILL. The file `NAME` is created at the end.
+    """
+    folder, name = Path(value["folder"]), str(value["name"])
+    descriptor, _ = tempfile.mkstemp(prefix=f"{name}.begun.", dir=folder)
+    os.close(descriptor)
+    deadline_s = time.monotonic() + _HANG_LIMIT_S
+    while not all((folder / other).exists() for other in value.get("after", ())):
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{name} waited for more than {_HANG_LIMIT_S:g} s")
+        time.sleep(0.002)
+    if value.get("dies") and len(list(folder.glob(f"{name}.begun.*"))) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / name).touch()
+    return name
+
+
+@operator
 class Unloadable:
     """Operator that fails while loading."""
 
@@ -104,6 +144,14 @@ class Gated:
 def number_items(count: int = 12) -> list[Item]:
     """Return a data set of numbers, each with its successor as ground truth."""
     return [Item(f"number-{value}", float(value), float(value + 1)) for value in range(count)]
+
+
+def list_items() -> list[Item]:
+    """Return a data set of lists of numbers with zero, one and several elements."""
+    lists = [[], [1], [20], [1, 2], [20, 1, 30], [3, 20, 2, 1]]
+    return [
+        Item(f"list-{number}-{'-'.join(map(str, values))}", values, values) for number in range(2) for values in lists
+    ]
 
 
 def exact_match(output: Any, truth: Any) -> float:
