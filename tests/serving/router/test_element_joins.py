@@ -19,13 +19,14 @@ from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.operators.protocol import NO_BRANCH
 from circinus.profiling.item_runs import branch_name
-from circinus.serving.engine import Response, Route, RouteStage
+from circinus.serving.engine import Response
 from circinus.serving.ray.site_router import SiteRouterCore
 from circinus.serving.replicas.replica_protocol import ItemResult
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import CompiledRoute, RouteTransfer
 from circinus.serving.router.request_messages import RouterMessage
 from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
+from circinus.serving.routes import Route, RouteStage
 from circinus.specification import Allocation, Configuration, Deployment, KnobValues, Network, Pipeline
 from circinus.specification.dataflow import FlowNode, ItemFlow, RunPath
 from circinus.testing.desired_states import StageSpec, infrastructure, route
