@@ -183,14 +183,18 @@ class FanOutConformance:
     @run_async_test
     async def test_replay_answers_the_recorded_elements(self, engine: Engine, tmp_path: Path) -> None:
         echo = StageSpec("echo", "add", after=("dear",), pool="far")
-        desired, recordings = await asyncio.to_thread(recorded_fan_out, tmp_path / "store.sqlite", *_CASCADE, echo)
+        parts = StageSpec("parts", "up_to", after=("cheap",), emits_many=True)
+        steps = (*_CASCADE, echo, parts)
+        desired, recordings = await asyncio.to_thread(recorded_fan_out, tmp_path / "store.sqlite", *steps)
         await engine.apply(desired)
         (replayed,) = desired.routes
         prefixes = {stage.operator: stage.prefix for stage in replayed.stages}
-        assert {min(len(recordings.output(prefixes["either"], key)), 2) for key in recordings.items} == {0, 1, 2}
+        lists = [recordings.output(prefixes["either"], key) for key in recordings.items]
+        lists += [inner for key in recordings.items for inner in recordings.output(prefixes["parts"], key)]
+        assert {min(len(values), 2) for values in lists} == {0, 1, 2}
         for key in recordings.items:
             response = await respond(engine, None, key=key)
-            assert response.output == {sink: recordings.output(prefixes[sink], key) for sink in ("either", "echo")}
+            assert response.output == {sink: recordings.output(prefixes[sink], key) for sink in replayed.sinks}
             runs = {name: recordings.run(prefix, key) for name, prefix in prefixes.items()}
             assert response.timings.stage_s == pytest.approx({name: r.total_s for name, r in runs.items() if r.paths})
             sent_bytes = sum(
@@ -203,9 +207,7 @@ class FanOutConformance:
             returned_bytes = runs["dear"].total_bytes + runs["echo"].total_bytes
             assert response.timings.link_bytes.get("center->home", 0.0) == returned_bytes
         answers = await asyncio.gather(*(ask(engine, None, key=key) for key in recordings.items))
-        assert [answer["either"] for answer in answers] == [
-            recordings.output(prefixes["either"], key) for key in recordings.items
-        ]
+        assert [answer["either"] for answer in answers] == lists[: len(answers)]
 
 
 def _element(folder: Path, name: str, *, after: str = "", dies: bool = False) -> Mapping[str, Any]:

@@ -98,6 +98,12 @@ def each_by_size(values: Sequence[float], *, limit: float) -> list[Branch]:
 
 
 @operator
+def up_to(value: float) -> list[int]:
+    """Return the integers from 0 up to the rest of `value` divided by 3."""
+    return list(range(int(value) % 3))
+
+
+@operator
 def visit(value: Mapping[str, Any]) -> Any:
     """Return the `name` of `value`, and leave files in its `folder`.
 
