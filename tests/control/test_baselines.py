@@ -232,3 +232,11 @@ def test_one_run_for_each_item_is_not_watched() -> None:
     rng = np.random.default_rng(6)
     assert RunsBaseline.of(_with_counts(np.ones(60, dtype=np.int64), rng), tolerance=0.2, risk=0.01) is None
     assert RunsBaseline.of(_with_counts(_heavy(rng, 4), rng), tolerance=0.2, risk=0.01) is None
+
+
+def test_an_operator_that_no_profiled_item_reached_is_watched() -> None:
+    rng = np.random.default_rng(8)
+    baseline = RunsBaseline.of(_with_counts(np.zeros(60, dtype=np.int64), rng), tolerance=0.2, risk=0.01)
+    assert baseline is not None
+    assert baseline.placed(0).payoff[0] == 0.0
+    assert baseline.placed(3).payoff[0] == 1.0

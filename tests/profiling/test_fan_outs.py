@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from sample_application import DATA, Application, sample_pipeline
 
+from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.operators.pickling import pickled_bytes, unpickle_value
 from circinus.profiling import LocalBackend, Machine, PipelineProfile, load_profile, profile_pipeline, record_for_replay
 from circinus.profiling.hardware.class_times import write_class_machine
-from circinus.profiling.item_runs import ItemRuns
+from circinus.profiling.item_runs import ItemRuns, mean_element_s
 from circinus.profiling.measurement.local_runner import LocalRunner
 from circinus.profiling.measurement.operator_session import OperatorSession
 from circinus.profiling.measurement.runner import Measurement, MeasurementError, OperatorRuns
@@ -25,6 +26,7 @@ from circinus.profiling.store.measurement_keys import LOCAL
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_dataset, read_services
 from circinus.profiling.store.store_writer import write_services
+from circinus.profiling.store.stored_measurements import StoredMeasurements
 from circinus.profiling.trace.measurement_trace import MeasurementTrace
 from circinus.profiling.trace.trace_file import export_trace, load_trace, save_trace
 from circinus.profiling.trace.trace_runner import TraceBackend
@@ -434,3 +436,35 @@ def test_recordings_for_a_replay_have_the_runs(fanning: Application, sink: str) 
         texts = [f"{key}{element}".upper() * (1 + (element in "bd")) for element in elements]
         unsure = [text for text, element in zip(texts, elements, strict=True) if element in "bd"]
         assert recordings.output(prefix, key) == ((key, texts) if sink == "track" else unsure)
+
+
+@INLINE
+def test_the_resource_usage_of_a_configuration_that_was_not_measured_is_unknown(fanning: Application) -> None:
+    first, second = fanning.configurations
+    profile_pipeline(fanning.specification, "sample", fanning.store, exhaustive=True)
+    keys = fanning.addresses().for_hardware_class(LOCAL, LocalBackend([fanning.folder]).machine)
+    with ProfileStore(fanning.store) as store:
+        dataset = read_dataset(store, keys.dataset(), 0)
+        assert dataset is not None
+        usage = StoredMeasurements(store, keys, dataset, [first]).resource_usage([first, second], {})
+    assert usage.items[0] > 0
+    assert usage.items[1] == 0
+    assert np.isnan(usage.cpu_s[1]).all()
+
+
+def test_runs_that_do_not_follow_from_what_was_emitted_are_an_error() -> None:
+    nodes = [operator.flow for operator in fan_out().topological_order()]
+    single = ItemRuns.single(0.1, 1.0)
+    runs = {
+        "source": single,
+        "detect": ItemRuns(((),), (0.1,), ((1.0, 1.0),), ((-1, -1),)),
+        "cheap": ItemRuns(((0,), (1,)), (0.1, 0.1), ((1.0,), (1.0,)), ((0,), (1,))),
+        "dear": ItemRuns(((1,),), (0.5,), ((1.0,),), ((-1,),)),
+        "track": single,
+    }
+    assert mean_element_s(nodes, runs) == pytest.approx(
+        {"source": 0.1, "detect": 0.1, "cheap": 0.1, "dear": 0.25, "track": 0.1}
+    )
+    other = {**runs, "detect": ItemRuns(((),), (0.1,), ((),), ((),))}
+    with raises_code(ProfileError, "profile.inconsistent_runs"):
+        mean_element_s(nodes, other)

@@ -257,3 +257,15 @@ def test_the_critical_path_goes_through_the_slower_branch() -> None:
     )
     service_s = np.array([[[1.0, 1.0, 1.0], [2.0, 5.0, 0.0], [3.0, 1.0, 0.0], [4.0, 4.0, 0.0], [0.0, 0.0, 7.0]]])
     assert critical_path_s(pipeline, service_s).tolist() == [[8.0, 10.0, 7.0]]
+
+
+def test_the_critical_path_goes_through_the_branch_that_was_taken() -> None:
+    operators = (
+        OperatorSpec(name="route", uses="m:f", branches=("easy", "hard")),
+        OperatorSpec(name="left", uses="m:f", after=({"route": "easy"},)),
+        OperatorSpec(name="right", uses="m:f", after=({"route": "hard"},)),
+        OperatorSpec(name="join", uses="m:f", after=({"any": ["left", "right"]},)),
+    )
+    pipeline = Pipeline(name="p", operators=operators, metric=MetricSpec(name="m", uses="m:m"), dataset={"uses": "m:d"})
+    service_s = np.array([[[1.0, 1.0], [2.0, 0.0], [0.0, 5.0], [1.0, 1.0]]])
+    assert critical_path_s(pipeline, service_s).tolist() == [[4.0, 7.0]]

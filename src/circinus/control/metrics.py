@@ -54,9 +54,7 @@ class ControlMetrics:
         self._rung = gauge("rung", "Current rung of the query's ladder; 0 is the top", "query")
         self._below = gauge("rungs_below_plan", "Number of rungs below the planned one", "query")
         self._queue = gauge("queue_length", "Number of queued requests, or elements of requests", "deployment")
-        self._runs = gauge(
-            "runs", "Number of requests, or elements of requests, so far", "deployment"
-        )
+        self._runs = gauge("runs", "Number of requests, or elements of requests, so far", "deployment")
         self._replicas = gauge("replicas", "Number of replicas", "deployment", "what")
         self._price = gauge("resource_price", "Saving by one more unit of the resource, in USD per hour", "resource")
         self._goodput = gauge("goodput_weight", "Total weight of the queries that meet their latency SLO")

@@ -118,8 +118,9 @@ def _service_s(
     size = allocation.batch_size if max_batch is None else min(allocation.batch_size, max_batch)
     ratio = batch_time_ratios(measured, hardware, allocation.cpus, allocation.batch_size)[size - 1]
     slowdown = ratio * measured.correction(hardware) / measured.speeds.expected(hardware)
-    mean_s = measured.service_s.mean()
-    return np.asarray(slowdown * (mean_s + (measured.service_s - mean_s) / math.sqrt(size)))
+    longest_s = measured.longest_run_s  # each element has as much time left as the slowest one needs
+    mean_s = longest_s.mean()
+    return np.asarray(slowdown * (mean_s + (longest_s - mean_s) / math.sqrt(size)))
 
 
 def _slowest_batch_s(pipeline: Pipeline, plan: QueryPlan, profile: ConfigurationProfile, network: Network) -> float:

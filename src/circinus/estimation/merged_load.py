@@ -158,7 +158,8 @@ def station_load(
     """Return the queueing model of a station under `traffic`, which has the service times of full batches.
 
     Elements of a request arrive together, and are divided among all servers. The first one waits about as long as at a
-    single server that is as fast as all of them (exact for one server, and an upper bound if there are few elements).
+    single server that is as fast as all of them with full batches: exactly so for one server without batches, longer
+    than in fact for several, and less long where batches stay small.
     """
     if traffic.has_elements:
         parts = servers * len(fill_ratios)

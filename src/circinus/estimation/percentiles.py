@@ -138,12 +138,16 @@ class SmallSampleInflation:
             return 1.0
         reached_s = service_s[service_s > 0]  # no logarithm fits items that do not reach the operator
         sample_s = reached_s if len(reached_s) else service_s
-        factor = tolerance_factor(len(sample_s), self.percentile / 100, self.risk)
+        # The percentile of all items is a lower one of those that reach it.
+        beyond = (1 - self.percentile / 100) * len(service_s) / len(sample_s)
+        if beyond >= 1:
+            return 1.0
+        factor = tolerance_factor(len(sample_s), 1 - beyond, self.risk)
         if math.isinf(factor):
             return UNBOUNDED
         logs = np.log(np.maximum(sample_s, _MIN_S))
-        beyond = float(logs.mean() + factor * logs.std(ddof=1) - logs.max())
-        return math.exp(min(max(0.0, beyond), math.log(UNBOUNDED)))
+        excess = float(logs.mean() + factor * logs.std(ddof=1) - logs.max())
+        return math.exp(min(max(0.0, excess), math.log(UNBOUNDED)))
 
     def of_mean(self, values: FloatArray) -> float:
         """Return the factor, at least 1, on the mean of (n,) values that the true mean exceeds with probability `risk`.

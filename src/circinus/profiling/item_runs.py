@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from circinus.arrays import FloatArray
+from circinus.errors import ProfileError
 from circinus.operators.protocol import NO_BRANCH
-from circinus.specification.dataflow import FlowNode, RunPath, scopes
+from circinus.specification.dataflow import FlowNode, ItemFlow, RunPath, scopes
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,26 @@ def branch_name(node: FlowNode, branch: int) -> str | None:
     return None if branch == NO_BRANCH else node.branches[branch]
 
 
+def check_runs(nodes: Sequence[FlowNode], runs: Mapping[str, ItemRuns]) -> None:
+    """Check that each operator ran for what its inputs emitted.
+
+    Raises:
+        ProfileError: it did not, as an operator emitted something else when it ran again.
+    """
+    flow = ItemFlow[int](nodes)
+    for node in nodes:
+        due, measured = [path for path, _ in flow.due(node.name)], runs[node.name]
+        if list(measured.paths) != due:
+            raise ProfileError(
+                f"found {len(measured.paths)} runs of operator {node.name} for an item, expected {len(due)} by what "
+                "came to it: an operator before it emitted other elements or branches when it ran again",
+                code="profile.inconsistent_runs",
+                hint="Outputs must depend on inputs and knobs only: fix random seeds, then profile again.",
+            )
+        for path, branches in zip(measured.paths, measured.branches, strict=True):
+            flow.add(node.name, path, [(branch_name(node, branch), 0) for branch in branches])
+
+
 def mean_element_s(nodes: Sequence[FlowNode], runs: Mapping[str, ItemRuns]) -> Mapping[str, float]:
     """Return the seconds of each operator for a random element of an item: 0 where it does not run.
 
@@ -117,6 +138,7 @@ def mean_element_s(nodes: Sequence[FlowNode], runs: Mapping[str, ItemRuns]) -> M
         nodes: operators in topological order.
         runs: runs of each operator for the item.
     """
+    check_runs(nodes, runs)
     around = scopes(tuple(nodes))
     elements = {
         name: dict(zip(its_runs.paths, map(len, its_runs.branches), strict=True)) for name, its_runs in runs.items()

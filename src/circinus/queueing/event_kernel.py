@@ -258,6 +258,8 @@ def _drop_late(station: int, now_s: float, requests: RequestArrays, state: Block
 @inlined
 def _drop(token: int, now_s: float, requests: RequestArrays) -> None:
     """Drop the request of a token, with all its tokens."""
+    if requests.is_dropped[token]:
+        return  # with another of its tokens
     request = requests.request_of[token]
     requests.dropped_s[request] = now_s
     while token > 0 and requests.request_of[token - 1] == request:

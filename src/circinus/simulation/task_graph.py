@@ -19,7 +19,7 @@ import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling import ConfigurationProfile
-from circinus.profiling.item_runs import ItemRuns, branch_name
+from circinus.profiling.item_runs import ItemRuns, branch_name, check_runs
 from circinus.profiling.profile import runs_by_item
 from circinus.specification.dataflow import Edge, FlowNode, RunPath, Scope, output_scope, scopes
 
@@ -145,6 +145,7 @@ def task_graph(
     """
     builder = TaskGraphBuilder(nodes, sinks, dict(carriers), dict(visits))
     for runs, input_bytes in zip(runs_by_item(profile.operators), profile.input_bytes.tolist(), strict=True):
+        check_runs(nodes, runs)
         builder.add(runs, input_bytes)
     return builder.build()
 

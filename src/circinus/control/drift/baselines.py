@@ -225,7 +225,7 @@ class RunsBaseline:
         counts = profile.run_counts
         if len(counts) < MIN_ITEMS or (counts == 1).all():
             return None
-        most = math.ceil(counts.mean() + _MOST_DEVIATIONS * counts.std())
+        most = max(1, math.ceil(counts.mean() + _MOST_DEVIATIONS * counts.std()))
         counted = np.minimum(counts, most)[None].astype(np.float64)
         mean = betting_bounds(counted, UNLIMITED, risk=risk, low=0.0, high=float(most))[0]
         return cls(float(counts.mean()), mean.lower * (1 - tolerance), mean.upper * (1 + tolerance), most)

@@ -182,7 +182,7 @@ def _speeds(
                 continue
             reference_s, class_s = service_s[service], times.service_s(operator.name, configuration)
             log_ratios = np.log(np.maximum(reference_s, _MIN_S)) - np.log(np.maximum(class_s, _MIN_S))
-            ran = (reference_s > 0) | (class_s > 0)  # an item without a run on either machine compares nothing
+            ran = (reference_s > 0) & (class_s > 0)  # an item without a run on a machine compares nothing
             by_prefix[service] = np.where(ran, log_ratios, np.nan)
     risk = PROFILING.speed_risk / len(keys.pipeline.operators)
     speeds = {}

@@ -120,9 +120,13 @@ class ResourceUsage:
         """(k,) whether the times of a noteworthy operator vary so much that few items say little about the tail."""
         heavy_tailed = np.zeros(len(self.items), dtype=bool)
         for index in np.flatnonzero(self.items):
-            times_s = np.maximum(self.cpu_s[index, :, : self.items[index]], _MIN_S)
+            cpu_s = self.cpu_s[index, :, : self.items[index]]
+            times_s = np.maximum(cpu_s, _MIN_S)
             is_noteworthy = times_s.mean(axis=1) >= PROFILING.noteworthy_share * self.total_cpu_s[index]
-            heavy_tailed[index] = (np.log(times_s).std(axis=1)[is_noteworthy] > PROFILING.heavy_tail_log_std).any()
+            # Items that do not reach an operator have no part in the tail.
+            reached = np.ma.masked_array(np.log(times_s), (cpu_s == 0) & (cpu_s > 0).any(axis=1, keepdims=True))
+            deviations = np.ma.filled(reached.std(axis=1), 0.0)
+            heavy_tailed[index] = (deviations[is_noteworthy] > PROFILING.heavy_tail_log_std).any()
         return heavy_tailed
 
     def references(self) -> IntArray:

@@ -137,7 +137,7 @@ class StoredMeasurements:
         values: dict[tuple[str, KnobValues], int] = {}
         knob_ids = np.zeros((len(configurations), len(operators)), dtype=np.int64)
         for row, configuration in enumerate(configurations):
-            element_s = self._element_s(configuration, int(items[row]))
+            element_s = self._element_s(configuration, int(items[row])) if items[row] else {}
             for column, spec in enumerate(operators):
                 own, n = configuration[spec.name], items[row]
                 knob_ids[row, column] = values.setdefault((spec.name, own), len(values))

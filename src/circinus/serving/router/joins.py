@@ -76,10 +76,20 @@ class _Input:
     """Index of the element, 0 for a value that is no list -> its messages."""
     elements: int | None = None
     """Length of the list, `EMPTY` or `NO_LIST`; 1 for a value that is no list; None if it is not known."""
+    received: int = 0
+    """Number of messages."""
+    settled: int = 0
+    """Number of elements with a value, or with notes on all edges."""
 
-    @property
-    def received(self) -> int:
-        return sum(len(slot.notes) + (slot.value is not None) for slot in self.slots.values())
+    def add(self, index: int, arrival: _Arrival, *, is_note: bool) -> None:
+        """Add the message of one edge for an element."""
+        slot = self.slots.setdefault(index, _Slot())
+        self.received += 1
+        if is_note:
+            slot.notes.append(arrival)
+        else:
+            slot.value = arrival
+        self.settled += not is_note or len(slot.notes) == self.edges
 
     @property
     def is_complete(self) -> bool:
@@ -103,7 +113,7 @@ class PendingJoin:
         if not self._stage.inputs:
             for own, producer in zip(self._inputs, self._stage.producers, strict=True):
                 if producer == message.producer:
-                    own.slots[0] = _Slot(_Arrival(message, arrived_s))
+                    own.add(0, _Arrival(message, arrived_s), is_note=False)
             return
         for own, route_input in zip(self._inputs, self._stage.inputs, strict=True):
             for edge in route_input.edges:
@@ -112,11 +122,8 @@ class PendingJoin:
                 index = 0
                 if route_input.is_list:
                     index, own.elements = message.path[-1]
-                slot = own.slots.setdefault(index, _Slot())
-                if message.is_note or not edge.carries(message.branch):
-                    slot.notes.append(_Arrival(message, arrived_s))
-                else:
-                    slot.value = _Arrival(message, arrived_s)
+                is_note = message.is_note or not edge.carries(message.branch)
+                own.add(index, _Arrival(message, arrived_s), is_note=is_note)
 
     @property
     def is_complete(self) -> bool:
@@ -159,9 +166,7 @@ class PendingJoin:
     def _has_value(self, own: _Input, is_list: bool) -> bool:
         if not is_list:
             return bool(own.slots) and own.slots[0].value is not None
-        if own.elements is None or own.elements < EMPTY or len(own.slots) < max(own.elements, 1):
-            return False
-        return all(slot.value is not None or len(slot.notes) == own.edges for slot in own.slots.values())
+        return own.elements is not None and own.elements >= EMPTY and own.settled == max(own.elements, 1)
 
     def _arrivals(self) -> list[_Arrival]:
         slots = [slot for own in self._inputs for slot in own.slots.values()]
