@@ -116,6 +116,20 @@ def test_times_are_those_of_elsewhere_in_the_ratio_of_what_is_known() -> None:
         assert np.isfinite(found.log_output_bytes).all()
 
 
+def test_items_that_do_not_reach_an_operator_lower_its_mean_by_their_share() -> None:
+    rng = np.random.default_rng(0)
+    runs = runs_of(CONFIGURATIONS, rng)
+    small = np.array([name == "tell" and of["see"].values[0][1] == 1 for name, of in runs.prefixes])
+    runs.service_s[np.ix_(small, range(0, ITEMS, 4))] = 0.0
+    there = SourceOperators(SPACE, PIPELINE, runs)
+    found = RatioModel(there, known([CONFIGURATIONS[-1]], rng, factor=3.0)).at("tell", CODES)
+    is_small = np.array([c["see"].values[0][1] == 1 for c in CONFIGURATIONS])
+    expected = log_seconds("tell") + np.log(3.0) + np.where(is_small, np.log(0.75), 0.0)
+    assert found.log_service_s == pytest.approx(expected, abs=1e-6)
+    runs.service_s[:] = 0.0
+    assert np.isinf(SourceOperators(SPACE, PIPELINE, runs).at("tell", CODES).service_deviation).all()
+
+
 def test_how_far_ratios_lie_apart_is_how_far_a_guess_may_be_off() -> None:
     squares = []
     for seed in range(20):

@@ -80,10 +80,13 @@ class SourceOperators:
         """
         self.space, self._pipeline, self._runs = space, pipeline, runs
         self._operators: dict[str, SourceOperator] = {}
-        if not runs.prefixes:
+        reached = runs.service_s > 0  # no logarithm fits items that do not reach an operator
+        if not reached.any():
             return
-        service = two_way_row_means(np.log(np.maximum(runs.service_s, _MIN_POSITIVE)), MIN_LOG_STD**2)
-        output = two_way_row_means(np.log(np.maximum(runs.output_bytes, _MIN_POSITIVE)), MIN_LOG_STD**2)
+        service = two_way_row_means(_logs(runs.service_s, reached), MIN_LOG_STD**2)
+        output = two_way_row_means(_logs(runs.output_bytes, reached), MIN_LOG_STD**2)
+        measured = ~np.isnan(runs.service_s[service.rows])
+        log_share = np.log(reached[service.rows].sum(axis=1) / measured.sum(axis=1))
         prefixes = [runs.prefixes[row] for row in service.rows.tolist()]
         codes = space.prefix_codes([prefix for _, prefix in prefixes])
         names = np.array([operator for operator, _ in prefixes])
@@ -93,8 +96,8 @@ class SourceOperators:
             rows = np.flatnonzero(usable & (names == operator))
             lineage = np.isin(np.arange(len(space.columns)), space.ancestor_columns(pipeline, operator))
             own = space.operator_columns(space.operators.index(operator))
-            seconds = service.means[rows]
-            self._operators[operator] = SourceOperator(lineage, own, codes[rows], seconds, output.means[rows])
+            seconds, sizes = service.means[rows] + log_share[rows], output.means[rows] + log_share[rows]
+            self._operators[operator] = SourceOperator(lineage, own, codes[rows], seconds, sizes)
             group_ids = np.unique(codes[rows][:, own], axis=0, return_inverse=True)[1].reshape(-1)
             groups += [seconds[group_ids == group_id] for group_id in range(int(group_ids.max()) + 1)]
         self._transfer_std = pooled_std(groups)
@@ -186,6 +189,10 @@ def lowest_deviation(predictions: Sequence[OperatorPrediction]) -> OperatorPredi
         select([prediction.log_output_bytes for prediction in predictions], by_bytes),
         select([prediction.output_deviation for prediction in predictions], by_bytes),
     )
+
+
+def _logs(values: FloatArray, reached: BoolArray) -> FloatArray:
+    return np.where(reached, np.log(np.maximum(values, _MIN_POSITIVE)), np.nan)
 
 
 def _log_of_mean(values: FloatArray) -> float:
