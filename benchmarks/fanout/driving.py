@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -78,9 +79,16 @@ def cascade(state: Path, items: int, console: Console) -> PartResult:
     console.print(table)
     note = f"{len(rows)} configurations, {items} clips each"
     added = fronts["cascade"][-1][1] - fronts["small alone"][-1][1]
+    alone = _front([row for row in rows if row["threshold"] in (_SMALL_ALONE, _LARGE_ALONE)])
+    gains = [
+        min((s for s, a in alone if a >= accuracy - 1e-12), default=math.inf) / seconds
+        for seconds, accuracy in fronts["cascade"]
+    ]
     return [
         Figure("seconds of both readers on every candidate over those of the cascade at equal accuracy, median",
                float(np.median(wins["large alone"])), None, "higher", "times", note),
+        Figure("seconds of the quicker reader alone over those of the cascade at equal accuracy, median",
+               float(np.median(gains)), None, "higher", "times", f"at most {max(gains):.2f}, {len(gains)} accuracies"),
         Figure("accuracy that the cascade adds to the small reader alone", added, None, "higher", "F1", note),
         Figure("candidates of a clip under the detector that finds most over the one that finds fewest", _spread(rows),
                None, "higher", "times", "the multiplicity that configurations differ by"),
