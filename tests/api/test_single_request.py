@@ -93,6 +93,15 @@ def test_outputs_are_bytes_and_json_where_it_holds_them(output: Any, data: bytes
     assert str(report).splitlines()[0] == ("1 bytes" if isinstance(output, bytes) else data.decode())
     document = report.to_dict()
     assert document["output"] == value
-    assert document["operators"]["a"] == {"service_s": 0.1, "wait_s": None, "pool": "edge"}
-    assert document["operators"]["b"] == {"service_s": 0.2, "wait_s": 0.05, "pool": None}
+    assert document["operators"]["a"] == {"service_s": 0.1, "wait_s": None, "runs": 1, "pool": "edge"}
+    assert document["operators"]["b"] == {"service_s": 0.2, "wait_s": 0.05, "runs": 1, "pool": None}
     assert document["transfer_s"] == pytest.approx(0.5 - 0.1 - 0.31)
+
+
+def test_the_time_on_links_is_unknown_where_runs_overlap() -> None:
+    timings = ResponseTimings(0.3, {"a": 0.1, "b": 0.4}, {}, {}, {"b": 0.2}, runs={"a": 1, "b": 4})
+    report = RequestReport("q", "", Response("x", timings), {}, {"a": (), "b": ("a",)})
+    assert report.transfer_s is None
+    assert report.to_dict()["transfer_s"] is None
+    assert report.to_dict()["operators"]["b"]["runs"] == 4
+    assert "b 400 ms in 4 runs, waiting 200 ms" in str(report)

@@ -13,7 +13,7 @@ from circinus.matching import plan_all_queries
 from circinus.planning import SearchSettings, plan_queries, plan_query
 from circinus.planning.planner import sized_plans
 from circinus.planning.settings import RunningLoad
-from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, FailedConfiguration, PipelineProfile
 from circinus.specification import (
     AccuracySlo,
     CostSlo,
@@ -374,6 +374,11 @@ def test_a_pipeline_that_was_hardly_measured_does_not_hold_up_the_others() -> No
     unknown = plan_queries(specification, profiles)["q-new"]
     assert unknown.best_effort is None
     assert unknown.reason.endswith("on at most 0 items, but guarantees need 8; profile longer (`circinus profile`)")
+    failure = FailedConfiguration(short[0].configuration, "i7", "found 9 elements, expected at most 8")
+    profiles["new"] = replace(profiles["new"], failed=(failure,), unmeasured=0)
+    reason = plan_queries(specification, profiles)["q-new"].reason
+    assert failure.reason in reason
+    assert "profile longer" not in reason  # which would not help
 
 
 def replace_items(measured: ConfigurationProfile, count: int) -> ConfigurationProfile:

@@ -216,7 +216,6 @@ FIELDS: list[Case] = [
     ("batch_sizes: [1, 4]", "branch: sure", 46, "spec.operators[1].branch", ("mean branches?",)),
     ("[recognise]", "[recognise, 3]", 49, "spec.operators[2].after[1]", ("found 3", "an operator, {operator: branch}")),
     ("[recognise]", "[[recognise]]", 49, "spec.operators[2].after[0]", ("a list of 1", "{operator: branch}")),
-    ("[recognise]", "{recognise: 3}", 49, "spec.operators[2].after.recognise", ("a mapping", "{operator: branch}")),
     ("[recognise]", "[{}]", 49, "spec.operators[2].after[0]", ("an empty mapping", "{operator: branch}")),
     (
         "[recognise]",
@@ -226,6 +225,16 @@ FIELDS: list[Case] = [
         ("a mapping", "{operator: branch}"),
     ),
     ("[recognise]", "{any: []}", 49, "spec.operators[2].after.any", ("a mapping", "{any: [...]}")),
+    ("[recognise]", "{recognise: 3}", 49, "spec.operators[2].after.recognise", ("a mapping", "{recognise: '3'}")),
+    (
+        "[recognise]",
+        "{recognise: [a, b]}",
+        49,
+        "spec.operators[2].after.recognise",
+        ("name one branch", "{any: [{a: x}, {a: y}]}"),
+    ),
+    ("[recognise]", "{recognise: a, denoise: b}", 49, "spec.operators[2].after.recognise", ("a list with an entry",)),
+    ("[recognise]", "{any: [recognise, recognise]}", 49, "spec.operators[2].after.any[1]", ("recognise again", "once")),
     ("[recognise]", "{any: [recognise, 3]}", 49, "spec.operators[2].after.any[1]", ("found 3", "{operator: branch}")),
     (
         "[recognise]",

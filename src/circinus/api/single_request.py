@@ -56,13 +56,20 @@ class RequestReport:
         for operator, seconds in timings.stage_s.items():
             waited = f", waiting {format_duration(timings.wait_s.get(operator, 0.0))}"
             pool = f" ({self.pools[operator]})" if operator in self.pools else ""
-            lines.append(f"{operator} {format_duration(seconds)}{waited}{pool}")
-        lines.append(f"links and routers {format_duration(self.transfer_s)}")
+            runs = timings.runs.get(operator, 1)
+            several = f" in {runs} runs" if runs > 1 else ""
+            lines.append(f"{operator} {format_duration(seconds)}{several}{waited}{pool}")
+        if self.transfer_s is None:
+            lines.append("runs for several elements overlap, so that their times add up to more than the latency")
+        else:
+            lines.append(f"links and routers {format_duration(self.transfer_s)}")
         return "\n  ".join(lines)
 
     @property
-    def transfer_s(self) -> float:
-        """Seconds on links and in routers, see `ResponseTimings.outside_s`."""
+    def transfer_s(self) -> float | None:
+        """Seconds on links and in routers, see `ResponseTimings.outside_s`; None if an operator ran several times."""
+        if max(self.response.timings.runs.values(), default=1) > 1:
+            return None
         return self.response.timings.outside_s(self.inputs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,6 +85,7 @@ class RequestReport:
                 operator: {
                     "service_s": seconds,
                     "wait_s": timings.wait_s.get(operator),
+                    "runs": timings.runs.get(operator, 1),
                     "pool": self.pools.get(operator),
                 }
                 for operator, seconds in timings.stage_s.items()

@@ -21,6 +21,10 @@ _MIN_LIMIT = 1e-9
 _IS_ONE = (1.0).__eq__
 
 
+_MIN_LOAD = 1e-12
+"""Load of a deployment that no profiled item reaches, or that is faster than the clock's resolution, in replicas."""
+
+
 @dataclass(frozen=True)
 class StageEstimate:
     """Mean times of an operator, and its latest start."""
@@ -166,8 +170,8 @@ class DeploymentUse:
 
     @property
     def fractional_replicas(self) -> float:
-        """Number of replicas at the utilization target, not rounded."""
-        return self.busy_replicas / self.deployment.allocation.utilization_target
+        """Number of replicas at the utilization target, not rounded; positive, so that all users pay a share."""
+        return max(self.busy_replicas / self.deployment.allocation.utilization_target, _MIN_LOAD)
 
 
 @dataclass(frozen=True)

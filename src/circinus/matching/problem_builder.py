@@ -16,9 +16,6 @@ from circinus.matching.problem import RESOURCES, CapacityRows, Problem
 from circinus.matching.solvers.sparse_rows import SparseRows
 from circinus.specification import Deployment, Infrastructure, Network, Query
 
-_MIN_FRACTIONAL_LOAD = 1e-12
-"""Minimum load of a deployment, so that one with a service time below the clock's resolution pays a share."""
-
 _MAX_REPLICAS_PER_NODE_ROW = 4
 """Maximum k of the capacity rows that count replicas larger than 1/(k + 1) of a node."""
 
@@ -130,7 +127,7 @@ def _incidence(rows: Sequence[Mapping[int, float]], columns: int) -> SparseRows:
 def _fractional_load(candidates: Sequence[PlanCandidate], deployments: Sequence[Deployment]) -> SparseRows:
     column_of = {deployment: index for index, deployment in enumerate(deployments)}
     rows = [
-        {column_of[use.deployment]: max(use.fractional_replicas, _MIN_FRACTIONAL_LOAD) for use in candidate.deployments}
+        {column_of[use.deployment]: use.fractional_replicas for use in candidate.deployments}
         for candidate in candidates
     ]
     return _incidence(rows, len(deployments))

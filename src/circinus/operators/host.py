@@ -205,11 +205,12 @@ def emitted_values(emission: Emission, output: Any) -> list[tuple[int, Any]]:
     taken = []
     for value in values:
         if not isinstance(value, Branch) or value.name not in emission.branches:
-            found = f"the branch {value.name!r}" if isinstance(value, Branch) else type(value).__name__
+            is_branch = isinstance(value, Branch)
+            found = f"the branch {value.name!r}" if is_branch else type(value).__name__
             raise OperatorError(
                 f"found {found}, expected `Branch(name, value)` with one of the names {', '.join(emission.branches)}",
                 code="operator.unknown_branch",
-                hint="Name it in `branches` of the operator.",
+                hint="Name it in `branches` of the operator." if is_branch else "Return it, or leave out `branches`.",
             )
         taken.append((emission.branches.index(value.name), value.value))
     return taken

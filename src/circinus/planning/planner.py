@@ -44,6 +44,13 @@ def best_effort_frontier(
         f"no guarantee is possible on pipeline {profile.pipeline} yet: its configurations are measured on at most "
         f"{max_items} items, but guarantees need {MIN_ITEMS}"
     )
+    if profile.failed and not profile.configurations and not profile.unmeasured:
+        first = profile.failed[0]
+        reason = (
+            f"all {len(profile.failed)} configurations of pipeline {profile.pipeline} failed when they were profiled: "
+            f"{first.configuration}: {first.reason}"
+        )
+        return Frontier(query, (), {}, (), (), reason, binding=(MEASUREMENTS,))
     frontier = Frontier(query, (), {}, (), (), reason, binding=(MEASUREMENTS,))
     usable = tuple(c for c in profile.configurations if len(c.items) >= _MIN_BEST_EFFORT_ITEMS)
     if usable and settings.near_misses:

@@ -330,6 +330,8 @@ def profile_notes(profile: PipelineProfile, warning: str | None, metric: str) ->
         )
         if Verdict.TOO_FEW_ITEMS in verdicts:
             reason = "the data set is too small to decide some of them"
+        elif verdicts == {Verdict.INFEASIBLE}:
+            reason = "all of them are certain to miss every SLO"
         notes.append(Text(f"no configuration needs further measurements for these queries: {reason}"))
     if profile.unmeasured:
         notes.append(Text(search_summary(profile)))

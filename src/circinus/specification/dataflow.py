@@ -81,12 +81,30 @@ def check_entry(entry: Any) -> Any:
     """
     if edges_of(entry):
         return {ANY: tuple(entry[ANY])} if isinstance(entry, Mapping) and isinstance(entry.get(ANY), list) else entry
-    forms = "an operator, {operator: branch}, or {any: [...]} of these"
     if isinstance(entry, Mapping) and list(entry) == [ANY] and isinstance(entry[ANY], list | tuple) and entry[ANY]:
         wrong = [(i, part) for i, part in enumerate(entry[ANY]) if _single_edge(part) is None]
-        issues = [Issue((ANY, i), describe(part), "an operator or {operator: branch}") for i, part in wrong]
+        issues = [
+            Issue((ANY, i), describe(part), "an operator or {operator: branch}", _entry_hint(part)) for i, part in wrong
+        ]
         raise issues_error("input", issues)
-    raise issue_error(describe(entry), forms)
+    forms = "an operator, {operator: branch}, or {any: [...]} of these"
+    raise issue_error(describe(entry), forms, _entry_hint(entry))
+
+
+def _entry_hint(entry: Any) -> str:
+    """Return what to do about an entry, or an alternative, that is malformed."""
+    if not isinstance(entry, Mapping) or not entry:
+        return ""
+    if len(entry) > 1:
+        return "write a list with an entry for each operator"
+    ((key, value),) = entry.items()
+    if key == ANY:
+        return "write `any` once, with a list of at least one operator or {operator: branch}"
+    if isinstance(value, list | tuple):
+        return "name one branch; for either of several, list each: {any: [{a: x}, {a: y}]}"
+    if value is None:
+        return "name the branch"
+    return f"write names that look like other values in quotes, as in {{{key}: '{value}'}}"
 
 
 @dataclass(frozen=True)

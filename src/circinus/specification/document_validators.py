@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from circinus.specification.dataflow import ANY, NEVER, Condition, Edge, FlowNode, Scope, edges_of, output_scope
+from circinus.specification.dataflow import (
+    ANY,
+    NEVER,
+    Condition,
+    Edge,
+    FlowNode,
+    Scope,
+    edges_of,
+    input_text,
+    output_scope,
+)
 from circinus.specification.diagnostics import Issue, describe, did_you_mean, expected_choice
 from circinus.specification.shorthands import KeyedByName, as_list
 
@@ -174,6 +184,8 @@ class _Flow:
         for position, edge in enumerate(edges):
             taken = Condition() if edge.branch is None else Condition(frozenset({frozenset({edge})}))
             one = self._conditions[edge.operator] & taken
+            if edge in edges[:position]:
+                return NEVER, Issue((ANY, position), f"{input_text([edge])} again", "each output once")
             if (comes & one).may_hold:
                 expected = "outputs of which only one comes"
                 hint = "name their branches, as in {any: [{cheap: sure}, expensive]}"
