@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from circinus.matching.admission_decision import add_admitted, admit
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.simulation_check import SimulationCheck
 from circinus.planning import plan_queries
-from circinus.profiling import PipelineProfile
+from circinus.profiling import OperatorProfile, PipelineProfile
 from circinus.specification import BurstyArrivals, Infrastructure, Query, Specification, Tenant
 from circinus.statistics.interval import Interval
 from circinus.testing.random_instances import random_specification
@@ -302,3 +303,26 @@ def test_the_latest_starts_of_a_query_are_those_of_its_source() -> None:
     after = plans.with_query(moved).with_latest_starts(matching)
     assert after == PlanEstimates(replace(specification, queries=(moved,)), profiles).with_latest_starts(matching)
     assert after != before
+
+
+def test_all_users_pay_a_share_of_a_deployment_that_no_item_reaches() -> None:
+    """As of the expensive model of a cascade that takes all answers of the cheap one."""
+    shared = 0
+    for seed in (3, 6, 4)[: share_of(3)]:
+        specification, profiles = random_specification(seed, queries=5)
+        idle = {pipeline.topological_order()[-1].name for pipeline in specification.pipelines.values()}
+
+        def without_load(measured: OperatorProfile, names: Collection[str] = frozenset(idle)) -> OperatorProfile:
+            return measured.with_totals(np.zeros_like(measured.service_s)) if measured.operator in names else measured
+
+        profiles = {name: profile.with_operators(without_load) for name, profile in profiles.items()}
+        ran = _planned(specification, specification.queries[:-1], profiles)
+        _, after = admit_query(specification, profiles, ran, specification.queries[-1].name)
+        for found in (ran, after):
+            shares = [assignment.chosen.estimate.cost_usd_per_h.value for assignment in found.assignments]
+            assert sum(shares) == pytest.approx(found.cost_usd_per_h)
+        users = Counter(
+            use.deployment for a in after.assignments for use in a.chosen.deployments if use.busy_replicas == 0
+        )
+        shared += max(users.values(), default=0) > 1
+    assert shared
