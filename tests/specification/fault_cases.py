@@ -509,17 +509,17 @@ FAN_OUTS: list[Case] = [
     (
         *_behind("emits: many", "[recognise, denoise]"),
         *(49, f"{_REDACT_AFTER}[1]"),
-        ("denoise, which is one for each item", "one for each element of recognise", "`gather: true`"),
+        ("denoise, which comes once for each item", "once for each element of recognise", "`gather: true`"),
     ),
     (
         *_behind("emits: many", "{any: [recognise, denoise]}"),
         *(49, f"{_REDACT_AFTER}.any"),
-        ("denoise, which is one for each item", "one for each element of recognise"),
+        ("denoise, which comes once for each item", "once for each element of recognise"),
     ),
     (
         *_behind("emits: many", "{any: [denoise, recognise]}", "\n      gather: true"),
         *(49, f"{_REDACT_AFTER}.any"),
-        ("denoise, which is one for each item", "an output one for each element of recognise"),
+        ("denoise, which comes once for each item", "an output that comes once for each element of recognise"),
     ),
     (
         *_behind(_TAKES, "[{recognise: sure}, {recognise: unsure}]"),

@@ -160,9 +160,9 @@ class _Flow:
         for index, (edges, scopes) in enumerate(zip(node.inputs, inputs, strict=True)):
             for edge, scope in zip(edges, scopes, strict=True):
                 if scope not in allowed or (scope != deepest and len(set(scopes)) > 1):
-                    found = f"{edge.operator}, which is {_place(scope)}"
+                    found = f"{edge.operator}, which comes {_place(scope)}"
                     hint = "gather the elements first (`gather: true`), or let the elements carry the value"
-                    return Issue(("after", index), found, f"an output {_place(deepest)}", hint)
+                    return Issue(("after", index), found, f"an output that comes {_place(deepest)}", hint)
         condition = Condition()
         for index, (edges, scopes) in enumerate(zip(node.inputs, inputs, strict=True)):
             comes, issue = self._input(node, edges)
@@ -195,7 +195,7 @@ class _Flow:
 
 
 def _place(scope: Scope) -> str:
-    return f"one for each element of {scope[-1]}" if scope else "one for each item"
+    return f"once for each element of {scope[-1]}" if scope else "once for each item"
 
 
 def validate_emission(operator: Any) -> Iterator[Issue]:
