@@ -73,7 +73,7 @@ def _part_line(query: str, number: int, part: PartStatus) -> str:
 
 def status_table(status: EngineStatus) -> RenderableType:
     """Return a table with a row for each deployment; without any message, there is no column for it."""
-    figures = ("ready", "queue", "requests", "restarts", "start-up")
+    figures = ("ready", "queue", "runs", "restarts", "start-up")
     remark = "message" if any(deployment.message for deployment in status.deployments) else ""
     table = make_table(f"Engine ({status.mode} mode)", ("deployment",), figures, remark, one_line=True)
     for deployment in status.deployments:
