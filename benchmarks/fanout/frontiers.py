@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -15,14 +15,17 @@ from rich.progress import track
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.errors import PlanningError
-from circinus.estimation import Estimator, PlanCandidate, replicas_for
+from circinus.estimation import Estimator, PlanCandidate, merge_loads, replicas_for
 from circinus.matching import MatchSettings, match
 from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.sizing import with_cost
 from circinus.planning import SearchSettings, plan_query
 from circinus.planning.search_space import utilization_targets
-from circinus.profiling import PipelineProfile
+from circinus.profiling import OperatorProfile, PipelineProfile
 from circinus.specification import (
     Allocation,
+    Deployment,
+    KnobValues,
     Network,
     Pipeline,
     Query,
@@ -59,7 +62,7 @@ class Instance:
             infrastructure = random_infrastructure(rng, sites=int(rng.integers(1, 3)), pools=int(rng.integers(1, 4)))
             sites = [site.name for site in infrastructure.sites]
             query = random_query(rng, pipeline, name="q", source=str(rng.choice(sites)))
-            profile = with_random_runs(rng, pipeline, random_profile(rng, pipeline, items=25))
+            profile = _with_equal_replicas(with_random_runs(rng, pipeline, random_profile(rng, pipeline, items=25)))
             specification = Specification(
                 pipelines={pipeline.name: pipeline}, infrastructure=infrastructure, queries=(query,)
             )
@@ -103,6 +106,21 @@ class Instance:
                 if self._fits(candidate) and not candidate.estimate.violations(self.query.slos):
                     yield candidate
 
+    def costs_as_sized(self, candidates: Sequence[PlanCandidate], estimates: PlanEstimates) -> Iterator[float]:
+        """Yield the costs of those of the plans that meet the SLOs with whole replicas, which the query pays alone."""
+        for candidate in candidates:
+            replicas = {
+                use.deployment: replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target)
+                for use in candidate.deployments
+            }
+            if not self._packs_on_nodes(candidate, replicas):
+                continue
+            conditions = merge_loads([candidate], replicas)
+            alone_usd_per_h = candidate.estimate.cost_usd_per_h.upper
+            sized = with_cost(estimates.reestimate(candidate, conditions), alone_usd_per_h, self.query.slos)
+            if not sized.estimate.violations(self.query.slos, sized=True):
+                yield alone_usd_per_h
+
     def _fits(self, candidate: PlanCandidate) -> bool:
         amounts: dict[tuple[str, int], float] = {}
         for use in candidate.deployments:
@@ -117,6 +135,40 @@ class Instance:
                     return False
         return True
 
+    def _packs_on_nodes(self, candidate: PlanCandidate, replicas: Mapping[Deployment, int]) -> bool:
+        demands: dict[str, list[tuple[float, ...]]] = {}
+        for use in candidate.deployments:
+            demands.setdefault(use.deployment.pool, []).extend([tuple(use.demand.amounts)] * replicas[use.deployment])
+        pools = {name: self.network.infrastructure.pool(name) for name in demands}
+        return all(_packs(needed, (tuple(pools[n].amounts),) * pools[n].nodes) for n, needed in demands.items())
+
+
+def _packs(demands: Sequence[tuple[float, ...]], free: tuple[tuple[float, ...], ...]) -> bool:
+    """Return whether all demands fit on nodes of which so much is free, by trying all ways."""
+    if not demands:
+        return True
+    if any(
+        sum(amounts) > sum(left) * (1 + 1e-9)
+        for amounts, left in zip(zip(*demands, strict=True), zip(*free, strict=True), strict=True)
+    ):
+        return False
+    for node in {left: index for index, left in enumerate(free)}.values():
+        left = tuple(available - needed for available, needed in zip(free[node], demands[0], strict=True))
+        if min(left) >= -1e-9 * max(free[node]) and _packs(demands[1:], (*free[:node], left, *free[node + 1 :])):
+            return True
+    return False
+
+
+def _with_equal_replicas(profile: PipelineProfile) -> PipelineProfile:
+    """Return the profile with equal memory of replicas of equal knobs, as they are deployed as the same."""
+    memory: dict[tuple[str, KnobValues], float] = {}
+
+    def equal(operator: OperatorProfile) -> OperatorProfile:
+        key = operator.operator, operator.prefix[operator.operator]
+        return replace(operator, peak_memory_bytes=memory.setdefault(key, operator.peak_memory_bytes))
+
+    return profile.with_operators(equal)
+
 
 def frontiers(instances: int, console: Console) -> PartResult:
     """Compare the least latency, and the least cost shared and alone, of frontiers with those of all plans."""
@@ -127,7 +179,7 @@ def frontiers(instances: int, console: Console) -> PartResult:
         listed = list(instance.candidates())
         estimates = PlanEstimates(instance.specification, {instance.pipeline.name: instance.profile})
         matching = match({"q": frontier}, instance.network.infrastructure, estimates.reestimate, settings=_PLAIN)
-        cheapest = min((c.estimate.cost_usd_per_h.upper for c in listed), default=None)
+        cheapest = min(instance.costs_as_sized(listed, estimates), default=None)
         own = matching.cost_usd_per_h if matching.assignments else None
         rows.append(
             {

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.estimation.percentiles import UNBOUNDED, SmallSampleInflation, tolerance_factor
+from circinus.estimation.stage_latency import ElementTimes, StationTime, elementwise_max_s
 
 P95 = SmallSampleInflation(95.0, 0.05)
 
@@ -85,3 +86,11 @@ def test_no_time_at_all_is_no_error() -> None:
 def test_two_very_different_kinds_of_items_are_no_error() -> None:
     careful = SmallSampleInflation(95.0, 1e-4)
     assert 1 < careful.of(np.array([1e-9] * 4 + [10.0] * 4)) <= UNBOUNDED
+
+
+def test_an_overloaded_operator_is_one_for_items_that_do_not_reach_it() -> None:
+    elements = ElementTimes(np.array([True, False]), np.array([0.1, 0.0]))
+    waits, own_s = StationTime(np.array([0.5, 0.5]), 1.0, 0.5, 1), np.array([0.2, 0.0])
+    assert elementwise_max_s([waits], own_s, elements).tolist() == [0.7, 0.0]
+    overloaded = StationTime(np.full(2, UNBOUNDED), 0.0, UNBOUNDED, 1)
+    assert (elementwise_max_s([waits, overloaded], own_s, elements) >= UNBOUNDED).all()

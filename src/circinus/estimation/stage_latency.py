@@ -319,7 +319,10 @@ def elementwise_max_s(
         total_s = [np.asarray(time.added_s + time.factor * unbatched_s) for time in times]
     else:
         min_s = elements.min_s * slowdown
-        total_s = [elements.has_run * time.added_s + np.maximum(time.factor * unbatched_s, min_s) for time in times]
+        # An overloaded operator is one for items that do not reach it, too: its queue takes up what others need.
+        waits_s = [np.where(elements.has_run | (time.added_s >= UNBOUNDED), time.added_s, 0.0) for time in times]
+        services_s = [np.maximum(time.factor * unbatched_s, min_s) for time in times]
+        total_s = [wait_s + service_s for wait_s, service_s in zip(waits_s, services_s, strict=True)]
     return np.maximum.reduce(total_s) if len(total_s) > 1 else total_s[0]
 
 
