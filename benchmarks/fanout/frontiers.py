@@ -143,20 +143,18 @@ class Instance:
         return all(_packs(needed, (tuple(pools[n].amounts),) * pools[n].nodes) for n, needed in demands.items())
 
 
-def _packs(demands: Sequence[tuple[float, ...]], free: tuple[tuple[float, ...], ...]) -> bool:
-    """Return whether all demands fit on nodes of which so much is free, by trying all ways."""
-    if not demands:
-        return True
-    if any(
-        sum(amounts) > sum(left) * (1 + 1e-9)
-        for amounts, left in zip(zip(*demands, strict=True), zip(*free, strict=True), strict=True)
-    ):
-        return False
-    for node in {left: index for index, left in enumerate(free)}.values():
-        left = tuple(available - needed for available, needed in zip(free[node], demands[0], strict=True))
-        if min(left) >= -1e-9 * max(free[node]) and _packs(demands[1:], (*free[:node], left, *free[node + 1 :])):
-            return True
-    return False
+def _packs(demands: Sequence[tuple[float, ...]], nodes: tuple[tuple[float, ...], ...]) -> bool:
+    """Return whether all demands fit on nodes of which so much is free, by trying all ways, each state once."""
+    largest_first = sorted(demands, reverse=True)
+    states = {tuple(sorted(nodes))}
+    for demand in largest_first:
+        states = {
+            tuple(sorted((*free[:node], left, *free[node + 1 :])))
+            for free in states
+            for node in {amounts: index for index, amounts in enumerate(free)}.values()
+            if min(left := tuple(round(a - d, 6) for a, d in zip(free[node], demand, strict=True))) >= 0
+        }
+    return bool(states)
 
 
 def _with_equal_replicas(profile: PipelineProfile) -> PipelineProfile:
