@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.estimates.error_figures import NEAR
+from benchmarks.harness.pictures import save_svg
 
 _SHOWN = ("measured_p95_s", "predicted_p95_s", "without_queueing_p95_s", "corrected_p95_s")
 
@@ -18,7 +19,6 @@ def draw_scatter(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         rows: rows of `real_part`; rows without a measured percentile are left out.
         path: path of the SVG file, which is reproducible.
     """
-    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -48,7 +48,4 @@ def draw_scatter(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
     axes.legend(loc="upper left", frameon=False, fontsize="small")
-    with matplotlib.rc_context({"svg.hashsalt": "circinus"}):
-        unfinished = path.with_suffix(".tmp")
-        figure.savefig(unfinished, format="svg", metadata={"Date": None})
-    unfinished.replace(path)
+    save_svg(figure, path)

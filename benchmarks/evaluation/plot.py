@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.goodput import EVERYWHERE, OURS
 from benchmarks.evaluation.outcomes import grouped
+from benchmarks.harness.pictures import save_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +27,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         rows: of the part `goodput`.
         path: of the SVG file, which is reproducible.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     rows = [row for row in rows if row["scope"] == EVERYWHERE]
@@ -34,10 +34,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     by_contest, over_load = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_contests(by_contest, rows)
     _draw_loads(over_load, [row for row in rows if row["tightness"] == "mixed"])
-    with matplotlib.rc_context({"svg.hashsalt": "circinus"}):
-        unfinished = path.with_suffix(".tmp")
-        figure.savefig(unfinished, format="svg", metadata={"Date": None})
-    unfinished.replace(path)
+    save_svg(figure, path)
 
 
 def _draw_contests(axes: Axes, rows: Sequence[Row]) -> None:

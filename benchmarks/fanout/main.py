@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.fanout.batch_queues import batch_queues
 from benchmarks.fanout.driving import cascade, ignored
 from benchmarks.fanout.engine import engine
+from benchmarks.fanout.frontier_plot import draw_frontiers
 from benchmarks.fanout.frontiers import frontiers
 from benchmarks.fanout.random_plans import fan_out_plans
 from benchmarks.harness.benchmark import Benchmark, Option, Part
@@ -26,7 +27,13 @@ BENCHMARK = Benchmark(
             lambda o, console: fan_out_plans(o.random_plans, o.random_requests, console),
             ("random_plans", "random_requests"),
         ),
-        Part("cascade", lambda o, console: cascade(o.state, o.clips, console), ("clips",), quick=False),
+        Part(
+            "cascade",
+            lambda o, console: cascade(o.state, o.clips, console),
+            ("clips",),
+            quick=False,
+            report=draw_frontiers,
+        ),
         Part("ignored", lambda o, console: ignored(o.state, o.clips, console), ("clips",), quick=False),
         Part("engine", lambda o, console: engine(o.state, o.seconds, console), ("seconds",), quick=False),
     ),
