@@ -260,7 +260,7 @@ def deploy(
         )
     _log.info("deploy in mode %s on %s", mode, engine)
     _apply(opened.desired_state(Mode(mode)), engine, on_progress if engine.on_this_machine else None)
-    return DeployedPlan(opened, engine, warnings)
+    return DeployedPlan(opened, engine, (*warnings, *engine.warnings()))
 
 
 def _apply(desired: DesiredState, handle: EngineHandle, on_progress: Callable[[int, int], None] | None) -> None:

@@ -139,6 +139,10 @@ class EngineHandle(ABC):
         """
         return None
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return warnings about who can reach the running engine."""
+        return ()
+
     def status(self) -> EngineStatus:
         """Return the engine's status: deployments, replicas and counters.
 
@@ -299,6 +303,16 @@ class RayHandle(EngineHandle):
     def close(self) -> bool:
         run(self.client().close)
         return True
+
+    def warnings(self) -> tuple[str, ...]:
+        from circinus.serving.ray.ray_connection import answers_strangers
+
+        if not answers_strangers(self.address):
+            return ()
+        return (
+            "the Ray cluster takes calls without a token, so whoever reaches a port of its nodes can run code there. "
+            "Start Ray with RAY_AUTH_MODE=token, or see docs/security.md",
+        )
 
     def lease(self) -> ClusterLease:
         from circinus.serving.ray.lease import ClusterLease

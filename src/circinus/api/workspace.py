@@ -409,8 +409,8 @@ class Workspace(SizingWorkspace):
 
     def render_kubernetes(
         self, plan: Plan, *, image: str, name: str = "circinus", namespace: str = "default", ray_version: str = ""
-    ) -> dict[str, Any]:
-        """Return the RayService that runs a plan on Kubernetes with KubeRay.
+    ) -> list[dict[str, Any]]:
+        """Return the RayService that runs a plan on Kubernetes with KubeRay, and the NetworkPolicy of its pods.
 
         Args:
             plan: plan of this workspace.
@@ -424,15 +424,15 @@ class Workspace(SizingWorkspace):
             ServingError: a name is not valid on Kubernetes.
 
         Example:
-            >>> workspace.render_kubernetes(plan, image="shop/operators:1")["kind"]
-            'RayService'
+            >>> [each["kind"] for each in workspace.render_kubernetes(plan, image="shop/operators:1")]
+            ['RayService', 'NetworkPolicy']
         """
         from circinus.serving import Mode
-        from circinus.serving.ray.kuberay_manifest import Manifest, ray_service
+        from circinus.serving.ray.kuberay_manifest import Manifest, manifests
 
         opened = self._opened(plan)
         opened.require_served_query()
-        return ray_service(opened.desired_state(Mode.REAL), Manifest(image, name, namespace, ray_version))
+        return manifests(opened.desired_state(Mode.REAL), Manifest(image, name, namespace, ray_version))
 
     def _fresh(self, plan: Plan, mode: str) -> LoadedPlan:
         from circinus.matching import require_fresh

@@ -30,7 +30,7 @@ def kubernetes(
     ray_version: Annotated[str, typer.Option(help="Version of Ray in the image, such as 2.60.0.")] = "",
     json: Json = False,
 ) -> None:
-    """Print the RayService that runs a plan on Kubernetes with KubeRay, for `kubectl apply -f -`.
+    """Print the RayService and NetworkPolicy that run a plan on Kubernetes with KubeRay, for `kubectl apply -f -`.
 
     Nodes of pool P must have the label circinus/pool=P.
     """
@@ -42,8 +42,8 @@ def kubernetes(
     if image == _IMAGE and len(plan):
         warning = f"pods will run {_IMAGE}: name the image that has your operators' code with --image"
         print_wrapped(progress_console(), warning, style="yellow")
-    manifest = workspace.render_kubernetes(plan, image=image, name=name, namespace=namespace, ray_version=ray_version)
+    manifests = workspace.render_kubernetes(plan, image=image, name=name, namespace=namespace, ray_version=ray_version)
     if json:
-        print_json("render", {"manifests": [manifest]})
+        print_json("render", {"manifests": manifests})
     else:
-        typer.echo(as_yaml(manifest), nl=False)
+        typer.echo(as_yaml(*manifests), nl=False)

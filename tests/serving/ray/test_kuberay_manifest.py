@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.ray.kuberay_manifest import Manifest, as_yaml, ray_service
+from circinus.serving.ray.kuberay_manifest import Manifest, as_yaml, manifests, network_policy, ray_service
 from circinus.testing.desired_states import StageSpec, chain
 from golden import check_message
 from raised import raises_code
@@ -57,7 +57,9 @@ SCHEMA = {
                     "additionalProperties": False,
                     "properties": {
                         "rayVersion": {"type": "string"},
+                        "authOptions": {"type": "object", "properties": {"mode": {"enum": ["disabled", "token"]}}},
                         "enableInTreeAutoscaling": {"type": "boolean"},
+                        "autoscalerOptions": {"type": "object", "properties": {"securityContext": {"type": "object"}}},
                         "headGroupSpec": {
                             "type": "object",
                             "required": ["template"],
@@ -93,10 +95,10 @@ SCHEMA = {
 
 
 def _rendered(desired: DesiredState = DESIRED, **options: Any) -> dict[str, Any]:
-    manifest = ray_service(desired, Manifest("image:1", **options))
-    content: dict[str, Any] = YAML(typ="safe").load(as_yaml(manifest))
-    assert content == json.loads(json.dumps(manifest))
-    return content
+    documents = manifests(desired, Manifest("image:1", **options))
+    contents: list[dict[str, Any]] = list(YAML(typ="safe").load_all(as_yaml(*documents)))
+    assert contents == json.loads(json.dumps(documents))
+    return contents[0]
 
 
 def test_it_has_the_fields_of_the_api() -> None:
@@ -119,6 +121,36 @@ def test_its_pods_are_what_kubernetes_takes() -> None:
     templates[0]["spec"]["containers"][0]["resources"]["limit"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="limit"):
         kubernetes_validate.validate(_pod_template(templates[0]), KUBERNETES, strict=True)
+
+
+def test_its_pods_have_few_rights() -> None:
+    cluster = _rendered()["spec"]["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "runAsNonRoot": True,
+                "runAsUser": 1000,
+                "readOnlyRootFilesystem": True,
+            }
+
+
+def test_the_policy_lets_pods_of_the_service_call_each_other_and_others_send_requests_only() -> None:
+    import kubernetes_validate
+
+    policy = network_policy(Manifest("image:1", "mine", "there"))
+    kubernetes_validate.validate(policy, KUBERNETES, strict=True)
+    groups = _rendered(name="mine")["spec"]["rayClusterConfig"]
+    for group in (groups["headGroupSpec"], *groups["workerGroupSpecs"]):
+        labels = group["template"]["metadata"]["labels"].items()
+        assert labels >= policy["spec"]["podSelector"]["matchLabels"].items()
+    open_to_others = [rule.get("ports") for rule in policy["spec"]["ingress"][1:]]
+    assert open_to_others == [[{"port": 8265}, {"port": 8000}], [{"port": 8000}]]
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
 
 
 def _pod_template(template: dict[str, Any]) -> dict[str, Any]:

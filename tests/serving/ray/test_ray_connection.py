@@ -1,10 +1,13 @@
-"""Connection to a cluster, and what it must not change in the process."""
+"""Connection to a cluster, what it must not change in the process, and who else may connect."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from circinus.errors import ServingError
 from circinus.serving.ray import ray_connection as driver
 from circinus.serving.ray.ray_connection import connect, preserve_sigterm, require_reachable_head
 from raised import raises_code
+from ray_cluster_lock import exclusive_ray_cluster
 
 pytest.importorskip("ray")
 
@@ -149,3 +153,24 @@ def test_what_nodes_report_is_not_printed_between_what_a_verb_says(
         worker.print_to_stdstream({"lines": ["a node was lost"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
     assert "raylet: a node was lost" in caplog.text
     assert capsys.readouterr().out == ""
+
+
+_HEAD = """
+from ray.cluster_utils import Cluster
+from circinus.serving.ray.ray_connection import answers_strangers
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+try:
+    print("open" if answers_strangers(cluster.address) else "closed")
+finally:
+    cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "expected"), [("disabled", "open"), ("token", "closed")])
+def test_a_cluster_that_answers_without_a_token_is_told(mode: str, expected: str) -> None:
+    environment = {**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "a" * 64}
+    with exclusive_ray_cluster():
+        ran = subprocess.run([sys.executable, "-c", _HEAD], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split()[-1] == expected

@@ -1,7 +1,10 @@
 """KubeRay manifests (API `ray.io/v1`) of a desired state, for clusters on Kubernetes.
 
-Sources: KubeRay's API reference, its guide to the configuration of a RayCluster, the published schema of its resources,
-and the validation of its operator (`ray-operator/controllers/ray/utils/validation.go`).
+Ray runs what it is sent, so that pods take calls from each other alone, with a token, and run with few rights.
+
+Sources: KubeRay's API reference, its guides to the configuration, authentication and network policies of a RayCluster,
+the published schema of its resources, the validation of its operator
+(`ray-operator/controllers/ray/utils/validation.go`), and Kubernetes' restricted pod security standard.
 """
 
 from __future__ import annotations
@@ -29,6 +32,18 @@ from circinus.specification import Pool
 
 _PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000}
 _HEAD_CPUS, _HEAD_MEMORY_GIB = 1, 4
+_SERVICE_LABEL = "circinus/service"
+"""Label of the pods of a RayService, whose value is its name."""
+_OPERATOR_LABELS = {"app.kubernetes.io/name": "kuberay-operator"}
+"""Labels of the operator's pod in KubeRay's Helm chart."""
+_USER_ID = 1000
+"""User of the pods, that of Ray's images."""
+_CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "runAsUser": _USER_ID,
+}
 _MIB = 2**20
 _MAX_NAME_LENGTH = 47
 """KubeRay appends suffixes to the name, and services are named after the result."""
@@ -46,6 +61,36 @@ class Manifest:
     namespace: str = "default"
     ray_version: str = ""
     """Ray version of the image; empty: not checked by KubeRay."""
+
+
+def manifests(desired: DesiredState, manifest: Manifest) -> list[dict[str, Any]]:
+    """Return the RayService that runs `desired`, and the NetworkPolicy of its pods.
+
+    Raises:
+        ServingError: see `ray_service`.
+    """
+    return [ray_service(desired, manifest), network_policy(manifest)]
+
+
+def network_policy(manifest: Manifest) -> dict[str, Any]:
+    """Return the policy by which pods take calls from each other, from KubeRay, and requests from their namespace."""
+    own = {"matchLabels": {_SERVICE_LABEL: manifest.name}}
+    operator = {"namespaceSelector": {}, "podSelector": {"matchLabels": _OPERATOR_LABELS}}
+    requests = {"port": _PORTS["serve"]}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": manifest.name, "namespace": manifest.namespace},
+        "spec": {
+            "podSelector": own,
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": [{"podSelector": own}]},
+                {"from": [operator], "ports": [{"port": _PORTS["dashboard"]}, requests]},
+                {"from": [{"podSelector": {}}], "ports": [requests]},
+            ],
+        },
+    }
 
 
 def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
@@ -77,9 +122,11 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
     pools = [pool for pool in desired.infrastructure.pools if pool.name in used]
     for group in pools:
         _check_pool(group.name)
+    elastic = {"enableInTreeAutoscaling": True, "autoscalerOptions": {"securityContext": _CONTAINER_SECURITY}}
     cluster = {
         **({"rayVersion": manifest.ray_version} if manifest.ray_version else {}),
-        **({"enableInTreeAutoscaling": True} if any(pool.is_elastic for pool in pools) else {}),
+        "authOptions": {"mode": "token"},
+        **(elastic if any(pool.is_elastic for pool in pools) else {}),
         "headGroupSpec": {
             "rayStartParams": {
                 "dashboard-host": "0.0.0.0",
@@ -100,17 +147,17 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def as_yaml(document: Mapping[str, Any]) -> str:
-    """Return the document as YAML, in its order."""
+def as_yaml(*documents: Mapping[str, Any]) -> str:
+    """Return the documents as YAML, in their order."""
     from ruamel.yaml import YAML
     from ruamel.yaml.scalarstring import walk_tree
 
     yaml = YAML()
     yaml.width = 4096
-    content = json.loads(json.dumps(document))
+    content = json.loads(json.dumps(documents))
     walk_tree(content)  # keeps line breaks of multi-line strings
     stream = StringIO()
-    yaml.dump(content, stream)
+    yaml.dump_all(content, stream)
     return stream.getvalue()
 
 
@@ -160,12 +207,23 @@ def _pod(
     container = {
         "name": name,
         "image": manifest.image,
-        "env": [{"name": key, "value": value} for key, value in SERVE_ENVIRONMENT.items()],
+        # Ray, models and caches write below the home folder and /tmp only.
+        "env": [{"name": key, "value": value} for key, value in {**SERVE_ENVIRONMENT, "HOME": "/tmp"}.items()],
         "resources": {"limits": dict(resources), "requests": dict(resources)},
+        "securityContext": {**_CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
     if ports:
         container["ports"] = [{"containerPort": port, "name": key} for key, port in ports.items()]
-    return {"spec": {**({"nodeSelector": dict(selector)} if selector else {}), "containers": [container]}}
+    return {
+        "metadata": {"labels": {_SERVICE_LABEL: manifest.name}},
+        "spec": {
+            **({"nodeSelector": dict(selector)} if selector else {}),
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        },
+    }
 
 
 def _quoted(content: Mapping[str, Any]) -> str:

@@ -138,6 +138,28 @@ def require_reachable_head(address: str, timeout_s: float = SERVING.head_timeout
         channel.close()
 
 
+def answers_strangers(address: str, timeout_s: float = SERVING.head_timeout_s) -> bool:
+    """Return whether a cluster's head answers a call without a token or certificate, as replicas then do, too.
+
+    Args:
+        address: address of a running cluster, as for `ray.init`.
+        timeout_s: timeout.
+    """
+    import grpc
+    from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
+    from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+    head = _head_of(address)
+    if head is None:
+        return False
+    with grpc.insecure_channel(head, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            NodeInfoGcsServiceStub(channel).GetAllNodeInfo(GetAllNodeInfoRequest(limit=1), timeout=timeout_s)
+        except grpc.RpcError:
+            return False
+    return True
+
+
 def import_serve() -> None:
     """Import Ray Serve, and restrict its log to warnings unless the program had imported it before.
 
