@@ -11,11 +11,12 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.operators import process_output
+from circinus.operators.executor_process import OperatorProcessError
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.operators.host import OperatorHost
 from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.operators.process_output import excerpt, open_output, output_folder
-from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessError, OperatorProcessKey
+from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessKey
 from circinus.specification import KnobValues
 
 SOURCE = """

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from circinus.errors import OperatorError
+from circinus.operators.executor_process import OperatorProcessError
 from circinus.operators.host import BatchRun, OperatorHost
 from circinus.operators.run_clock import RunTimes
-from circinus.profiling.measurement.operator_process import OperatorProcessError, OperatorProcessKey
+from circinus.profiling.measurement.operator_process import OperatorProcessKey
 
 
 class InlineReplica:

@@ -20,12 +20,12 @@ from sample_application import Application
 
 from budget import HANG_LIMIT_S
 from circinus.operators import resolve_operator
+from circinus.operators.executor_process import OperatorProcessError
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.operators.host import BatchRun, OperatorHost
 from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.profiling.measurement.operator_process import (
     OperatorProcess,
-    OperatorProcessError,
     OperatorProcessKey,
     OperatorProcessPool,
 )

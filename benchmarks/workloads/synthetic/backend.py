@@ -144,9 +144,12 @@ class SyntheticRunner:
         self._clock.advance(seconds)
         return AllocationMeasurement(ratios, self._replica_stats(operator, configuration), ran_s + seconds)
 
-    def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
-        """See `ItemScorer.score`; outputs are ignored."""
-        return float(self._scores(configuration)[self._index_of[item.key]])
+    def scores(
+        self, configuration: Configuration, items: Sequence[Item], outputs: Mapping[str, Sequence[bytes]]
+    ) -> tuple[float, ...]:
+        """See `ItemScorer.scores`; outputs are ignored."""
+        of_items = self._scores(configuration)
+        return tuple(float(of_items[self._index_of[item.key]]) for item in items)
 
     def _run(self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]) -> float:
         """Compute the missing outputs of some operators; return the seconds of processing."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -15,7 +16,7 @@ from typing import IO, Any, NamedTuple
 
 from circinus.operators.fork_server import STARTED
 from circinus.operators.framing import BlockingFrames
-from circinus.operators.host import Executor
+from circinus.operators.host import Executor, ProcessState
 from circinus.operators.process_output import excerpt
 
 _START_TIMEOUT_S = 60.0
@@ -97,15 +98,23 @@ class ForkServerClient:
         """
         self._create = create
         self._server: _Server | None = None
+        self._lock = threading.Lock()
 
-    def spawn(self, *arguments: Any, cpus: float, output: IO[bytes] | None = None) -> ForkedProcess:
-        """Start a process.
+    def spawn(
+        self,
+        *arguments: Any,
+        cpus: float,
+        output: IO[bytes] | None = None,
+        create: Callable[..., Executor] | None = None,
+    ) -> ForkedProcess:
+        """Start a process, in the working folder and with the environment and search path of this process.
 
         Args:
             arguments: picklable arguments of the executor.
             cpus: CPUs that numeric libraries are limited to.
             output: file of the standard output and error, which is closed with the process; by default the standard
                 error of this process.
+            create: creates another executor than those of the other processes.
 
         Raises:
             OSError: the system refuses files or sockets, or the fork server does not start.
@@ -117,19 +126,20 @@ class ForkServerClient:
                 map(stack.enter_context, socket.socketpair()) for _ in range(2)
             )
             descriptors = [its_connection.fileno(), its_lifeline.fileno(), *([output.fileno()] if output else [])]
-            self._server = self._server or self._start()
-            process = ForkedProcess(connection, lifeline, output)
-            try:
-                socket.send_fds(self._server.handover, [b"\0"], descriptors)
-            except ConnectionError:  # the server was killed
-                self.close()
-                self._server = self._start()
-                socket.send_fds(self._server.handover, [b"\0"], descriptors)
+            with self._lock:
+                self._server = self._server or self._start()
+                process = ForkedProcess(connection, lifeline, output)
+                try:
+                    socket.send_fds(self._server.handover, [b"\0"], descriptors)
+                except ConnectionError:  # the server was killed
+                    self.close()
+                    self._server = self._start()
+                    socket.send_fds(self._server.handover, [b"\0"], descriptors)
             stack.pop_all()
         its_connection.close()
         its_lifeline.close()
         with suppress(ConnectionError):  # the process has ended, as its lifeline tells
-            BlockingFrames(connection).send((cpus, tuple(sys.path), arguments))
+            BlockingFrames(connection).send((cpus, ProcessState.current(), create, arguments))
         return process
 
     def close(self) -> None:

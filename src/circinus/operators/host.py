@@ -10,11 +10,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from circinus.errors import OperatorError
 from circinus.operators.framing import BlockingFrames
@@ -222,11 +222,44 @@ def _operator_errors(code: str, prefix: str = "") -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        own = Path(__file__).parents[1]
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if own not in Path(f.filename).parents]
-        location = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
-        reason = f"{prefix}{type(error).__name__}: {error}{location}{call_excerpt()}"
-        raise OperatorError(reason, code=code) from error
+        raise OperatorError(f"{prefix}{describe_exception(error)}", code=code) from error
+
+
+def describe_exception(error: BaseException) -> str:
+    """Return an exception of the user's code in one line, with its location in that code and the last output."""
+    own = Path(__file__).parents[1]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if own not in Path(f.filename).parents]
+    location = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{location}{call_excerpt()}"
+
+
+class ProcessState(NamedTuple):
+    """State of the client that a process of user code takes over, as if it had been forked from the client."""
+
+    search_path: tuple[str, ...]
+    folder: str
+    """Working folder; empty if it was removed."""
+    environment: dict[str, str]
+    is_without_bytecode: bool
+    """Whether imports write no bytecode."""
+
+    @classmethod
+    def current(cls) -> ProcessState:
+        """Return the state of this process."""
+        try:
+            folder = os.getcwd()
+        except FileNotFoundError:
+            folder = ""
+        return cls(tuple(sys.path), folder, dict(os.environ), sys.dont_write_bytecode)
+
+    def take_over(self, cpus: float) -> None:
+        """Give this process the state, with threads limited to its CPUs."""
+        os.environ.clear()
+        os.environ.update({**self.environment, **thread_limits(cpus)})
+        sys.path[:] = self.search_path
+        sys.dont_write_bytecode = self.is_without_bytecode
+        with suppress(OSError):
+            os.chdir(self.folder or ".")
 
 
 def run_executor(connection: socket.socket, create: Callable[..., Executor]) -> None:
@@ -235,12 +268,11 @@ def run_executor(connection: socket.socket, create: Callable[..., Executor]) -> 
     frame = frames.receive()
     if frame is None:
         return
-    cpus, search_path, arguments = frame[0]
-    os.environ.update(thread_limits(cpus))
-    sys.path[:] = search_path
+    cpus, state, own_create, arguments = frame[0]
+    state.take_over(cpus)
     start_s = time.perf_counter()
     try:
-        executor = create(*arguments)
+        executor = (own_create or create)(*arguments)
     except OperatorError as error:
         print_exception()
         frames.send((ReplyType.FAILED, error))

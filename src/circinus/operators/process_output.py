@@ -8,7 +8,8 @@ import re
 import sys
 import tempfile
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import IO
 
@@ -108,6 +109,16 @@ def call_excerpt() -> str:
         with suppress(Exception):  # the operator may have closed it
             stream.flush()
     return excerpt(_output, _start)
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send what user code prints within a command to the standard error: the standard output is the command's result.
+
+    Output of native code and of other processes is not redirected.
+    """
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def print_exception() -> None:

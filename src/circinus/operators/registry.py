@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from circinus.errors import OperatorError
+from circinus.operators.process_output import stdout_to_stderr
 from circinus.operators.protocol import OperatorFactory, operator_of
 
 ENTRY_POINT_GROUP = "circinus.operators"
@@ -36,9 +37,7 @@ def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
         OperatorError: the object does not exist, its import fails, or another folder's module with an equal name is
             already imported. The hint is a similar name, if there is one.
     """
-    for path in reversed(module_paths):
-        if str(path) not in sys.path:
-            sys.path.insert(0, str(path))
+    search_first(module_paths)
     if ":" not in reference:
         return _resolve_entry_point(reference)
     module_name, _, attribute = reference.partition(":")
@@ -60,6 +59,13 @@ def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
             )
         resolved = getattr(resolved, part)
     return resolved
+
+
+def search_first(module_paths: Sequence[Path]) -> None:
+    """Add folders to the beginning of `sys.path`, unless it has them."""
+    for path in reversed(module_paths):
+        if str(path) not in sys.path:
+            sys.path.insert(0, str(path))
 
 
 def refuse_during_import() -> None:
@@ -100,7 +106,8 @@ def _import(module_name: str, reference: str, module_paths: Sequence[Path]) -> M
     importlib.invalidate_caches()  # the file may be newer than the cached listing of its folder
     importing = _importing.set(module_name)
     try:
-        return importlib.import_module(module_name)
+        with stdout_to_stderr():
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise OperatorError(
@@ -159,7 +166,8 @@ def _resolve_entry_point(name: str) -> Any:
             hint=_similar_name_hint(name, points),
         )
     try:
-        return points[name].load()
+        with stdout_to_stderr():
+            return points[name].load()
     except (Exception, SystemExit) as error:  # any error of the imported package
         raise OperatorError(
             f"loading the entry point {points[name].value} failed with {type(error).__name__}: {error}",

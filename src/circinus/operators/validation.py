@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 from circinus.errors import Diagnostic, OperatorError
-from circinus.operators.protocol import OperatorFactory
-from circinus.operators.registry import resolve, resolve_operator
+from circinus.operators.code_host import OperatorSignature
+from circinus.operators.user_code import UserCode, user_code
 from circinus.specification import OperatorSpec, Pipeline, Specification
 from circinus.specification.diagnostics import Issue, closest_match, expected_choice
 
 
 def check_operators(specification: Specification) -> tuple[Diagnostic, ...]:
-    """Import all operators, metrics and data sets of `specification`, and check their signatures.
+    """Import all operators, metrics and data sets of `specification` in their process, and check their signatures.
 
     Apart from the imports, no code is executed.
 
@@ -24,7 +21,7 @@ def check_operators(specification: Specification) -> tuple[Diagnostic, ...]:
         A diagnostic for each unresolved reference, object of the wrong kind, unknown or missing knob, wrong number of
         inputs, and unknown argument of a data set.
     """
-    code = _Code(specification.module_paths)
+    code = _Code(user_code(specification.module_paths))
     return tuple(
         specification.diagnostic("Pipeline", name, issue.path, issue.found, issue.expected, issue.hint)
         for name, pipeline in specification.pipelines.items()
@@ -33,27 +30,32 @@ def check_operators(specification: Specification) -> tuple[Diagnostic, ...]:
 
 
 class _Code:
-    """Cached imports of references."""
+    """Cached descriptions of references."""
 
-    def __init__(self, module_paths: tuple[Path, ...]) -> None:
-        self._module_paths = module_paths
+    def __init__(self, code: UserCode) -> None:
+        self._code = code
         self.operator = lru_cache(maxsize=None)(self._operator)
-        self.function = lru_cache(maxsize=None)(self._function)
 
-    def _operator(self, reference: str) -> OperatorFactory | Issue:
+    def _operator(self, reference: str) -> OperatorSignature | Issue:
         try:
-            return resolve_operator(reference, self._module_paths)
+            return self._code.operator(reference)
         except OperatorError as error:
             return _unresolved(reference, error, "an operator declared with `@operator`")
 
-    def _function(self, reference: str) -> Any:
+    def call(
+        self, reference: str, positional: int, keywords: Iterable[str], path: tuple[str, ...], expected: str
+    ) -> Issue | None:
+        """Return an issue if a function cannot be called with arguments, or None if it can or has no signature."""
         try:
-            resolved = resolve(reference, self._module_paths)
+            description = self._code.describe(reference)
+            if not description.is_callable:
+                return Issue(("uses",), f"{reference!r}, which is a {description.type_name}", "a function")
+            mismatch = self._code.call_mismatch(reference, positional, tuple(keywords))
         except OperatorError as error:
             return _unresolved(reference, error, "a function")
-        if not callable(resolved):
-            return Issue(("uses",), f"{reference!r}, which is a {type(resolved).__name__}", "a function")
-        return resolved
+        if mismatch is None:
+            return None
+        return Issue(path, f"arguments that do not fit {mismatch.signature}", expected, mismatch.reason)
 
 
 def _unresolved(reference: str, error: OperatorError, expected: str) -> Issue:
@@ -67,20 +69,16 @@ def _pipeline(pipeline: Pipeline, code: _Code) -> Iterator[Issue]:
         operator = code.operator(spec.uses)
         for issue in (operator,) if isinstance(operator, Issue) else _operator(spec, operator):
             yield issue.with_prefix("operators", position)
-    metric = code.function(pipeline.metric.uses)
-    if not isinstance(metric, Issue):
-        metric = _call(metric, (None, None), {}, ("uses",), "a function of the output and the ground truth")
+    metric = code.call(pipeline.metric.uses, 2, (), ("uses",), "a function of the output and the ground truth")
     if metric is not None:
         yield metric.with_prefix("metric")
-    arguments = pipeline.dataset.arguments
-    dataset = code.function(pipeline.dataset.uses)
-    if not isinstance(dataset, Issue):
-        dataset = _call(dataset, (), arguments, ("arguments",), f"the parameters of {pipeline.dataset.uses}")
+    reference, arguments = pipeline.dataset.uses, pipeline.dataset.arguments
+    dataset = code.call(reference, 0, arguments, ("arguments",), f"the parameters of {reference}")
     if dataset is not None:
         yield dataset.with_prefix("dataset")
 
 
-def _operator(spec: OperatorSpec, operator: OperatorFactory) -> Iterator[Issue]:
+def _operator(spec: OperatorSpec, operator: OperatorSignature) -> Iterator[Issue]:
     declared = {knob.name for knob in spec.knobs}
     for position, knob in enumerate(spec.knobs):
         if knob.name not in operator.knobs:
@@ -101,18 +99,3 @@ def _operator(spec: OperatorSpec, operator: OperatorFactory) -> Iterator[Issue]:
         found = f"{inputs} input{'s' if inputs > 1 else ''}" if spec.after else "no operator before it, so 1 input"
         expected = f"{operator.inputs}, the number of inputs of {operator.name}"
         yield Issue(("after",), found, expected)
-
-
-def _call(
-    function: Any, positional: tuple[Any, ...], keywords: Mapping[str, Any], path: tuple[str, ...], expected: str
-) -> Issue | None:
-    """Return an issue if `function` cannot be called with the arguments, or None if it can or has no signature."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # built-in functions may have none
-        return None
-    try:
-        signature.bind(*positional, **keywords)
-    except TypeError as error:
-        return Issue(path, f"arguments that do not fit {signature}", expected, str(error))
-    return None

@@ -68,7 +68,6 @@ class ProfilingSettings:
     """Share of the available memory that operators' processes may use."""
     slow_start_ratio: float = 2.0
     """Ratio of the first run of a process to its repetition from which first runs on other inputs are repeated, too."""
-    exit_timeout_s: float = 2.0
     operator_timeout_s: float = 600.0
     min_operator_timeout_s: float = 60.0
     """Bounds of the timeout for loading an operator or processing an item; in between it is the budget."""

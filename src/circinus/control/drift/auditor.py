@@ -210,14 +210,14 @@ def _agreement_scores(
         for sink in pipeline.sinks()
     }
     recordings = load_recordings(store, pipeline.name, [prefix for prefixes in sinks.values() for prefix in prefixes])
-    scores = []
+    items = []
     for key in recordings.items:
         answer = pipeline.output(
             {sink: recordings.output(of_reference, key) for sink, (_, of_reference) in sinks.items()}
         )
-        outputs = {sink: recordings.outputs[own][key] for sink, (own, _) in sinks.items()}
-        try:
-            scores.append(scorer.score(configuration, Item(key, None, answer), outputs))
-        except CircinusError:
-            return np.zeros(0)  # the metric rejects outputs as ground truth
-    return np.array(scores)
+        items.append(Item(key, None, answer))
+    outputs = {sink: [recordings.outputs[own][item.key] for item in items] for sink, (own, _) in sinks.items()}
+    try:
+        return np.array(scorer.scores(configuration, items, outputs))
+    except CircinusError:
+        return np.zeros(0)  # the metric rejects outputs as ground truth

@@ -137,10 +137,7 @@ class ReplayReferenceRunner:
                 recorded.run(prefix_configuration(spec, configuration, operator.name), item.key) for item in items
             ]
             runs[operator.name] = OperatorRuns.of_items(recorded_runs)
-        scores = tuple(
-            scorer.score(configuration, item, {sink: outputs[sink][number] for sink in outputs})
-            for number, item in enumerate(items)
-        )
+        scores = scorer.scores(configuration, items, outputs)
         return Measurement(runs, replicas={}, compute_s=0.0, outputs=outputs, scores=scores)
 
     def close(self) -> None:

@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from circinus.errors import OperatorError, ProfileError
-from circinus.operators import Item, resolve
-from circinus.operators.pickling import pickle_value
+from circinus.operators import Item
+from circinus.operators.user_code import user_code
 from circinus.profiling.dataset.item_order import measurement_order
+from circinus.profiling.dataset.pickled_item import PickledItem
+from circinus.profiling.settings import PROFILING
 from circinus.specification import Pipeline
 
 
@@ -51,33 +52,34 @@ class Dataset:
 
 
 def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed: int = 0) -> Dataset:
-    """Build the data set of `pipeline` and order its items.
+    """Build the data set of `pipeline` in a process of its own, and order its items.
 
     The fingerprint covers pickled content: values must pickle to the same bytes in every process (a set of strings does
     not), otherwise stored measurements are never recognised.
 
+    Args:
+        pipeline: the pipeline.
+        module_paths: folders of the data set's modules.
+        seed: random seed of the order.
+
     Raises:
-        OperatorError: the function of the data set cannot be found or fails.
+        OperatorError: the function of the data set cannot be found, fails, ends its process, or exceeds the time limit.
         ProfileError: the function returns a non-item, no item, two items with the same key, or an item that cannot be
             pickled.
     """
-    items = _build(pipeline, module_paths)
-    _check(pipeline, items)
-    content_hashes, sizes = [], []
-    fingerprint = hashlib.sha256()
-    for item in items:
-        try:
-            value, truth = pickle_value(item.value), pickle_value(item.truth)
-        except Exception as error:  # a value's own methods may raise anything
-            raise ProfileError(
-                f"the value or ground truth cannot be pickled ({type(error).__name__}: {error})",
-                code="dataset.unpicklable_item",
-                location=f"{_location(pipeline)}: item {item.key}",
-                hint="Return plain data or arrays.",
-            ) from error
-        content_hashes.append(_digest(item.key.encode(), value, truth))
-        sizes.append(len(value))
-        fingerprint.update(f"{content_hashes[-1]}{sorted(item.strata.items())}".encode())
+    location = f"data set {pipeline.dataset.uses} of pipeline {pipeline.name}"
+    code, spec = user_code(module_paths), pipeline.dataset
+    try:
+        built = code.items(spec.uses, spec.arguments, PROFILING.operator_timeout_s)
+    except (OperatorError, ProfileError) as error:
+        if error.code.startswith("dataset."):
+            error.location = location
+        raise
+    items = tuple(PickledItem(entry[0], value, truth, entry[1]) for entry, value, truth in built)
+    content_hashes, fingerprint = [], hashlib.sha256()
+    for (key, _, strata), value, truth in built:
+        content_hashes.append(_digest(key.encode(), value, truth))
+        fingerprint.update(f"{content_hashes[-1]}{strata}".encode())
     held_out = pipeline.dataset.held_out_items(len(items))
     order = measurement_order([item.strata for item in items], held_out, np.random.default_rng(seed))
     return Dataset(
@@ -87,49 +89,8 @@ def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed:
         seed=seed,
         fingerprint=fingerprint.hexdigest(),
         addresses=tuple(content_hashes),
-        input_bytes=tuple(sizes),
+        input_bytes=tuple(len(item.value) for item in built),
     )
-
-
-def _build(pipeline: Pipeline, module_paths: Sequence[Path]) -> tuple[Item, ...]:
-    function = resolve(pipeline.dataset.uses, module_paths)
-    try:
-        items: Any = function(**pipeline.dataset.arguments)
-        return tuple(items)
-    except Exception as error:  # the user's function may raise anything
-        raise OperatorError(
-            f"the call with {dict(pipeline.dataset.arguments)} failed with {type(error).__name__}: {error}",
-            code="dataset.failed",
-            location=_location(pipeline),
-        ) from error
-
-
-def _check(pipeline: Pipeline, items: Sequence[Any]) -> None:
-    location = _location(pipeline)
-    if not items:
-        raise ProfileError("the data set has no items", code="dataset.empty", location=location)
-    seen: set[str] = set()
-    for index, item in enumerate(items):
-        if not isinstance(item, Item):
-            raise ProfileError(
-                f"found {type(item).__name__} at index {index}, expected circinus.operators.Item",
-                code="dataset.not_an_item",
-                location=location,
-            )
-        if not isinstance(item.key, str) or not item.key:
-            raise ProfileError(
-                f"found the key {item.key!r} at index {index}, expected a non-empty string",
-                code="dataset.invalid_key",
-                location=location,
-            )
-        if item.key in seen:
-            raise ProfileError(
-                f"two items have the key {item.key}",
-                code="dataset.duplicate_key",
-                location=location,
-                hint="Give each item its own key.",
-            )
-        seen.add(item.key)
 
 
 def _digest(*parts: bytes) -> str:
@@ -139,7 +100,3 @@ def _digest(*parts: bytes) -> str:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.hexdigest()
-
-
-def _location(pipeline: Pipeline) -> str:
-    return f"data set {pipeline.dataset.uses} of pipeline {pipeline.name}"

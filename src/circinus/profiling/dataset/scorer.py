@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from circinus.errors import ProfileError
-from circinus.operators import Item, Metric, resolve
-from circinus.operators.pickling import unpickle_value
+from circinus.operators import Item
+from circinus.operators.code_host import ScoreFailure
+from circinus.operators.user_code import user_code
+from circinus.profiling.dataset.pickled_item import pickled_truth
 from circinus.profiling.measurement.runner import MeasurementError
+from circinus.profiling.settings import PROFILING
 from circinus.specification import Configuration, Pipeline
 
 _ROUNDING = 1e-9
@@ -33,49 +36,67 @@ def validate_score(score: Any, score_range: tuple[float, float]) -> float | None
 
 
 class ItemScorer(Protocol):
-    """Interface of scorers of single items."""
+    """Interface of scorers of items."""
 
-    def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float: ...
+    def scores(
+        self, configuration: Configuration, items: Sequence[Item], outputs: Mapping[str, Sequence[bytes]]
+    ) -> tuple[float, ...]:
+        """Return (n,) scores of n items, from (n,) pickled outputs of each sink."""
+        ...
 
 
 class Scorer:
-    """Scorer that applies a pipeline's metric and checks its declared range."""
+    """Scorer that applies a pipeline's metric in a process of its own, and checks its declared range."""
 
-    def __init__(self, pipeline: Pipeline, module_paths: Sequence[Path]) -> None:
-        """Resolve the metric.
+    def __init__(self, pipeline: Pipeline, module_paths: Sequence[Path], timeout_s: float | None = None) -> None:
+        """Import the metric.
+
+        Args:
+            pipeline: the pipeline.
+            module_paths: folders of the metric's modules.
+            timeout_s: time limit of an item; None for the longest of an operator.
 
         Raises:
             OperatorError: the metric cannot be found.
         """
         self._pipeline = pipeline
         self._sinks = pipeline.sinks()
-        self._metric: Metric = resolve(pipeline.metric.uses, module_paths)
+        self._code = user_code(module_paths)
+        self._timeout_s = PROFILING.operator_timeout_s if timeout_s is None else timeout_s
+        self._code.describe(pipeline.metric.uses, self._timeout_s)
 
     def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
-        """Score one item.
+        """Score one item; see `scores`."""
+        (score,) = self.scores(configuration, [item], {sink: [outputs[sink]] for sink in self._sinks})
+        return score
+
+    def scores(
+        self, configuration: Configuration, items: Sequence[Item], outputs: Mapping[str, Sequence[bytes]]
+    ) -> tuple[float, ...]:
+        """Score items.
 
         Raises:
-            MeasurementError: the metric raised an exception.
+            MeasurementError: the metric raised an exception, ended its process, or exceeded the time limit.
             ProfileError: the metric returned no number in its declared range.
         """
         spec = self._pipeline.metric
-        try:
-            answers = {sink: unpickle_value(outputs[sink]) for sink in self._sinks}
-            answer = answers if len(answers) > 1 else answers[self._sinks[0]]
-            score = self._metric(answer, item.truth)
-        except Exception as error:  # the user's metric may raise anything
-            reason = f"metric {spec.name} ({spec.uses}) failed with {type(error).__name__}: {error}"
-            raise MeasurementError(
-                reason, self._pipeline.name, configuration, item.key, code="metric.failed"
-            ) from error
-        value = validate_score(score, spec.range)
-        if value is None:
-            low, high = spec.range
-            raise ProfileError(
-                f"score for item {item.key} under configuration {configuration} must be a number in "
-                f"[{low:g}, {high:g}], got {score!r}",
-                code="metric.score_out_of_range",
-                location=f"metric {spec.name} ({spec.uses}) of pipeline {self._pipeline.name}",
-                hint="Clip the score in the metric, or widen the range.",
-            )
-        return value
+        rows = [
+            (*(outputs[sink][number] for sink in self._sinks), pickled_truth(item)) for number, item in enumerate(items)
+        ]
+        scores = []
+        for item, score in zip(items, self._code.scores(spec.uses, self._sinks, rows, self._timeout_s), strict=True):
+            if isinstance(score, ScoreFailure) and not score.is_invalid:
+                reason = f"metric {spec.name} ({spec.uses}) failed: {score.reason}"
+                raise MeasurementError(reason, self._pipeline.name, configuration, item.key, code="metric.failed")
+            value = None if isinstance(score, ScoreFailure) else validate_score(score, spec.range)
+            if value is None:
+                low, high = spec.range
+                raise ProfileError(
+                    f"score for item {item.key} under configuration {configuration} must be a number in "
+                    f"[{low:g}, {high:g}], got {score.reason if isinstance(score, ScoreFailure) else score}",
+                    code="metric.score_out_of_range",
+                    location=f"metric {spec.name} ({spec.uses}) of pipeline {self._pipeline.name}",
+                    hint="Clip the score in the metric, or widen the range.",
+                )
+            scores.append(value)
+        return tuple(scores)

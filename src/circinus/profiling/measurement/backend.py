@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from circinus.operators.user_code import user_code
 from circinus.profiling.dataset.items import Dataset, load_dataset
 from circinus.profiling.dataset.scorer import ItemScorer, Scorer
 from circinus.profiling.hardware.machine import Machine, current_machine
@@ -66,10 +67,11 @@ class LocalBackend:
 
         Args:
             module_paths: folders of modules.
-            output: folder of the operators' output; by default it is not kept.
+            output: folder of the output of user code; by default it is not kept.
         """
         self._module_paths = tuple(module_paths)
         self._output = output
+        user_code(module_paths, output)
         self._datasets: dict[tuple[str, int], Dataset] = {}
         self._session: OperatorSession | None = None
 

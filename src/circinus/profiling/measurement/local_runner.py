@@ -9,15 +9,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from circinus.operators import Item, resolve_operator
+from circinus.operators import Item
+from circinus.operators.executor_process import OperatorProcessError
 from circinus.operators.host import BatchRun
 from circinus.operators.pickling import pack_list, pickle_value
 from circinus.operators.protocol import Emission
 from circinus.operators.run_clock import RunTimes
+from circinus.operators.user_code import user_code
+from circinus.profiling.dataset.pickled_item import pickled_value
 from circinus.profiling.dataset.scorer import Scorer
 from circinus.profiling.hardware.machine import available_cpus
 from circinus.profiling.item_runs import ItemRuns, branch_name
-from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessError, OperatorProcessKey
+from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessKey
 from circinus.profiling.measurement.operator_session import OperatorRun, OperatorSession
 from circinus.profiling.measurement.prefix_cache import PrefixCache, RunOutputs, operators_to_run
 from circinus.profiling.measurement.runner import (
@@ -37,7 +40,7 @@ from circinus.specification.dataflow import FlowNode, ItemFlow, RunPath
 
 def _due(flow: ItemFlow[bytes], spec: OperatorSpec, item: Item) -> list[tuple[RunPath, list[bytes]]]:
     """Return the path and the pickled inputs of each run of an operator for an item."""
-    due = flow.due(spec.name, pickle_value(item.value) if not spec.after else None)
+    due = flow.due(spec.name, pickled_value(item) if not spec.after else None)
     return [(path, [_packed(value) for value in inputs]) for path, inputs in due]
 
 
@@ -84,7 +87,7 @@ class LocalRunner:
         """
         self._is_shared = session is not None
         self._session = session or OperatorSession(module_paths)
-        self._scorer = Scorer(keys.pipeline, self._session.module_paths)
+        self._scorer = Scorer(keys.pipeline, self._session.module_paths, timeout_s)
         self._keys = keys
         self._dataset = keys.dataset()
         self._pipeline = keys.pipeline
@@ -93,8 +96,8 @@ class LocalRunner:
         self._cpus = available_cpus()
         self._timeout_s = timeout_s
         self._operators_s, self._loading_s = 0.0, self._session.loading_s
-        factories = {o.uses: resolve_operator(o.uses, self._session.module_paths) for o in keys.pipeline.operators}
-        self._takes_cpus = {uses: factory.takes_cpus for uses, factory in factories.items()}
+        code = user_code(self._session.module_paths)
+        self._takes_cpus = {o.uses: code.operator(o.uses).takes_cpus for o in keys.pipeline.operators}
 
     def __enter__(self) -> Self:
         return self
@@ -124,10 +127,7 @@ class LocalRunner:
         return Measurement(
             runs=self._operator_runs(configuration, items, [operator.name for operator in self._topological]),
             outputs=outputs,
-            scores=tuple(
-                self._scorer.score(configuration, item, {sink: outputs[sink][i] for sink in sinks})
-                for i, item in enumerate(items)
-            ),
+            scores=self._scorer.scores(configuration, items, outputs),
             replicas=self._replicas_stats(configuration),
             compute_s=ran_s,
             elapsed=self._take_elapsed(),

@@ -141,10 +141,7 @@ class Measurer:
             sink: read_outputs(self._store, self._keys.output(sink, configuration), self._item_ids)
             for sink in self._keys.pipeline.sinks()
         }
-        scores = [
-            self._scorer.score(
-                configuration, self._dataset.items[i], {sink: by_item[int(i)] for sink, by_item in outputs.items()}
-            )
-            for i in indexes
-        ]
+        items = [self._dataset.items[i] for i in indexes]
+        selected = {sink: [by_item[int(i)] for i in indexes] for sink, by_item in outputs.items()}
+        scores = self._scorer.scores(configuration, items, selected)
         self._writer.scored(configuration, [self._dataset.addresses[i] for i in indexes], scores)

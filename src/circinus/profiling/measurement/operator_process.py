@@ -9,16 +9,15 @@ import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
-from circinus.operators.framing import BlockingFrames, Frame
-from circinus.operators.host import BatchRun, ReplyType
+from circinus.operators.executor_process import ExecutorProcess, OperatorProcessError
+from circinus.operators.fork_server_client import ForkServerClient
+from circinus.operators.host import BatchRun
 from circinus.operators.process_output import open_output
 from circinus.operators.protocol import ONE, Emission
-from circinus.operators.registry import NotGuardedError
 from circinus.profiling.settings import PROFILING
 from circinus.specification import KnobValues
 
@@ -39,10 +38,6 @@ _Request = tuple[int, Sequence[bytes]]
 """(number of items of a batch, pickled inputs)"""
 
 
-class OperatorProcessError(Exception):
-    """Failure of an operator: not loadable, an exception, or a crash of its process. The message is the reason only."""
-
-
 @dataclass(frozen=True)
 class OperatorProcessKey:
     """Identity of a process: replicas with the same key are interchangeable."""
@@ -55,7 +50,7 @@ class OperatorProcessKey:
     emission: Emission = ONE
 
 
-class OperatorProcess:
+class OperatorProcess(ExecutorProcess):
     """Process with one loaded operator; the constructor waits for the load."""
 
     def __init__(
@@ -80,30 +75,18 @@ class OperatorProcess:
         """Peak resident memory of the whole process, including interpreter and imports."""
         self.elapsed_s = 0.0
         """Seconds of all runs, with those of warm-ups."""
-        self._timeout_s = timeout_s
         self._warm: set[tuple[str, int]] = set()
         self._cold_s, self._warm_s = math.inf, 0.0
         self._max_ahead = 1
         paths = tuple(path.resolve() for path in module_paths)
         try:
-            self._process = processes.spawn(
-                *(key.uses, key.version, key.knobs.as_dict(), key.cpus, paths, key.emission),
-                cpus=key.cpus,
-                output=open_output(output, key.uses),
-            )
+            file = open_output(output, key.uses)
         except OSError as error:
             raise OperatorProcessError(f"its process cannot be started: {error}") from error
-        self._frames = BlockingFrames(self._process.connection)
+        arguments = key.uses, key.version, key.knobs.as_dict(), key.cpus, paths, key.emission
+        super().__init__(processes, *arguments, cpus=key.cpus, timeout_s=timeout_s, output=file)
         self._writable = select.poll()
         self._writable.register(self._process.connection, select.POLLOUT)
-        try:
-            (self._id, self.load_s), _ = self._receive()
-        except BaseException:
-            self.close()
-            raise
-        self.startup_s = time.monotonic() - self._process.requested_s
-        """Seconds from the request for the process until it is ready, including `load_s`: the seconds to import the
-        operator and to create it with its knob values."""
 
     def process_each(
         self, batches: Sequence[Sequence[Sequence[bytes]]], cpus: float | None = None, source: str = ""
@@ -163,16 +146,6 @@ class OperatorProcess:
                 with suppress(OperatorProcessError):
                     self._receive()
 
-    @property
-    def alive(self) -> bool:
-        """True unless the end of the process has been noticed."""
-        return self._process.exit is None
-
-    @property
-    def was_bystander(self) -> bool:
-        """True if the process ended together with all others, so that its operator cannot be the cause."""
-        return self._process.exit is not None and not self._process.exit.is_isolated
-
     def memory_bytes(self) -> int:
         """Return the current resident memory; 0 after the end of the process."""
         import psutil
@@ -181,14 +154,6 @@ class OperatorProcess:
             return int(psutil.Process(self._id).memory_info().rss)
         except psutil.NoSuchProcess:
             return 0
-
-    def request_exit(self) -> None:
-        """Let the process end, without waiting for that."""
-        self._process.connection.close()
-
-    def close(self) -> None:
-        """Stop the process and all that it started, and wait for its end. Idempotent."""
-        self._end(PROFILING.exit_timeout_s)
 
     def _warm_up(self, batch: _Request) -> None:
         """Process a batch without counting it, unless first runs are known to take no longer.
@@ -239,45 +204,6 @@ class OperatorProcess:
         if pause_s > _MIN_PAUSE_S:
             with self._ending_on_errors():
                 time.sleep(min(pause_s, _AHEAD_S / 2))
-
-    def _receive(self) -> Frame:
-        """Return the reply to the first batch without one, or to the request for the process."""
-        if self._frames.has_received:
-            frame = self._frames.receive()
-        else:
-            with self._ending_on_errors():
-                frame = self._frames.receive()
-        if frame is None:
-            raise OperatorProcessError(self._exit_reason())
-        (reply_type, content), outputs = frame
-        if reply_type == ReplyType.FAILED:
-            # An unguarded module concerns every configuration, so that it ends the measurement.
-            raise content if isinstance(content, NotGuardedError) else OperatorProcessError(str(content))
-        return content, outputs
-
-    @contextmanager
-    def _ending_on_errors(self) -> Iterator[None]:
-        """Apply the timeout; end the process on an error or interrupt, as a late reply would be taken for another."""
-        try:
-            self._process.connection.settimeout(self._timeout_s)
-            yield
-        except TimeoutError as error:
-            self._end(0.0)
-            raise OperatorProcessError(f"timed out after {self._timeout_s:g} s") from error
-        except ConnectionError:
-            raise
-        except OSError as error:
-            raise OperatorProcessError(self._exit_reason()) from error
-        except BaseException:
-            self._end(0.0)
-            raise
-
-    def _end(self, timeout_s: float) -> ProcessExit:
-        self._process.connection.close()
-        return self._process.wait(timeout_s)
-
-    def _exit_reason(self) -> str:
-        return f"its process {self._end(PROFILING.exit_timeout_s).description}"
 
 
 class OperatorProcessPool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from circinus.operators.fork_server_client import ForkServerClient
-from circinus.operators.host import OperatorHost
 from circinus.operators.run_clock import RunTimes
+from circinus.operators.user_code import shared_processes
 from circinus.profiling.item_runs import ItemRuns
 from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessKey, OperatorProcessPool
 from circinus.profiling.measurement.prefix_cache import PrefixCache
@@ -67,7 +65,7 @@ class OperatorSession:
         self.peaks: dict[OperatorProcessKey, int] = {}
         """Peak resident memory of replicas, in bytes."""
         self.replicas = OperatorProcessPool(self._load, memory_limit_bytes)
-        self._processes = ForkServerClient(OperatorHost)
+        self._processes = shared_processes()
         self._output = output
         self._starts: dict[OperatorProcessKey, list[ReplicaStart]] = {}
         self._reported: dict[tuple[OperatorProcessKey, str], int] = {}
@@ -80,9 +78,7 @@ class OperatorSession:
 
     def close(self) -> None:
         """Stop all processes."""
-        with ExitStack() as parts:
-            parts.callback(self._processes.close)
-            parts.callback(self.replicas.close)
+        self.replicas.close()
 
     def new_starts(self, key: OperatorProcessKey, subject: str) -> Sequence[ReplicaStart]:
         """Return the starts of a replica since the last call for a subject, such as the content hash of its statistics.

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from circinus.operators import resolve, resolve_operator
-from circinus.operators.source_version import source_version
+from circinus.operators.user_code import user_code
 from circinus.profiling.hardware.machine import Machine
 from circinus.specification import Configuration, DatasetSpec, KnobValues, Pipeline
 from circinus.specification.dataflow import Edge
@@ -40,15 +39,16 @@ class CodeVersions:
 
 
 def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> CodeVersions:
-    """Import the code that `pipeline` refers to (without loading models), and return its versions.
+    """Import the code that `pipeline` refers to in its process (without loading models), and return its versions.
 
     Raises:
         OperatorError: an operator, metric or data set cannot be found.
     """
+    code = user_code(module_paths)
     return CodeVersions(
-        operators={o.uses: resolve_operator(o.uses, module_paths).version for o in pipeline.operators},
-        metric=source_version(resolve(pipeline.metric.uses, module_paths)),
-        dataset=source_version(resolve(pipeline.dataset.uses, module_paths)),
+        operators={o.uses: code.operator(o.uses).version for o in pipeline.operators},
+        metric=code.source_version(pipeline.metric.uses),
+        dataset=code.source_version(pipeline.dataset.uses),
     )
 
 

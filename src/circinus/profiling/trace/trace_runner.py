@@ -91,7 +91,7 @@ class TraceRunner:
         return Measurement(
             runs=runs,
             outputs={sink: (b"",) * len(items) for sink in self._pipeline.sinks()},
-            scores=tuple(self.score(configuration, item, {}) for item in items),
+            scores=self.scores(configuration, items, {}),
             replicas={
                 spec.name: self._replica_stats(spec.name, configuration)
                 for spec in self._topological
@@ -125,12 +125,17 @@ class TraceRunner:
         self._clock.advance(seconds)
         return AllocationMeasurement(ratios, self._replica_stats(operator, configuration), ran_s + seconds)
 
-    def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
-        """Return the recorded score of an item; `outputs` are ignored.
+    def scores(
+        self, configuration: Configuration, items: Sequence[Item], outputs: Mapping[str, Sequence[bytes]]
+    ) -> tuple[float, ...]:
+        """Return the recorded scores of items; `outputs` are ignored.
 
         Raises:
-            ProfileError: the score is outside the metric's declared range.
+            ProfileError: a score is outside the metric's declared range.
         """
+        return tuple(self._score(configuration, item) for item in items)
+
+    def _score(self, configuration: Configuration, item: Item) -> float:
         recorded = float(self._trace.scores[self._indexes[configuration], self._items[item.key]])
         low, high = self._pipeline.metric.range
         value = validate_score(recorded, (low, high))

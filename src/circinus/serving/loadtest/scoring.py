@@ -11,7 +11,11 @@ import numpy as np
 
 from circinus.errors import OperatorError
 from circinus.matching import Assignment, Matching
-from circinus.operators import Item, Metric, resolve
+from circinus.operators import Item
+from circinus.operators.code_host import ScoreFailure
+from circinus.operators.pickling import pickle_value
+from circinus.operators.user_code import user_code
+from circinus.profiling.dataset.pickled_item import pickled_truth
 from circinus.profiling.dataset.scorer import validate_score
 from circinus.queueing.arrivals import empirical_idc
 from circinus.serving.engine import Response
@@ -114,8 +118,9 @@ class _Scorer:
 
     def __init__(self, pipeline: Pipeline, specification: Specification, items: Sequence[Item]) -> None:
         self._pipeline = pipeline
-        self._metric: Metric = resolve(pipeline.metric.uses, specification.module_paths)
-        self._ground_truth = {item.key: item.truth for item in items}
+        self._code = user_code(specification.module_paths)
+        self._code.describe(pipeline.metric.uses)
+        self._ground_truth = {item.key: pickled_truth(item) for item in items}
 
         self.range = lowest, highest = pipeline.metric.range
         self.inputs = {operator.name: operator.parents for operator in pipeline.topological_order()}
@@ -134,44 +139,33 @@ class _Scorer:
             key=lambda index: sign * (parts[index].score or 0.0),
         )
 
-    def score(self, answer: RequestOutcome, response: Response) -> float:
-        """Return the score of an answer.
-
-        Raises:
-            OperatorError: the metric failed, or its score is out of range.
-        """
-        metric = self._pipeline.metric
-        truth = self._ground_truth[answer.item_key]
-        try:
-            result = self._metric(response.output, truth)
-        except Exception as error:  # a user's metric may raise anything
-            raise OperatorError(
-                f"metric {metric.name} ({metric.uses}) failed with {type(error).__name__}: {error}",
-                code="metric.failed",
-                location=f"pipeline {self._pipeline.name}, item {answer.item_key}",
-            ) from error
-        score = validate_score(result, metric.range)
-        if score is None:
-            lowest, highest = metric.range
-            raise OperatorError(
-                f"metric {metric.name} ({metric.uses}) must return a number from {lowest:g} to {highest:g}, "
-                f"got {result!r}",
-                code="metric.score_out_of_range",
-                location=f"pipeline {self._pipeline.name}, item {answer.item_key}",
-                hint="Correct the metric or its range.",
-            )
-        return score
-
     def scores(self, answered: Sequence[tuple[RequestOutcome, Response]]) -> tuple[list[float], list[str]]:
         """Return the score of each answer, or the worst score, and the reasons for missing scores."""
-        scores, errors = [], []
-        for answer, response in answered:
-            try:
-                scores.append(self.score(answer, response))
-            except OperatorError as error:  # keep the other results of the load test
+        metric, scores, errors = self._pipeline.metric, [], []
+        rows = [(pickle_value(response.output), self._ground_truth[answer.item_key]) for answer, response in answered]
+        for (answer, _), score in zip(answered, self._code.scores(metric.uses, ("",), rows), strict=True):
+            value = None if isinstance(score, ScoreFailure) else validate_score(score, metric.range)
+            if value is None:  # keep the other results of the load test
                 scores.append(self.worst)
-                errors.append(str(error))
+                errors.append(str(self._error(answer.item_key, score)))
+            else:
+                scores.append(value)
         return scores, errors
+
+    def _error(self, item_key: str, score: float | ScoreFailure) -> OperatorError:
+        """Return the reason why an answer has no score."""
+        metric = self._pipeline.metric
+        name, location = f"metric {metric.name} ({metric.uses})", f"pipeline {self._pipeline.name}, item {item_key}"
+        if isinstance(score, ScoreFailure) and not score.is_invalid:
+            return OperatorError(f"{name} failed: {score.reason}", code="metric.failed", location=location)
+        lowest, highest = metric.range
+        found = score.reason if isinstance(score, ScoreFailure) else score
+        return OperatorError(
+            f"{name} must return a number from {lowest:g} to {highest:g}, got {found}",
+            code="metric.score_out_of_range",
+            location=location,
+            hint="Correct the metric or its range.",
+        )
 
 
 def _measure(
