@@ -35,8 +35,10 @@ from circinus.operators.pickling import Payload, pack_list, unpack_list
 from circinus.operators.process_output import open_output
 from circinus.operators.registry import search_first
 
+IMPORT_TIMEOUT_S = 60.0
+"""Time limit of importing code."""
 TIMEOUT_S = 600.0
-"""Default time limit of importing code, building a data set, and scoring an item."""
+"""Default time limit of building a data set, and of scoring an item."""
 _OUTPUT = "metrics-and-data-sets"
 """Name of the file of their output."""
 _MAX_CODES = 2
@@ -72,13 +74,13 @@ class UserCode:
         """Metric -> number of items to score at once."""
         self._lock = RLock()
 
-    def describe(self, reference: str, timeout_s: float = TIMEOUT_S) -> CodeDescription:
+    def describe(self, reference: str) -> CodeDescription:
         """Import the object that `reference` names, and describe it.
 
         Raises:
             OperatorError: see `registry.resolve`; or the import ends its process or exceeds the time limit.
         """
-        description: CodeDescription = self._imported(reference, timeout_s, CodeRequest.DESCRIBE)
+        description: CodeDescription = self._imported(reference, CodeRequest.DESCRIBE)
         return description
 
     def operator(self, reference: str) -> OperatorSignature:
@@ -114,8 +116,8 @@ class UserCode:
         Raises:
             OperatorError: see `describe`.
         """
-        found: CallMismatch | None = self._imported(reference, TIMEOUT_S, CodeRequest.BIND, positional, tuple(keywords))
-        return found
+        mismatch: CallMismatch | None = self._imported(reference, CodeRequest.BIND, positional, tuple(keywords))
+        return mismatch
 
     def items(self, reference: str, arguments: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> Sequence[BuiltItem]:
         """Build a data set.
@@ -177,10 +179,10 @@ class UserCode:
             if process is not None:
                 process.close()
 
-    def _imported(self, reference: str, timeout_s: float, request: CodeRequest, *arguments: Any) -> Any:
+    def _imported(self, reference: str, request: CodeRequest, *arguments: Any) -> Any:
         """Return the reply to a request that may import the module of a reference."""
         try:
-            return self._exchange(timeout_s, (request, reference, *arguments))[0]
+            return self._exchange(IMPORT_TIMEOUT_S, (request, reference, *arguments))[0]
         except OperatorProcessError as error:
             module = reference.partition(":")[0]
             raise OperatorError(

@@ -63,7 +63,7 @@ class Scorer:
         self._sinks = pipeline.sinks()
         self._code = user_code(module_paths)
         self._timeout_s = PROFILING.operator_timeout_s if timeout_s is None else timeout_s
-        self._code.describe(pipeline.metric.uses, self._timeout_s)
+        self._code.describe(pipeline.metric.uses)
 
     def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
         """Score one item; see `scores`."""
