@@ -75,7 +75,13 @@ def broken_operator(folder: Path) -> str:
     said += circinus(folder, "validate")
     replace(folder / "pipeline.yaml", "starter.operatrs", "starter.operators")
     line = "        self._method = method"
-    replace(folder / "starter" / "operators.py", line, f'        raise FileNotFoundError("model.bin")\n{line}')
+    operators, words = folder / "starter" / "operators.py", folder / "starter" / "words.py"
+    replace(operators, line, f'        raise FileNotFoundError("model.bin")\n{line}')
+    said += circinus(folder, "profile")
+    replace(operators, f'        raise FileNotFoundError("model.bin")\n{line}', line)
+    replace(words, "    right = sum(", "    __import__('os')._exit(3)\n    right = sum(")
+    said += circinus(folder, "profile")
+    replace(words, "    dataset = []", "    __import__('os').abort()\n    dataset = []")
     return said + circinus(folder, "profile")
 
 

@@ -105,6 +105,18 @@ def test_what_cannot_be_measured_on_is_refused(load: Callable[..., Dataset], bod
     assert "dataset_sample:items" in caught.value.location
 
 
+def test_values_are_unpickled_when_they_are_read(load: Callable[..., Dataset], tmp_path: Path) -> None:
+    first, second = load(
+        "class Clip: pass\ndef items(): return [Item(key, Clip(), 1) for key in 'ab']\nprint('imported')"
+    ).items
+    assert MODULE not in sys.modules
+    assert type(first.value).__name__ == "Clip"
+    sys.modules.pop(MODULE)
+    (tmp_path / f"{MODULE}.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    with raises_code(ProfileError, "dataset.unreadable_item"):
+        _ = second.value
+
+
 def test_a_failing_function_is_named(load: Callable[..., Dataset]) -> None:
     with raises_code(OperatorError, "dataset.failed") as caught:
         load("def items(): 1 / 0")

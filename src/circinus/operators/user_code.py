@@ -145,14 +145,14 @@ class UserCode:
         Raises:
             OperatorError: the metric cannot be imported.
         """
-        done = crashes = alone = 0
+        done = crashes = singles = 0
         reason = ""
         while done < len(rows):
             if crashes == _MAX_CRASHES:
                 yield ScoreFailure(f"{reason} ({crashes} times; the other items were not tried)")
                 done += 1
                 continue
-            size = 1 if alone else min(self._batch.get(reference, 1), len(rows) - done)
+            size = 1 if singles else min(self._batch.get(reference, 1), len(rows) - done)
             header = CodeRequest.SCORES, reference, tuple(sinks)
             begin_s = time.monotonic()
             try:
@@ -160,15 +160,15 @@ class UserCode:
                 scores, _ = self._exchange(timeout_s, header, [payload])
             except OperatorProcessError as error:
                 if size > 1:
-                    alone = size
+                    singles = size
                     continue
                 reason, crashes = str(error), crashes + 1
                 scores = [ScoreFailure(reason)]
-            if not alone and time.monotonic() - begin_s < _BATCH_S / 2:
+            if not singles and time.monotonic() - begin_s < _BATCH_S / 2:
                 self._batch[reference] = min(max(2 * size, self._batch.get(reference, 1)), _MAX_BATCH)
-            elif not alone:
+            elif not singles:
                 self._batch[reference] = max(1, size // 2)
-            alone = max(0, alone - size)
+            singles = max(0, singles - size)
             done += size
             yield from scores
 
