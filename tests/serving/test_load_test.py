@@ -49,7 +49,6 @@ from circinus.specification import (
     SloKind,
     Slos,
 )
-from circinus.testing import operators as conformance_operators
 from golden import check_message
 from raised import raises_code
 from virtual_time import run
@@ -428,8 +427,10 @@ def test_missing_routes_and_items_are_told_before_anything_is_sent() -> None:
     assert not engine.received
 
 
-def load_scored_by(metric: MetricSpec, engine: ObedientEngine, slos: Slos | None = None) -> QueryMeasurement:
-    given = specification(query("q", slos=slos))
+def load_scored_by(
+    metric: MetricSpec, engine: ObedientEngine, slos: Slos | None = None, module_paths: tuple[Path, ...] = ()
+) -> QueryMeasurement:
+    given = replace(specification(query("q", slos=slos)), module_paths=module_paths)
     scored = given.pipelines["p"].model_copy(update={"metric": metric})
     traffic = LoadSpec(duration_s=100.0)
     report = run(run_load_test(engine, replace(given, pipelines={"p": scored}), matching(["q"]), {"p": ITEMS}, traffic))
@@ -440,26 +441,22 @@ def load_scored_by(metric: MetricSpec, engine: ObedientEngine, slos: Slos | None
     ("direction", "score", "met"), [("maximize", 0.9, True), ("minimize", 0.1, True), ("maximize", 0.9, False)]
 )
 def test_answers_that_cannot_be_scored_count_with_the_worst_score(
-    monkeypatch: pytest.MonkeyPatch, direction: Literal["maximize", "minimize"], score: float, met: bool
+    tmp_path: Path, direction: Literal["maximize", "minimize"], score: float, met: bool
 ) -> None:
     """Other results of the load test are kept."""
-
-    def metric(output: Any, truth: Any) -> float:
-        if truth == 4.0:
-            raise ZeroDivisionError("no words")
-        return 1.0 if direction == "maximize" else 0.0
-
-    monkeypatch.setattr(conformance_operators, "exact_match", metric)
-    spec = MetricSpec(name="equal", uses=f"{MODULE}:exact_match", direction=direction)
+    best = 1.0 if direction == "maximize" else 0.0
+    source = f"def equal(output, truth):\n    return {best} if truth != 4.0 else 1 / 0\n"
+    (tmp_path / "partial_metric.py").write_text(source, encoding="utf-8")
+    spec = MetricSpec(name="equal", uses="partial_metric:equal", direction=direction)
     threshold = score - 0.05 if (direction == "maximize") == met else score + 0.05
     slos = Slos(accuracy=AccuracySlo(threshold=threshold, comparison=">=" if direction == "maximize" else "<="))
-    measured = load_scored_by(spec, ObedientEngine(("q",)), slos)
+    measured = load_scored_by(spec, ObedientEngine(("q",)), slos, (tmp_path,))
     assert measured.score == pytest.approx(score, abs=0.01)
     assert measured.unscored == pytest.approx(measured.requests / 10, abs=1)
     assert (measured.failures, measured.unanswered) == (0, 0)
     assert measured.slos_met == {"accuracy": met}
     assert len(measured.errors) == 1
-    assert re.search("item number-3: metric equal .*failed with ZeroDivisionError: no words", measured.errors[0])
+    assert re.search("item number-3: metric equal .*failed with ZeroDivisionError", measured.errors[0])
     assert measured.latency_s is not None
     assert measured.latency_s.p50_s == pytest.approx(0.05)
 

@@ -83,7 +83,7 @@ class ScoreFailure:
     """Missing score of an item."""
 
     reason: str
-    """Exception with its place, end of the process, or the returned value."""
+    """Predicate of a sentence whose subject is the metric; of an invalid score, its text."""
     is_invalid: bool = False
     """Whether the metric returned a value that is no number."""
 
@@ -231,7 +231,7 @@ def _score(metric: Callable[..., Any], sinks: Sequence[str], row: Sequence[Paylo
             return float(score)
         return ScoreFailure(repr(score)[:_MAX_TEXT], is_invalid=True)
     except BaseException as error:  # the user's metric may raise anything
-        return ScoreFailure(describe_exception(error))
+        return ScoreFailure(f"failed with {describe_exception(error)}")
 
 
 def _check_items(items: Sequence[Any]) -> None:

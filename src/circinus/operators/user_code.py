@@ -162,7 +162,7 @@ class UserCode:
                 if size > 1:
                     singles = size
                     continue
-                reason, crashes = str(error), crashes + 1
+                reason, crashes = f"failed: {error}", crashes + 1
                 scores = [ScoreFailure(reason)]
             if not singles and time.monotonic() - begin_s < _BATCH_S / 2:
                 self._batch[reference] = min(max(2 * size, self._batch.get(reference, 1)), _MAX_BATCH)

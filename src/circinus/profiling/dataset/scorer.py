@@ -86,7 +86,7 @@ class Scorer:
         scores = []
         for item, score in zip(items, self._code.scores(spec.uses, self._sinks, rows, self._timeout_s), strict=True):
             if isinstance(score, ScoreFailure) and not score.is_invalid:
-                reason = f"metric {spec.name} ({spec.uses}) failed: {score.reason}"
+                reason = f"metric {spec.name} ({spec.uses}) {score.reason}"
                 raise MeasurementError(reason, self._pipeline.name, configuration, item.key, code="metric.failed")
             value = None if isinstance(score, ScoreFailure) else validate_score(score, spec.range)
             if value is None:

@@ -157,7 +157,7 @@ class _Scorer:
         metric = self._pipeline.metric
         name, location = f"metric {metric.name} ({metric.uses})", f"pipeline {self._pipeline.name}, item {item_key}"
         if isinstance(score, ScoreFailure) and not score.is_invalid:
-            return OperatorError(f"{name} failed: {score.reason}", code="metric.failed", location=location)
+            return OperatorError(f"{name} {score.reason}", code="metric.failed", location=location)
         lowest, highest = metric.range
         found = score.reason if isinstance(score, ScoreFailure) else score
         return OperatorError(
