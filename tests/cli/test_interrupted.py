@@ -20,7 +20,7 @@ def test_profile_says_that_what_was_measured_is_kept(tmp_path: Path) -> None:
     assert run_circinus("init", cwd=tmp_path).returncode == 0
     begun = tmp_path / "begun"
     dataset = tmp_path / "starter" / "words.py"
-    # The data set is built by the verb's own process, which is at work then.
+    # The verb waits for the import of the data set then.
     told = f"\nimport pathlib\nimport time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n"
     dataset.write_text(dataset.read_text(encoding="utf-8") + told, encoding="utf-8")
     with start_process("profile", cwd=tmp_path) as process:
