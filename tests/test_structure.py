@@ -20,7 +20,7 @@ HEAVY = {"highspy", "ray", "PIL", "faster_whisper", "ctranslate2", "onnxruntime"
 PUBLIC = """
 AccuracySlo AdmissionResult Assignment Branch BurstyArrivals CircinusError ControlOptions CostSlo DatasetSpec
 DeployedPlan Diagnostic EngineHandle Estimate Explanation FrontierReport GpuMemoryCase HardwareClass Infrastructure
-Item Knob LatencySlo LearntServiceTimes Link LoadReport MetricSpec Operator OperatorError OperatorSpec
+Item Knob LatencySlo LearntServiceTimes Link LoadReport MetricSpec Operator OperatorError OperatorSpec OverloadedError
 PeriodicArrivals Pipeline Plan PlanController PlanningError PoissonArrivals Pool ProfileError ProfileReport Query
 RecordedArrivals Rejection Relaxation ServingError SimulationReport Site SizingReport Slos SpecError Specification
 StalePlanError Tenant ValidationReport Workspace load_specification operator parse_specification progress_bar

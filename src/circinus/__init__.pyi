@@ -17,6 +17,7 @@ from .api.workspace import Workspace as Workspace
 from .errors import CircinusError as CircinusError
 from .errors import Diagnostic as Diagnostic
 from .errors import OperatorError as OperatorError
+from .errors import OverloadedError as OverloadedError
 from .errors import PlanningError as PlanningError
 from .errors import ProfileError as ProfileError
 from .errors import ServingError as ServingError

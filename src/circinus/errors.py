@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+OVERLOADED = "query.overloaded"
+"""Code of an `OverloadedError`."""
+
 
 class CircinusError(Exception):
     """Base class of the errors that are part of the interface.
@@ -188,3 +191,27 @@ class ServingError(CircinusError):
         >>> print(c.ServingError("pool edge has no nodes", code="pool.no_node", hint="Add a node, or plan again."))
         pool edge has no nodes. Add a node, or plan again.
     """
+
+
+class OverloadedError(ServingError):
+    """Request that an engine refuses at once, as it could not be answered in time or would take too much memory.
+
+    Args:
+        message: see `CircinusError`.
+        retry_after_s: seconds after which a request is likely to be accepted.
+        location: see `CircinusError`.
+        hint: see `CircinusError`.
+
+    Example:
+        >>> import circinus as c
+        >>> c.OverloadedError("7 s of work are queued", retry_after_s=2.0).code
+        'query.overloaded'
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float, location: str = "", hint: str = "") -> None:
+        super().__init__(message, code=OVERLOADED, location=location, hint=hint)
+        self.retry_after_s = retry_after_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as a dictionary for JSON, with `retry_after_s`."""
+        return {**super().to_dict(), "retry_after_s": self.retry_after_s}
