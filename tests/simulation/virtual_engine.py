@@ -37,6 +37,7 @@ class _Replica:
     """Ready at once; ends a batch when a replaying replica would, and tells in the order of `Replica`."""
 
     reachable = is_ready = True
+    busy_s = 0.0
 
     def __init__(
         self,
@@ -62,16 +63,16 @@ class _Replica:
         items = tuple(BatchItem(work.item_key, 0, work.recording, work.path) for work in batch)
         with mock.patch.object(time, "sleep"):
             result, _ = self._responder.answer(Batch(begin_s, items), ())
-        self._loop.call_at(result.end_s, self._done, batch, result)
+        self._loop.call_at(result.end_s, self._done, batch, result, begin_s)
 
     def _become_ready(self) -> None:
         self.ready.set_result(None)
         self._on_idle(self)
 
-    def _done(self, batch: list[QueuedItem], result: Any) -> None:
+    def _done(self, batch: list[QueuedItem], result: Any, begin_s: float) -> None:
         self.free_s = result.end_s
         self.batches_done += 1
-        self._on_batch(batch, result)
+        self._on_batch(batch, result, result.end_s - begin_s)
         self._on_idle(self)
         for work, its_result in zip(batch, result.results, strict=True):
             assert not its_result.error

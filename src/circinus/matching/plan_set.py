@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import is_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field
 
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching.inline_specification import InlineSpecification
@@ -40,6 +44,8 @@ class SizedDeployment:
     ratios of the profile."""
     paid_usd_per_h: float | None = None
     """Price of a replica on nodes that are paid whole: its part of them, by what each replica reserves; else None."""
+    max_batch_s: Annotated[float | None, Field(exclude_if=partial(is_, None))] = None
+    """Time of a full batch of the slowest profiled item; None if not profiled."""
 
     @property
     def replicas(self) -> int:

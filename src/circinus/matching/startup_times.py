@@ -1,4 +1,4 @@
-"""Start-up times, speeds and batch ratios of sized deployments, from profiles."""
+"""Start-up times, speeds and batch times of sized deployments, from profiles."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from operator import ge, sub
 
 from circinus.matching.plan_set import SizedDeployment
 from circinus.profiling import OperatorProfile, PipelineProfile
-from circinus.specification import Infrastructure, KnobValues, Pool
+from circinus.specification import Allocation, HardwareClass, Infrastructure, KnobValues, Pool
 
 
 def add_startup_times(
     deployments: Sequence[SizedDeployment], profiles: Mapping[str, PipelineProfile], infrastructure: Infrastructure
 ) -> tuple[SizedDeployment, ...]:
-    """Return the deployments with the start-up time of a further replica, and with their relative speed if measured.
+    """Return the deployments with times of start-ups and batches, and with their relative speed if measured.
 
     Start-up times that were not measured on a pool's hardware scale with its guaranteed speed, as service times do.
     Where the replica needs a further node, they include the start of the node.
@@ -46,8 +46,17 @@ def add_startup_times(
         if own:
             of_cpus = sorted((size, r) for (cpus, size), r in own[0].items() if cpus == deployment.allocation.cpus)
             sized = replace(sized, batch_ratio=tuple(of_cpus))
+        if measured:
+            longest_s = max(_longest_batch_s(p, hardware, deployment.allocation) for p in measured)
+            sized = replace(sized, max_batch_s=float(f"{longest_s:.2g}"))
         result.append(sized)
     return tuple(result)
+
+
+def _longest_batch_s(profile: OperatorProfile, hardware: HardwareClass, allocation: Allocation) -> float:
+    """Return the time of a full batch of the slowest item."""
+    ratio = profile.batch_ratio_on(hardware).get((allocation.cpus, allocation.batch_size), allocation.batch_size)
+    return float(ratio * profile.slowdown(hardware) * profile.longest_run_s.max(initial=0.0))
 
 
 def _node_startup_s(sized: SizedDeployment, deployments: Sequence[SizedDeployment], pool: Pool) -> float:

@@ -34,7 +34,7 @@ def build_applications(
 ) -> tuple[Application, ...]:
     """Return an application for each deployment, named by what its replicas depend on and the batches they get.
 
-    The number of replicas, their memory, the batch wait and the utilization target change in place.
+    The number of replicas, their memory, the batch wait, the batch limit and the utilization target change in place.
 
     Args:
         desired: the desired state.
@@ -54,7 +54,9 @@ def build_applications(
         ratio = target.batch_ratio if replays else ()
         in_use = replace(target, relative_speed=speed, batch_ratio=ratio)
         kind, number = keys[deployment]
-        normalized = replace(in_use, deployment=kind, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
+        normalized = replace(
+            in_use, deployment=kind, replicas=0, memory_bytes=0.0, batch_wait_s=0.0, batch_limit_s=None
+        )
         paths = [str(path) for path in (*desired.module_paths, desired.recordings)]
         fields = _DEPLOYMENT.dump_python(normalized, mode="json", exclude={"is_spread"})
         identity = json.dumps([desired.mode, paths, fields], sort_keys=True)

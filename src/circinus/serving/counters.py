@@ -19,10 +19,21 @@ class BatchHistory:
     def __init__(self) -> None:
         self.count = 0
         """Number of batches without a failed item."""
+        self.mean_batch_s = 0.0
+        """Mean time for which a recent batch kept its replica; 0 before the first one."""
         self._recent: deque[ServedBatch] = deque(maxlen=SERVING.recent_batches)
+        self._recent_s: deque[float] = deque(maxlen=SERVING.recent_batches)
 
-    def record(self, batch: Sequence[QueuedItem], result: BatchResult) -> None:
-        """Record a batch unless an item failed, which makes its service time meaningless."""
+    def record(self, batch: Sequence[QueuedItem], result: BatchResult, occupied_s: float) -> None:
+        """Record a batch, but not its service time if an item failed, which makes it meaningless.
+
+        Args:
+            batch: the batch.
+            result: its result.
+            occupied_s: time for which it kept its replica, by the clock of the engine.
+        """
+        self._recent_s.append(occupied_s)
+        self.mean_batch_s = sum(self._recent_s) / len(self._recent_s)
         if not batch or any(item_result.error for item_result in result.results):
             return
         prefixes = {item.prefix for item in batch}

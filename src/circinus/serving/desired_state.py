@@ -67,7 +67,7 @@ def build_desired_state(
         mode=mode,
         infrastructure=infrastructure,
         deployments=tuple(
-            _desired_deployment(sized, specification.pipelines, infrastructure, versions)
+            _desired_deployment(sized, specification.pipelines, infrastructure, versions, mode)
             for sized in (matching.deployments if deployments is None else deployments)
         ),
         routes=tuple(
@@ -151,6 +151,7 @@ def _desired_deployment(
     pipelines: Mapping[str, Pipeline],
     infrastructure: Infrastructure,
     versions: Mapping[str, str],
+    mode: Mode,
 ) -> DesiredDeployment:
     deployment = sized.deployment
     operator = pipelines[deployment.pipeline].operator(deployment.operator)
@@ -168,4 +169,12 @@ def _desired_deployment(
         batch_ratio=sized.batch_ratio,
         is_spread=sized.demand.spare_replicas > 0,
         emission=Emission.of(operator),
+        batch_limit_s=_batch_limit_s(sized) if mode is Mode.REAL else None,
     )
+
+
+def _batch_limit_s(sized: SizedDeployment) -> float | None:
+    """Return the time limit of a batch; None if the plan has no times of batches."""
+    if sized.max_batch_s is None:
+        return None
+    return max(SERVING.min_batch_limit_s, SERVING.batch_limit_factor * sized.max_batch_s)

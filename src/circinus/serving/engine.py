@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from operator import is_
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -13,6 +15,8 @@ from pydantic import Field
 from circinus.operators.protocol import ONE, Emission
 from circinus.serving.routes import Route
 from circinus.specification import Deployment, Infrastructure
+
+_IS_NONE = partial(is_, None)
 
 
 class Mode(StrEnum):
@@ -52,6 +56,9 @@ class DesiredDeployment:
     """Whether a node runs at most one replica, as nodes may be interrupted."""
     emission: Annotated[Emission, Field(exclude_if=ONE.__eq__)] = ONE
     """What the operator returns for each input."""
+    batch_limit_s: Annotated[float | None, Field(exclude_if=_IS_NONE)] = None
+    """Time limit of a batch, after which its replica hangs: the replica is replaced, and the items fail. None for no
+    limit. A change replaces no replica."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +170,14 @@ class DeploymentStatus:
 
     The change of `batches` since the last poll is the number of new ones.
     """
+    timeouts: int = 0
+    """Number of batches that exceeded `DesiredDeployment.batch_limit_s`; their replicas count in `restarts`."""
 
 
 DROPPED_LATE = "query.dropped_late"
 """Code of the error of a request that a query with `late: drop` did not answer, as it was late."""
+TIMED_OUT = "replica.timed_out"
+"""Code of the error of a request whose batch exceeded `DesiredDeployment.batch_limit_s`."""
 ENGINE_ENDED = frozenset({"engine.not_running", "engine.killed"})
 """Codes of the errors of calls to a local engine that has ended."""
 
@@ -196,7 +207,7 @@ class QueryStatus:
     recent_failed: int = 0
     """Number of failed requests among the most recently ended; all others are in `recent_latency_s`."""
     dropped: int = 0
-    """Number of requests dropped as late (`DROPPED_LATE`)."""
+    """Number of requests dropped as late (`DROPPED_LATE`), or refused as they would be (`OVERLOADED`)."""
     recent_runs: tuple[RequestRuns, ...] = ()
     """Runs of the most recently answered requests, oldest first, if operators may run never or several times."""
 
@@ -319,6 +330,7 @@ class Engine(Protocol):
         """Send one request along its query's route.
 
         Raises:
+            OverloadedError: the engine refused the request.
             ServingError: the query has no route, an operator failed on the request, or it was dropped (`DROPPED_LATE`).
         """
         ...

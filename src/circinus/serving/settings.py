@@ -17,6 +17,26 @@ class ServingSettings:
     """Admission limit over the planned peak rate. Beyond it, SLOs are not guaranteed."""
     max_replica_losses: int = 2
     """Number of replica losses after which an item fails, as it is the likely cause."""
+    batch_limit_factor: float = 10.0
+    min_batch_limit_s: float = 10.0
+    """Time limit of a batch over the time of a full batch of the slowest profiled item, and the least limit. A replica
+    that exceeds it hangs."""
+    first_batch_limit_s: float = 60.0
+    """Least limit of a first batch, which may compile, until a replica of the deployment has processed one."""
+    default_deadline_s: float = 300.0
+    """Deadline of a request that specifies none."""
+    deadline_margin: float = 0.1
+    """Share of the time to the deadline that expected waits must leave, as requests that end just late are wasted."""
+    drop_margin: float = 0.25
+    """Share of the latest start by which an expected wait must exceed it, for a request that would be dropped as late:
+    some of those before it will be dropped, too."""
+    max_waiting_bytes: int = 256 * 2**20
+    """Limit of the inputs of unanswered requests of an engine (on Ray: of a router), and of the inputs that its queues
+    hold. Beyond it, requests are refused."""
+    request_bytes: int = 4096
+    """Memory of an unanswered request in addition to its input."""
+    sweep_period_s: float = 1.0
+    """Period after which the inputs of ended requests are freed."""
     recent_batches: int = 32
     """Length of the batch history: a poll every 0.25 s misses none at 100 batches a second."""
     recent_requests: int = 200
@@ -55,10 +75,18 @@ class ServingSettings:
     """Time for a client to close its end after the last answer."""
     restart_backoff_s: float = 0.1
     max_restart_backoff_s: float = 10.0
+    watch_period_s: float = 0.5
+    """Period after which replicas are checked for hanging and for their memory. Each counts as twice that at most, so
+    that no replica is charged with time in which the engine was suspended or had no CPU."""
+    max_absence_s: float = 30.0
+    """Time for which requests wait for a deployment whose only replicas ended, while replacements cannot start."""
+    memory_warning: float = 1.5
+    memory_limit: float = 2.0
+    memory_margin_bytes: int = 128 * 2**20
+    """Resident memory of a replica, over the planned one and in addition to that, beyond which the status warns; and
+    over the planned one or that after the first batches, beyond which it is replaced between batches."""
 
     # Ray
-    default_deadline_s: float = 300.0
-    """Deadline of a request that specifies none."""
     health_check_period_s: float = 1.0
     replica_health_timeout_s: float = 3.0
     router_health_timeout_s: float = 10.0

@@ -15,7 +15,7 @@ from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.serving.applications import build_applications
 from circinus.serving.configuration_hash import configuration_hash
-from circinus.serving.engine import DROPPED_LATE, DesiredState
+from circinus.serving.engine import DROPPED_LATE, TIMED_OUT, DesiredState
 from circinus.serving.ray.router import SiteRouter, WarmupCalls
 from circinus.serving.ray.serve_config import build_router_configs
 from circinus.serving.ray.site_router import RouterConfig, config_to_dict
@@ -147,7 +147,7 @@ async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
     scene = Scene(chain("q", START, LEFT, RIGHT))
     deliver, crossed = scene.deliver, []
 
-    async def replaying(application: str, items: Any, payloads: Any) -> Any:
+    async def replaying(application: str, items: Any, payloads: Any, limit_s: Any) -> Any:
         assert payloads == []
         results = [ItemResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
         return BatchResult(0.0, results), [pickle_value("recorded") for result in results if result.has_payload]
@@ -198,6 +198,37 @@ async def test_a_lost_replica_costs_no_request_and_one_that_ends_replicas_is_giv
     with raises_code(ServingError, "query.request_failed") as caught:
         await scene.ask(1)
     assert all(word in caught.value.message for word in ("start", "item", "2 replicas", "unplugged"))
+
+
+@driven
+async def test_items_of_a_replica_that_ended_at_its_time_limit_are_not_repeated() -> None:
+    desired = chain("q", START)
+    scene = Scene(replace(desired, deployments=(replace(desired.deployments[0], batch_limit_s=5.0),)))
+    scene.hold.clear()
+    request = asyncio.create_task(scene.ask(1))
+    await asyncio.sleep(5.0)
+    scene.lose = lambda items: True
+    scene.hold.set()
+    with raises_code(ServingError, TIMED_OUT):
+        await request
+    assert len(scene.batches) == 1
+    (seen,) = scene.boards["home"].observe().deployments.values()
+    assert (seen.timeouts, seen.restarts) == (1, 1)
+
+
+@driven
+async def test_requests_of_a_lost_pool_take_the_route_of_the_next_plan() -> None:
+    scene = Scene(chain("q", replace(START, pool="far")))
+    scene.hold.clear()
+    waiting = [asyncio.create_task(scene.ask(1)) for _ in range(50)]
+    await asyncio.sleep(1.0)
+    (lost,) = (app.name for app in scene.applications)
+    desired = chain("q", START)
+    home = scene.boards["home"]
+    home.configure(build_router_configs(desired, build_applications(desired))["home"])
+    home.fail_requests([lost], "its pool is lost")
+    scene.hold.set()
+    assert await asyncio.gather(*waiting) == [2] * 50
 
 
 @driven
@@ -315,12 +346,12 @@ async def test_a_batch_that_is_cancelled_under_way_is_begun_again() -> None:
     scene = Scene(chain("q", START))
     process, cancelled = scene.process, 0
 
-    async def first_cancelled(application: str, items: Any, payloads: Any) -> Any:
+    async def first_cancelled(application: str, items: Any, payloads: Any, limit_s: Any) -> Any:
         nonlocal cancelled
         if not cancelled:
             cancelled += 1
             raise asyncio.CancelledError
-        return await process(application, items, payloads)
+        return await process(application, items, payloads, limit_s)
 
     scene.process = first_cancelled  # type: ignore[method-assign]
     assert await scene.ask(1) == 2
@@ -333,9 +364,9 @@ async def test_what_is_begun_for_a_request_knows_nothing_of_its_context() -> Non
     scene = Scene(chain("q", START, LEFT))
     process, deliver, seen = scene.process, scene.deliver, set()
 
-    async def noting(application: str, items: Any, payloads: Any) -> Any:
+    async def noting(application: str, items: Any, payloads: Any, limit_s: Any) -> Any:
         seen.add(whose.get())
-        return await process(application, items, payloads)
+        return await process(application, items, payloads, limit_s)
 
     async def delivering(site: str, *arguments: Any) -> None:
         seen.add(whose.get())

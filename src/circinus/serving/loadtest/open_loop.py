@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from circinus.errors import Diagnostic, ServingError, SpecError
+from circinus.errors import OVERLOADED, Diagnostic, ServingError, SpecError
 from circinus.queueing.arrivals import ArrivalProcess, Poisson
 from circinus.serving.engine import DROPPED_LATE, ENGINE_ENDED, Engine, Request, Response
 from circinus.specification.arrival_files import QUERY, TIME, read_arrival_rows
@@ -198,7 +198,7 @@ class OpenLoop:
             if failure.code in ENGINE_ENDED:
                 self.engine_end = self.engine_end or EngineEnd(self._elapsed_s(), failure)
                 return
-            dropped = failure.code == DROPPED_LATE
+            dropped = failure.code in (DROPPED_LATE, OVERLOADED)
             error = "" if dropped else str(failure)
             self._failed += not dropped
         latency_s = self._elapsed_s() - arrival.time_s

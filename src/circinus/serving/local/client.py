@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from circinus.errors import ServingError
+from circinus.errors import OverloadedError, ServingError
 from circinus.operators.pickling import Payload, pickle_value
 from circinus.serving.engine import AuditBatch, DesiredState, EngineStatus, Request, Response
 from circinus.serving.local import DEFAULT_RUN_FOLDER
@@ -133,7 +133,13 @@ class LocalEngineClient:
         pending = self._pending.get(reply.call_id)
         if pending is None or pending.done():
             return  # the call was cancelled
-        if reply.error:
+        if reply.retry_after_s is not None:
+            pending.set_exception(
+                OverloadedError(
+                    reply.error, retry_after_s=reply.retry_after_s, location=reply.location, hint=reply.hint
+                )
+            )
+        elif reply.error:
             pending.set_exception(ServingError(reply.error, code=reply.code, location=reply.location, hint=reply.hint))
         else:
             pending.set_result((reply.content, payloads))

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from circinus.errors import CircinusError, ServingError
+from circinus.errors import CircinusError, OverloadedError, ServingError
 from circinus.operators.pickling import Payload
 from circinus.operators.process_output import output_folder
 from circinus.serving.local.connection import Connection
@@ -63,7 +63,8 @@ class ClientSession:
         try:
             content, outputs = await self._handler(call, payloads)
         except CircinusError as error:
-            failure = RpcReply(call.call_id, error.message, None, error.code, error.location, error.hint)
+            retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else None
+            failure = RpcReply(call.call_id, error.message, None, error.code, error.location, error.hint, retry_after_s)
             self._connection.send(failure)
         except Exception as error:  # the client needs a reply even after a bug of the engine
             _log.exception("%s failed", call.method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +14,7 @@ from circinus.serving.applications import Application
 from circinus.serving.engine import DeploymentStatus
 from circinus.serving.local.replica_handle import ReplicaHandle
 from circinus.serving.replicas.replica_protocol import ReplayStage
-from circinus.serving.router.batch_queue import QueuedItem
+from circinus.serving.router.batch_queue import QueuedItem, timeout_reason
 from circinus.serving.router.dispatcher import Dispatcher
 from circinus.serving.settings import SERVING
 from circinus.specification import Deployment
@@ -56,10 +57,16 @@ class DeploymentRuntime:
         self._idle: list[ReplicaHandle] = []
         self._draining: set[ReplicaHandle] = set()
         self._restarts = 0
+        self._timeouts = 0
+        self._first_batch_limit_s = SERVING.first_batch_limit_s
+        """Least limit of the first batch of a replica."""
+        self._absent_since_s = 0.0
+        """End of the last replica, while there is none."""
         self._starts = 0
         self._total_startup_s = 0.0
         """Total start-up time of the replicas counted in `_starts`."""
         self._message = ""
+        self._memory_warning = ""
         self._backoff_s = 0.0
         """Delay of the next replacement, which doubles while replicas end without having processed a batch."""
         self._restore_task: asyncio.Task[None] | None = None
@@ -93,11 +100,7 @@ class DeploymentRuntime:
         newest_first = reversed(self._replicas)
         removal_order = sorted(newest_first, key=lambda replica: (replica.is_ready, bool(replica.batch)))
         for replica in removal_order[: max(len(self._replicas) - replicas, 0)]:
-            self._replicas.remove(replica)
-            self._draining.add(replica)
-            if replica in self._idle:
-                self._idle.remove(replica)
-            replica.drain()
+            self._remove(replica)
 
     async def end(self) -> None:
         """Fail all items, end all replicas and wait until they have ended."""
@@ -138,12 +141,62 @@ class DeploymentRuntime:
             queue_length=len(self.dispatcher),
             requests=self.dispatcher.requests,
             restarts=self._restarts,
-            message=self._message,
+            message=self._message or self._memory_warning,
             min_batches_served=min((replica.batches_done for replica in ready), default=None),
             startup_s=self._total_startup_s / self._starts if self._starts else None,
             batches=self.dispatcher.history.count,
             recent_batches=self.dispatcher.history.recent,
+            timeouts=self._timeouts,
         )
+
+    def watch(self, elapsed_s: float) -> None:
+        """Replace replicas that hang or whose memory has grown too large.
+
+        Args:
+            elapsed_s: time since the last call in which the engine ran.
+        """
+        target, memory_bytes = self._application.target, 0.0
+        for replica in (*self._replicas, *self._draining):
+            limit_s = self._limit_s(replica)
+            if replica.is_hung(elapsed_s, limit_s):
+                self._end_hung(replica, limit_s)
+            elif replica.is_ready and not self._application.spec.replays:
+                used_bytes = replica.memory_bytes()
+                memory_bytes = max(memory_bytes, used_bytes)
+                needed_bytes = max(target.memory_bytes, replica.base_memory_bytes)
+                if used_bytes > SERVING.memory_limit * needed_bytes + SERVING.memory_margin_bytes:
+                    self._message = f"a replica was replaced because its memory grew to {_mib(used_bytes)}"
+                    self._remove(replica)
+                    self._restore()
+        self._memory_warning = ""
+        if memory_bytes > SERVING.memory_warning * target.memory_bytes + SERVING.memory_margin_bytes:
+            planned = _mib(target.memory_bytes)
+            self._memory_warning = f"a replica uses {_mib(memory_bytes)} of memory, {planned} are planned"
+
+    def _limit_s(self, replica: ReplicaHandle) -> float:
+        """Return the time limit of the batch or of the start of a replica."""
+        limit_s = self._application.target.batch_limit_s
+        if not replica.was_ready:
+            return SERVING.start_timeout_s
+        if limit_s is None or not replica.batch:
+            return math.inf
+        return limit_s if replica.batches_done else max(limit_s, self._first_batch_limit_s)
+
+    def _end_hung(self, replica: ReplicaHandle, limit_s: float) -> None:
+        if not replica.batch:
+            replica.time_out(f"it did not load within {limit_s:g} s")
+            return
+        self._timeouts += 1
+        self._message = f"a replica was replaced because a batch took longer than {limit_s:.3g} s"
+        replica.time_out(timeout_reason(len(replica.batch), limit_s))
+
+    def _remove(self, replica: ReplicaHandle) -> None:
+        """End a replica after its batch."""
+        self._replicas.remove(replica)
+        self._draining.add(replica)
+        if replica in self._idle:
+            self._idle.remove(replica)
+        replica.drain()
 
     def _start(self) -> ReplicaHandle:
         replica = ReplicaHandle(
@@ -163,6 +216,8 @@ class DeploymentRuntime:
     def _replica_idle(self, replica: ReplicaHandle) -> None:
         if replica.batches_done:
             self._backoff_s = 0.0
+            if replica.batches_done == 1:
+                self._first_batch_limit_s = SERVING.batch_limit_factor * replica.busy_s
         else:
             self._starts += 1
             self._total_startup_s += replica.startup_s
@@ -178,12 +233,15 @@ class DeploymentRuntime:
         if replica in self._replicas:
             self._replicas.remove(replica)
             if replica.was_ready:
-                self._message = f"a replica {process_exit.description}"
+                if not replica.has_timed_out:
+                    self._message = f"a replica {process_exit.description}"
                 if not any(other.is_ready for other in self._replicas):
                     self._on_presence(False)
                 self._restore()
 
     def _restore(self) -> None:
+        if not any(replica.is_ready for replica in self._replicas):
+            self._absent_since_s = self._loop.time()
         if self._restore_task is None or self._restore_task.done():
             self._restore_task = self._loop.create_task(self._replace_missing())
 
@@ -196,7 +254,8 @@ class DeploymentRuntime:
                 await self._start_missing()
             except ServingError as error:
                 self._message = str(error)
-                if not any(replica.is_ready for replica in self._replicas):
+                is_present = any(replica.is_ready for replica in self._replicas)
+                if not is_present and self._loop.time() - self._absent_since_s > SERVING.max_absence_s:
                     self.dispatcher.fail_waiting(f"no replica is left, and a replacement could not start: {error}")
 
     async def _start_missing(self) -> None:
@@ -208,3 +267,7 @@ class DeploymentRuntime:
             for error in (future.exception() for future in ready if future.done()):
                 if error is not None:
                     raise error
+
+
+def _mib(size_bytes: float) -> str:
+    return f"{size_bytes / 2**20:.0f} MiB"

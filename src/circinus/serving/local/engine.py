@@ -74,6 +74,7 @@ class LocalEngine:
         self._http_lock = asyncio.Lock()
         self._stopped_http: dict[HttpServer, asyncio.Task[None]] = {}
         self._closed = False
+        self._watch_task: asyncio.Task[None] | None = None
 
     @cached_property
     def _router(self) -> EmulatedRouter:
@@ -132,7 +133,9 @@ class LocalEngine:
     async def submit_pickled(self, request: Request) -> PickledResponse:
         """Submit a request with a pickled value. A replaying engine ignores the value."""
         value = request.value if self._deployed.mode is Mode.REAL else None
-        return await self._router.submit(request.query, request.item_key, value, request.input_bytes)
+        return await self._router.submit(
+            request.query, request.item_key, value, request.input_bytes, SERVING.default_deadline_s
+        )
 
     async def status(self) -> EngineStatus:
         """Implement `Engine.status`. Deployments that only finish earlier requests are left out."""
@@ -168,6 +171,8 @@ class LocalEngine:
             for task in self._retiring.values():
                 task.cancel()
             await asyncio.gather(*(deployment.end() for deployment in (*running.values(), *self._retiring)))
+            if self._watch_task is not None:
+                self._watch_task.cancel()
             if self._processes is not None:
                 await asyncio.to_thread(self._processes.close)
                 self._processes = None
@@ -237,6 +242,8 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
         if self._processes is None:
             self._processes = ForkServerClient(ReplicaExecutor)
+        if self._watch_task is None:
+            self._watch_task = loop.create_task(self._watch())
         name = f"{application.name}#{next(self._numbers)}"  # an earlier one may still finish requests
         runtime = DeploymentRuntime(
             name,
@@ -248,6 +255,16 @@ class LocalEngine:
         )
         self._router.dispatchers[name] = runtime.dispatcher
         return runtime
+
+    async def _watch(self) -> None:
+        """Watch all replicas until the engine is closed."""
+        loop = asyncio.get_running_loop()
+        last_s = loop.time()
+        while True:
+            await asyncio.sleep(SERVING.watch_period_s)
+            elapsed_s, last_s = loop.time() - last_s, loop.time()
+            for runtime in {*self._deployed.running.values(), *self._starting, *self._retiring}:
+                runtime.watch(min(elapsed_s, 2 * SERVING.watch_period_s))
 
     def _retire(self, deployment: DeploymentRuntime) -> None:
         self._retiring[deployment] = asyncio.get_running_loop().create_task(self._drain(deployment))

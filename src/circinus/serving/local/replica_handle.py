@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from circinus.errors import ServingError
 from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
 from circinus.operators.host import ReplyType
 from circinus.operators.process_output import open_output
+from circinus.serving.engine import TIMED_OUT
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.replica_executor import decode_result, encode_batch
 from circinus.serving.replicas.replica_protocol import Batch, BatchResult, ReplayStage, ReplicaSpec
@@ -31,7 +35,7 @@ class ReplicaHandle:
         processes: ForkServerClient,
         on_idle: Callable[[ReplicaHandle], None],
         on_ended: Callable[[ReplicaHandle, ProcessExit], None],
-        on_batch: Callable[[list[QueuedItem], BatchResult], None],
+        on_batch: Callable[[list[QueuedItem], BatchResult, float], None],
         output: Path | None = None,
     ) -> None:
         """Start the replica.
@@ -42,7 +46,7 @@ class ReplicaHandle:
             processes: client of the fork server.
             on_idle: called when the replica can take a batch.
             on_ended: called once when the process has ended.
-            on_batch: called with every batch and its result.
+            on_batch: called with every batch, its result, and the seconds that it took.
             output: folder of the operators' output.
 
         Raises:
@@ -58,6 +62,13 @@ class ReplicaHandle:
         """Time since which the replica can take a batch: the end of its last one, or when it became ready."""
         self.startup_s = 0.0
         """Time from the request until the replica was ready."""
+        self.busy_s = 0.0
+        """Time of the engine since the current batch began, or since the start of a replica that is not ready."""
+        self.base_memory_bytes = 0.0
+        """Resident memory after the first batches, or so far."""
+        self.has_timed_out = False
+        self._start_s = 0.0
+        self._system_process: psutil.Process | None = None
         self._name = spec.name
         self._loop = loop
         self._on_idle = on_idle
@@ -101,7 +112,7 @@ class ReplicaHandle:
 
     def process(self, batch: list[QueuedItem], start_s: float) -> None:
         """Send a batch to the replica, which must be idle."""
-        self.batch = batch
+        self.batch, self._start_s, self.busy_s = batch, start_s, 0.0
         items = tuple(item.batch_item for item in batch)
         inputs = [value for item in batch for value in item.inputs]
         self._connection.send((None, encode_batch(Batch(start_s, items))), inputs)
@@ -112,6 +123,35 @@ class ReplicaHandle:
         if not self.batch:
             self._connection.close()
             self._loop.call_later(SERVING.replica_exit_timeout_s, self.kill)
+
+    def time_out(self, reason: str) -> None:
+        """Kill a replica that hangs, and fail the items of its batch, one of which may be the cause."""
+        self.has_timed_out = self._disconnected = True
+        self._load_error = self._load_error or reason
+        batch, self.batch = self.batch, []
+        self.kill()
+        for item in batch:
+            item.failed(reason, TIMED_OUT)
+
+    def is_hung(self, elapsed_s: float, limit_s: float) -> bool:
+        """Add time of the engine to that of the current batch or start, and return whether it exceeds a limit."""
+        self.busy_s += elapsed_s
+        if self.busy_s <= limit_s or self._disconnected:
+            return False
+        self._connection.receive()  # what has arrived while the engine was busy
+        return bool(self.batch) or not self.ready.done()
+
+    def memory_bytes(self) -> float:
+        """Return the resident memory of the process; 0 if it has ended or is not ready."""
+        if self._system_process is None:
+            return 0.0
+        try:
+            used_bytes = float(self._system_process.memory_info().rss)
+        except psutil.Error:
+            return 0.0
+        if self.batches_done <= SERVING.warm_up_batches:
+            self.base_memory_bytes = max(self.base_memory_bytes, used_bytes)
+        return used_bytes
 
     def kill(self) -> None:
         """Kill the replica."""
@@ -127,6 +167,9 @@ class ReplicaHandle:
         if message_type == ReplyType.READY:
             if not self.ready.done():
                 self.ready.set_result(None)
+            process_id, _ = content
+            with suppress(psutil.Error):  # it may have ended
+                self._system_process = psutil.Process(process_id)
             self.free_s = self._loop.time()
             self.startup_s = self.free_s - self._process.requested_s
             self._on_idle(self)
@@ -136,15 +179,19 @@ class ReplicaHandle:
             self._batch_done(decode_result(content), payloads)
 
     def _batch_done(self, result: BatchResult, payloads: list[memoryview]) -> None:
+        if not self.batch:
+            return  # its items have failed
         batch, self.batch = self.batch, []
-        self.free_s = result.end_s
+        # The operator may have changed the clock of its process.
+        now_s = self._loop.time()
+        self.free_s = result.end_s if self._start_s <= result.end_s <= now_s else now_s
         self.batches_done += 1
-        self._on_batch(batch, result)
+        self._on_batch(batch, result, self.free_s - self._start_s)
         if self.draining:
             self.drain()
         elif not self._disconnected:
             self._on_idle(self)
-        end_batch(batch, result, payloads, result.end_s)
+        end_batch(batch, result, payloads, self.free_s)
 
     def _on_connection_lost(self) -> None:
         """Kill the process: it has ended, or can no longer be reached."""

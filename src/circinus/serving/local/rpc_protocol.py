@@ -48,3 +48,5 @@ class RpcReply(NamedTuple):
     code: str = ""
     location: str = ""
     hint: str = ""
+    retry_after_s: float | None = None
+    """Of an `OverloadedError`."""

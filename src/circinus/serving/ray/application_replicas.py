@@ -9,9 +9,9 @@ from typing import Protocol
 
 from circinus.errors import CircinusError
 from circinus.operators.pickling import Payload
-from circinus.serving.engine import DeploymentStatus, DesiredDeployment
+from circinus.serving.engine import TIMED_OUT, DeploymentStatus, DesiredDeployment
 from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult
-from circinus.serving.router.batch_queue import QueuedItem, end_batch
+from circinus.serving.router.batch_queue import QueuedItem, end_batch, timeout_reason
 from circinus.serving.router.dispatcher import Dispatcher
 
 
@@ -23,9 +23,11 @@ class ReplicaClient(Protocol):
     """Transport of batches to replicas."""
 
     async def process(
-        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload], limit_s: float | None
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """Process a batch on a free replica of an application; payloads are the inputs in the order of items.
+
+        The replica ends if it takes longer than the limit.
 
         Raises:
             ReplicaLostError: the replica was lost while it had the batch.
@@ -45,6 +47,7 @@ class ApplicationReplicas:
         self._client = client
         self._loop = loop
         self._losses = 0
+        self._timeouts = 0
         self._last_loss = ""
         self._batches: set[asyncio.Task[None]] = set()
 
@@ -70,7 +73,13 @@ class ApplicationReplicas:
             message=self._last_loss,
             batches=self.dispatcher.history.count,
             recent_batches=self.dispatcher.history.recent,
+            timeouts=self._timeouts,
         )
+
+    @property
+    def desired_replicas(self) -> int:
+        """Number of replicas, of which some may start."""
+        return self._target.replicas
 
     def idle_since_s(self) -> float | None:
         """Implement `ReplicaSet.idle_since_s`: any replica may be the next one, so it counts as always idle."""
@@ -92,10 +101,17 @@ class ApplicationReplicas:
     async def _process(self, batch: list[QueuedItem]) -> None:
         items = [item.batch_item for item in batch]
         payloads = [value for item in batch for value in item.inputs]
+        begin_s, limit_s = self._loop.time(), self._target.batch_limit_s
         try:
-            result, outputs = await self._client.process(self._application, items, payloads)
+            result, outputs = await self._client.process(self._application, items, payloads, limit_s)
         except ReplicaLostError as error:
             self._losses += 1
+            if limit_s is not None and self._loop.time() - begin_s >= limit_s:
+                self._timeouts += 1
+                self._last_loss = f"a replica was replaced because a batch took longer than {limit_s:.3g} s"
+                for item in batch:
+                    item.failed(timeout_reason(len(batch), limit_s), TIMED_OUT)
+                return
             self._last_loss = f"a replica was lost: {error}"
             self.dispatcher.put_back(batch, f"was lost: {error}", is_lost=True)
         except asyncio.CancelledError:
@@ -105,5 +121,6 @@ class ApplicationReplicas:
             for item in batch:
                 item.failed(f"{type(error).__name__}: {error}")
         else:
-            self.dispatcher.history.record(batch, result)
-            end_batch(batch, result, outputs, self._loop.time())
+            end_s = self._loop.time()
+            self.dispatcher.history.record(batch, result, end_s - begin_s)
+            end_batch(batch, result, outputs, end_s)

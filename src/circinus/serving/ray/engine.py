@@ -222,8 +222,6 @@ class RayEngine:
         applications = build_applications(desired, snapshot.deployments, emulate_speeds=False)
         configs = build_router_configs(desired, applications, snapshot.deployed_router_configs)
         self._check_pools(desired, pools)
-        if lost:  # requests that wait there can never finish
-            await self._client.fail_requests(snapshot.sites, sorted(lost), _NO_NODES)
         labelled = frozenset(name for name, nodes in pools.items() if nodes.labelled)
         schema = serve_schema(
             applications,

@@ -168,7 +168,7 @@ class ServeReplicaClient:
         await _handle(REPLICA, application).ready.remote()
 
     async def process(
-        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload], limit_s: float | None
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """Implement `ReplicaClient.process`."""
         from ray.exceptions import RayError, RayTaskError
@@ -176,7 +176,7 @@ class ServeReplicaClient:
 
         try:
             response: tuple[BatchResult, Sequence[Payload]] = await _handle(REPLICA, application).process.remote(
-                list(items), [bytes(packed) for packed in payloads]
+                list(items), [bytes(packed) for packed in payloads], limit_s
             )
         except RayTaskError as error:  # the replica is alive, but failed
             raise ServingError(str(getattr(error, "cause", error)), code="replica.failed") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from circinus.serving.replicas.compute_executor import ComputeExecutor
 from circinus.serving.replicas.replay_executor import ReplayExecutor, replay_stage
 from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplayStage, ReplicaSpec
 from circinus.serving.routes import RouteStage
+from circinus.serving.settings import SERVING
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class OperatorReplica:
         os.environ.update(thread_limits(spec.cpus))
         self._store = store
         self._loaded: set[str] = set()
+        self._has_served = False
         self._executor: ComputeExecutor | ReplayExecutor = (
             ReplayExecutor(spec) if spec.replays else ComputeExecutor(spec)
         )
@@ -86,8 +89,22 @@ class OperatorReplica:
 
         return serve.get_replica_context().replica_id.unique_id, self._ready_s
 
-    def process(self, items: Sequence[BatchItem], payloads: Sequence[Payload]) -> tuple[BatchResult, list[bytes]]:
-        """Process a batch; return its result and outputs."""
+    def process(
+        self, items: Sequence[BatchItem], payloads: Sequence[Payload], limit_s: float | None = None
+    ) -> tuple[BatchResult, list[bytes]]:
+        """Process a batch; return its result and outputs. End the process after the limit, whatever it waits for."""
+        if limit_s is not None:
+            limit_s = limit_s if self._has_served else max(limit_s, SERVING.first_batch_limit_s)
+            # Neither Python nor the clock of the operator can delay it.
+            faulthandler.dump_traceback_later(limit_s, exit=True, file=2)
+        try:
+            return self._process(items, payloads)
+        finally:
+            if limit_s is not None:
+                faulthandler.cancel_dump_traceback_later()
+            self._has_served = True
+
+    def _process(self, items: Sequence[BatchItem], payloads: Sequence[Payload]) -> tuple[BatchResult, list[bytes]]:
         if isinstance(self._executor, ReplayExecutor):
             self._load_recordings(self._executor, items)
         result, outputs = self._executor.answer(Batch(time.monotonic(), tuple(items)), payloads)

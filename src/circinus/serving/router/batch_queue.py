@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ class QueuedItem:
     """Arrival time of the last input."""
     done: Callable[[ItemResult, Sequence[Payload], float], None]
     """Callback for success, with the outputs, and the end of the batch in seconds."""
-    failed: Callable[[str], None]
+    failed: Callable[..., None]
+    """Callback for failure, with the reason, and optionally its code."""
     is_cancelled: Callable[[], bool]
     """Predicate for the cancellation of the request."""
     prefix: str = ""
@@ -39,6 +40,11 @@ class QueuedItem:
     """Callback for an item that is dropped because its latest start has passed; None for one that must be served."""
     path: RunPath = ()
     """Path of the element; empty for the item itself."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the inputs."""
+        return sum(map(len, self.inputs))
 
     @property
     def batch_item(self) -> BatchItem:
@@ -55,6 +61,14 @@ def end_batch(batch: Sequence[QueuedItem], result: BatchResult, outputs: Iterabl
             item.failed(item_result.error)
         else:
             item.done(item_result, own, end_s)
+
+
+def timeout_reason(items: int, limit_s: float) -> str:
+    """Return the reason of items whose batch exceeded its time limit."""
+    return (
+        f"its batch of {items} took longer than {limit_s:.3g} s, so that the replica was replaced. "
+        "Look for an endless loop or a wait without a timeout, or profile with such inputs"
+    )
 
 
 _Entry = tuple[float, float, int, QueuedItem]
@@ -82,6 +96,8 @@ class BatchQueue:
         """(arrival time, number, item), ascending; items with the same arrival time are in the order of numbers."""
         self._required: list[_Entry] = []
         self._droppable: list[_Entry] = []
+        self.waiting_bytes = 0
+        """Size of the inputs of all items."""
         self._numbers = count()
         self._returned_numbers = count(-1, -1)
 
@@ -94,15 +110,17 @@ class BatchQueue:
 
     def put_back(self, batch: Sequence[QueuedItem]) -> None:
         """Return the items of a batch, in order, before others with the same latest start and arrival time."""
-        self._lost.extendleft(item for item in reversed(batch) if item.replica_losses)
         for item in reversed(batch):
-            if not item.replica_losses:
+            if item.replica_losses:
+                self._lost.appendleft(item)
+                self.waiting_bytes += item.size_bytes
+            else:
                 self._insert(item, next(self._returned_numbers))
 
     def next_batch_at_s(self, free_s: float) -> float | None:
         """Return the start of the next batch on a replica free since `free_s`, or None if no item waits."""
         while self._lost and self._lost[0].is_cancelled():
-            self._lost.popleft()
+            self._pop_lost()
         if self._lost:
             return max(free_s, self._lost[0].arrived_s)
         arrived_s = self._oldest_arrivals_s()
@@ -114,7 +132,7 @@ class BatchQueue:
     def take(self, start_s: float) -> list[QueuedItem]:
         """Remove and return the batch that begins at `start_s`; empty if items were dropped, as it may begin later."""
         if self._lost:
-            return [self._lost.popleft()]
+            return [self._pop_lost()]
         late = [e for e in takewhile(lambda e: e[0] < start_s, self._droppable) if e[1] <= start_s]
         for entry in late:
             item = self._remove(entry)
@@ -138,14 +156,36 @@ class BatchQueue:
         waiting = [*self._lost, *(item for _, _, item in self._by_arrival)]
         for queue in (self._lost, self._by_arrival, self._required, self._droppable):
             queue.clear()
+        self.waiting_bytes = 0
         return waiting
 
+    def items_before(self, latest_start_s: float, now_s: float) -> int:
+        """Return the number of items served before one that arrives now, without those that will be dropped as late."""
+        last = (latest_start_s, math.inf)
+        required, droppable = bisect_right(self._required, last), bisect_right(self._droppable, last)
+        return len(self._lost) + required + max(droppable - bisect_left(self._droppable, (now_s,)), 0)
+
+    def remove_cancelled(self) -> None:
+        """Remove all cancelled items, whose inputs take memory."""
+        for item in [item for item in self._lost if item.is_cancelled()]:
+            self._lost.remove(item)
+            self.waiting_bytes -= item.size_bytes
+        for arrived_s, number, item in [entry for entry in self._by_arrival if entry[2].is_cancelled()]:
+            self._remove((item.latest_start_s, arrived_s, number, item))
+
+    def _pop_lost(self) -> QueuedItem:
+        item = self._lost.popleft()
+        self.waiting_bytes -= item.size_bytes
+        return item
+
     def _insert(self, item: QueuedItem, number: int) -> None:
+        self.waiting_bytes += item.size_bytes
         insort(self._by_arrival, (item.arrived_s, number, item))
         insort(self._ordered(item), (item.latest_start_s, item.arrived_s, number, item))
 
     def _remove(self, entry: _Entry) -> QueuedItem:
         _, arrived_s, number, item = entry
+        self.waiting_bytes -= item.size_bytes
         ordered = self._ordered(item)
         del ordered[bisect_left(ordered, entry)]
         del self._by_arrival[bisect_left(self._by_arrival, (arrived_s, number, item))]

@@ -15,6 +15,11 @@ from circinus.serving.settings import SERVING
 class ReplicaSet(Protocol):
     """Replicas of one deployment, each of which processes one batch at a time."""
 
+    @property
+    def desired_replicas(self) -> int:
+        """Number of replicas, of which some may start."""
+        ...
+
     def idle_since_s(self) -> float | None:
         """Return the time since which the next replica is idle, or None if none is."""
         ...
@@ -53,6 +58,7 @@ class Dispatcher:
         self._loop = loop
         self._queue = BatchQueue(batch_size, batch_wait_s)
         self._replays = replays
+        self._batch_size = batch_size
         self._collects = replays or batch_size > 1
         """True if simultaneous arrivals are collected before a dispatch."""
         self._timer: asyncio.TimerHandle | None = None
@@ -68,6 +74,25 @@ class Dispatcher:
         self.requests += 1
         self._queue.put(item)
         self.dispatch()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Size of the inputs of all queued items."""
+        return self._queue.waiting_bytes
+
+    def expected_wait_s(self, latest_start_s: float) -> float:
+        """Return the expected time in the queue of an item that arrives now; 0 before the first batch.
+
+        As many batches as the items before it fill take their recent mean time each, on all replicas at once.
+        """
+        if not len(self._queue):
+            return 0.0
+        batches = self._queue.items_before(latest_start_s, self._loop.time()) / self._batch_size
+        return batches * self.history.mean_batch_s / max(self._replicas.desired_replicas, 1)
+
+    def remove_cancelled(self) -> None:
+        """Remove the items of requests that have ended."""
+        self._queue.remove_cancelled()
 
     def set_batch_wait(self, batch_wait_s: float) -> None:
         """Change how long the oldest item waits for its batch to fill."""

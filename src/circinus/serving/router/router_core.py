@@ -9,14 +9,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
 from functools import partial
 
-from circinus.errors import ServingError
+from circinus.errors import OVERLOADED, ServingError
 from circinus.operators.pickling import Payload
 from circinus.serving.audit_buffer import AuditBuffer
 from circinus.serving.counters import RequestCounters
-from circinus.serving.engine import DROPPED_LATE, RequestRuns, ResponseTimings, SplitStatus
+from circinus.serving.engine import DROPPED_LATE, RequestRuns, SplitStatus
 from circinus.serving.replicas.replica_protocol import ItemResult
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.compiled_route import (
@@ -29,18 +28,18 @@ from circinus.serving.router.compiled_route import (
     RouteTransfer,
 )
 from circinus.serving.router.dispatcher import Dispatcher
+from circinus.serving.router.entered_request import EnteredRequest
 from circinus.serving.router.entry_route import EntryRoute
-from circinus.serving.router.joins import Output, PendingJoin, SinkResult, outputs_of
+from circinus.serving.router.joins import Output, PendingJoin, outputs_of
+from circinus.serving.router.overload import require_capacity
 from circinus.serving.router.request_messages import (
     PickledResponse,
     RequestContext,
     RequestTrace,
     RouterMessage,
-    by_operator,
 )
+from circinus.serving.settings import SERVING
 from circinus.specification import LatePolicy
-
-_SWEEP_S = 10.0
 
 DEADLINE_PASSED = "query.deadline_passed"
 """Code of the error of a request without a response at its deadline."""
@@ -49,21 +48,6 @@ UNREACHABLE = "query.unreachable"
 _FAILED = "query.request_failed"
 _MOVED = "query.moved"
 """Code of the error of an attempt on a part of a split route that another part can answer instead."""
-
-
-@dataclass(eq=False)
-class _Request:
-    """Unanswered request that entered here."""
-
-    entry: EntryRoute
-    """Parts in force when it took its part."""
-    route: CompiledRoute
-    answer: asyncio.Future[PickledResponse]
-    start_s: float
-    tried_parts: tuple[CompiledRoute, ...] = ()
-    """Parts that could not answer it."""
-    results: dict[str, SinkResult] = field(default_factory=dict)
-    """Sink -> its outputs so far."""
 
 
 class RouterCore(ABC):
@@ -85,11 +69,13 @@ class RouterCore(ABC):
         self._entries: dict[str, EntryRoute] = {}
         self._missing = set[str]()
         """Applications without a replica."""
-        self._requests: dict[str, _Request] = {}
+        self._requests: dict[str, EnteredRequest] = {}
         self._joins: dict[tuple[str, str, ElementPath], PendingJoin] = {}
         """(request id, operator, path of the run) -> its inputs so far."""
         self._sequence = itertools.count(1)
-        self._next_sweep_s = 0.0
+        self._input_bytes = 0
+        """Size of the inputs of unanswered requests that entered here."""
+        self._sweep_scheduled = False
 
     @property
     def routes(self) -> Mapping[str, Sequence[CompiledRoute]]:
@@ -102,6 +88,8 @@ class RouterCore(ABC):
         for query, entry in self._entries.items():
             if query in before and before[query].parts == entry.parts:
                 self._entries[query] = before[query]  # its shares stay in force
+        if self._missing:
+            self._move_requests(self._missing)
 
     def route(self, query: str) -> CompiledRoute:
         """Return the part of a query's route that its next request takes.
@@ -130,13 +118,15 @@ class RouterCore(ABC):
             left_s: seconds until the deadline; stages that have not started by then are dropped.
 
         Raises:
+            OverloadedError: see `require_capacity`.
             ServingError: the query has no route, an operator failed, the request was dropped as late (`DROPPED_LATE`),
                 or the deadline passed (`DEADLINE_PASSED`).
         """
-        request = _Request(self._entry(query), self.route(query), self._loop.create_future(), self._loop.time())
-        request.entry.count(request.route)
+        request = EnteredRequest(self._entry(query), self.route(query), self._loop.create_future(), self._loop.time())
         self.counters.entered(query)
         try:
+            self.require_capacity(request.route, 0 if value is None else len(value), left_s)
+            request.entry.count(request.route)
             while True:
                 route = request.route
                 sent = None if route.is_replay else value
@@ -152,11 +142,28 @@ class RouterCore(ABC):
                 self.audits.record(query, route.audit_rate, item_key, route.configuration, sent, response.outputs)
                 return response
         except BaseException as error:  # also if cancelled
-            if isinstance(error, ServingError) and error.code == DROPPED_LATE:
+            if isinstance(error, ServingError) and error.code in (DROPPED_LATE, OVERLOADED):
                 self.counters.dropped(query)
             else:
                 self.counters.failed(query)
             raise
+
+    def require_capacity(self, route: CompiledRoute, input_bytes: int, left_s: float = math.inf) -> None:
+        """Raise an error for a request that could not be answered in time, or whose input would take too much memory.
+
+        A server may call it before it reads the input.
+
+        Args:
+            route: route of the request.
+            input_bytes: size of its pickled input.
+            left_s: seconds until its deadline.
+
+        Raises:
+            OverloadedError: the request must not be submitted.
+        """
+        queued_bytes = sum([dispatcher.waiting_bytes for dispatcher in self.dispatchers.values()])
+        held_bytes = max(self._input_bytes + SERVING.request_bytes * len(self._requests), queued_bytes)
+        require_capacity(route, self.dispatchers, self._loop.time(), left_s, input_bytes, held_bytes)
 
     def receive(self, message: RouterMessage, arrived_s: float) -> None:
         """Accept a value for operators of this site, or a result of a request that entered here.
@@ -169,7 +176,7 @@ class RouterCore(ABC):
             if self._has_ended(message.context):
                 return
             if consumer == RESULT:
-                self._result(message)
+                self._requests[message.context.request_id].add_result(message, self._loop.time())
             else:
                 self._join(message, message.context.route.stages[consumer], arrived_s)
 
@@ -179,9 +186,7 @@ class RouterCore(ABC):
             self._missing.discard(application)
             return
         self._missing.add(application)
-        for request_id, request in list(self._requests.items()):
-            if application in request.route.applications and self._may_move(request, self._missing):
-                self.fail(request_id, f"{application} has no replica", _MOVED)
+        self._move_requests({application})
 
     def fail(self, request_id: str, reason: str, code: str = _FAILED) -> None:
         """Fail a request that entered here, or move it to another part if its site cannot be reached."""
@@ -217,11 +222,13 @@ class RouterCore(ABC):
         return self._entries[query]
 
     async def _attempt(
-        self, request: _Request, item_key: str, value: Payload | None, input_bytes: float, left_s: float
+        self, request: EnteredRequest, item_key: str, value: Payload | None, input_bytes: float, left_s: float
     ) -> PickledResponse:
         """Send a request along its part."""
         request_id = f"{self._prefix}-{next(self._sequence)}"
         self._requests[request_id] = request
+        size_bytes = 0 if value is None else len(value)
+        self._input_bytes += size_bytes
         timer = None
         if left_s < math.inf:
             end_s = request.start_s + left_s
@@ -233,28 +240,35 @@ class RouterCore(ABC):
             return await request.answer
         finally:
             self._requests.pop(request_id, None)
+            self._input_bytes -= size_bytes
             if timer is not None:
                 timer.cancel()
 
-    def _may_move(self, request: _Request, missing: Collection[str]) -> bool:
-        """Return whether another part can answer a request, which takes each part at most once."""
+    def _may_move(self, request: EnteredRequest, missing: Collection[str]) -> bool:
+        """Return whether another part, or the route of a new plan, can answer a request, which takes each part once."""
         entry = self._entries.get(request.route.query)
-        return (
-            entry is not None
-            and len(request.tried_parts) < len(entry.parts) - 1
-            and bool(entry.available(missing, (*request.tried_parts, request.route)))
-        )
+        return entry is not None and bool(entry.available(missing, (*request.tried_parts, request.route)))
 
-    def _moved(self, request: _Request) -> _Request:
+    def _move_requests(self, missing: Collection[str]) -> None:
+        """Move requests that may need applications without a replica to other parts, where these can answer them."""
+        for request_id, request in list(self._requests.items()):
+            needed = request.route.applications.intersection(missing)
+            if needed and self._may_move(request, self._missing):
+                self.fail(request_id, f"{min(needed)} has no replica", _MOVED)
+
+    def _moved(self, request: EnteredRequest) -> EnteredRequest:
         """Return a request on another part."""
         entry, tried_parts = self._entry(request.route.query), (*request.tried_parts, request.route)
         route = entry.choose_again(self._missing, tried_parts)
         request.entry.count(request.route, -1)
         entry.count(route)
-        return _Request(entry, route, self._loop.create_future(), request.start_s, tried_parts)
+        return EnteredRequest(entry, route, self._loop.create_future(), request.start_s, tried_parts)
 
     def _expire(self, request_id: str, left_s: float) -> None:
-        self.fail(request_id, f"the deadline of {left_s:.3g} s passed", DEADLINE_PASSED)
+        request = self._requests.get(request_id)
+        missing = () if request is None else request.route.applications & self._missing
+        reason = f"; {min(missing)} has no replica" if missing else ""
+        self.fail(request_id, f"the deadline of {left_s:.3g} s passed{reason}", DEADLINE_PASSED)
 
     @abstractmethod
     def _transmit(self, transfer: RouteTransfer, message: RouterMessage, size_bytes: float, ready_s: float) -> None:
@@ -359,6 +373,7 @@ class RouterCore(ABC):
         if dispatcher is None:
             self._report(context, f"operator {stage.operator} is not deployed")
             return
+        self._sweep()
         dispatcher.enqueue(
             QueuedItem(
                 item_key=context.item_key,
@@ -391,44 +406,28 @@ class RouterCore(ABC):
             trace = trace.served((stage.operator, path), result.service_s, result.busy_s, wait_s)
             self._send(context, stage.operator, outputs_of(stage, path, result, outputs), trace, end_s)
 
-    def _failed(self, context: RequestContext, operator: str, reason: str) -> None:
+    def _failed(self, context: RequestContext, operator: str, reason: str, code: str = _FAILED) -> None:
         item = f"item {context.item_key!r}" if context.item_key else "the request"
-        self._report(context, f"operator {operator} failed on {item}: {reason}")
+        self._report(context, f"operator {operator} failed on {item}: {reason}", code)
 
     def _drop(self, context: RequestContext, operator: str) -> None:
         self._report(context, f"operator {operator} could not start in time for the latency SLO", DROPPED_LATE)
 
-    def _result(self, message: RouterMessage) -> None:
-        request = self._requests[message.context.request_id]
-        if request.answer.done():
-            return  # its caller has gone
-        result = request.results.setdefault(message.producer, SinkResult())
-        result.add(message)
-        if len(request.results) < len(request.route.sinks) or not all(r.is_complete for r in request.results.values()):
-            return
-        trace = RequestTrace.joined(*(trace for result in request.results.values() for trace in result.traces))
-        request.answer.set_result(
-            PickledResponse(
-                outputs={sink: request.results[sink].payload() for sink in request.route.sinks},
-                timings=ResponseTimings(
-                    self._loop.time() - request.start_s,
-                    by_operator(trace.stage_s),
-                    by_operator(trace.replica_s),
-                    trace.link_bytes,
-                    by_operator(trace.wait_s),
-                    request.route.part,
-                    Counter(operator for operator, _ in trace.stage_s),
-                ),
-            )
-        )
-
     def _sweep(self) -> None:
-        """Drop values of ended requests, whose other values will never arrive."""
-        now_s = self._loop.time()
-        if now_s >= self._next_sweep_s:
-            self._next_sweep_s = now_s + _SWEEP_S
-            for key in [key for key, pending in self._joins.items() if self._has_ended(pending.context)]:
-                del self._joins[key]
+        """Remove values of ended requests soon."""
+        if not self._sweep_scheduled:
+            self._sweep_scheduled = True
+            self._loop.call_later(SERVING.sweep_period_s, self._remove_ended, context=Context())
+
+    def _remove_ended(self) -> None:
+        """Remove values of ended requests, which take memory, and whose other values will never arrive."""
+        self._sweep_scheduled = False
+        for dispatcher in self.dispatchers.values():
+            dispatcher.remove_cancelled()
+        for key in [key for key, pending in self._joins.items() if self._has_ended(pending.context)]:
+            del self._joins[key]
+        if self._joins or any(map(len, self.dispatchers.values())):
+            self._sweep()
 
 
 def missing_route(query: str, routed: Collection[str]) -> ServingError:
