@@ -28,8 +28,8 @@ class ServingSettings:
     deadline_margin: float = 0.1
     """Share of the time to the deadline that expected waits must leave, as requests that end just late are wasted."""
     drop_margin: float = 0.25
-    """Share of the latest start by which an expected wait must exceed it, for a request that would be dropped as late:
-    some of those before it will be dropped, too."""
+    """Share of the latest start by which an expected start must exceed it, besides a batch, for a request to be refused
+    that would be dropped as late: some of those before it will be dropped, too."""
     max_waiting_bytes: int = 256 * 2**20
     """Limit of the inputs of unanswered requests of an engine (on Ray: of a router), and of the inputs that its queues
     hold. Beyond it, requests are refused."""

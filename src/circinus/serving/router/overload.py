@@ -32,12 +32,12 @@ def lateness_s(route: CompiledRoute, dispatchers: Mapping[str, Dispatcher], now_
         if dispatcher is None:
             continue
         latest_s = math.inf if stage.latest_start_s is None else stage.latest_start_s
-        wait_s = dispatcher.expected_wait_s(now_s + latest_s)
+        wait_s, batch_s = dispatcher.expected_wait_s(now_s + latest_s), dispatcher.history.mean_batch_s
         waited_s += wait_s
         begin_s += wait_s
         if wait_s and route.late is LatePolicy.DROP:
-            late_s = max(late_s, begin_s - (1.0 + SERVING.drop_margin) * latest_s)
-        ends_s[operator] = begin_s + dispatcher.history.mean_batch_s
+            late_s = max(late_s, begin_s - batch_s - (1.0 + SERVING.drop_margin) * latest_s)
+        ends_s[operator] = begin_s + batch_s
     if not waited_s:
         return 0.0
     return max(late_s, max(ends_s.values()) - (1.0 - SERVING.deadline_margin) * left_s)
