@@ -125,8 +125,11 @@ def test_it_is_slower_where_the_hardware_may_be() -> None:
     ]
     found = add_startup_times([known, *unknown], {profile.pipeline: profile}, infrastructure)
     assert [sized.startup_s for sized in found] == [2.0 / 0.25, 7.0, None]
+    own = [p for c in profile.configurations if (p := c.operators[name]).prefix[name] == knobs[name]]
+    longest_s = max(p.service_s.max() * p.batch_ratio[1.0, 1] for p in own) / 0.25
+    assert found[0].max_batch_s == pytest.approx(longest_s, rel=0.05)
     for before, after in zip((known, *unknown), found, strict=True):
-        assert replace(after, startup_s=before.startup_s) == before
+        assert replace(after, startup_s=before.startup_s, max_batch_s=before.max_batch_s) == before
 
 
 def test_a_replica_waits_for_a_further_node_where_those_that_run_are_full() -> None:

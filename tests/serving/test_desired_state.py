@@ -12,6 +12,7 @@ from served_scenario import PLAN, matching, pipeline, query, specification, spli
 from circinus.errors import PlanningError, ServingError
 from circinus.estimation import StageEstimate
 from circinus.serving import DesiredDeployment, Mode, RouteStage
+from circinus.serving.applications import build_applications
 from circinus.serving.desired_state import build_desired_state, build_route
 from circinus.specification import Allocation, Configuration, KnobValues, LatePolicy, OperatorSpec, QueryPlan
 from golden import check_message
@@ -40,6 +41,21 @@ def test_hardware_is_as_fast_as_it_was_measured() -> None:
     (declared,) = build_desired_state(found, specification(query("a")), Mode.REAL).deployments
     (wanted,) = build_desired_state(measured, specification(query("a")), Mode.REAL).deployments
     assert (declared.relative_speed, wanted.relative_speed) == (0.5, 0.3)
+
+
+@pytest.mark.parametrize(("max_batch_s", "limit_s"), [(None, None), (0.2, 10.0), (3.0, 30.0)])
+def test_the_time_limit_of_a_batch_is_that_of_the_slowest_item_with_room(
+    max_batch_s: float | None, limit_s: float | None
+) -> None:
+    found = matching(["a"], [])
+    found = replace(found, deployments=tuple(replace(sized, max_batch_s=max_batch_s) for sized in found.deployments))
+    state = build_desired_state(found, specification(query("a")), Mode.REAL)
+    (wanted,) = state.deployments
+    assert wanted.batch_limit_s == limit_s
+    other = replace(state, deployments=(replace(wanted, batch_limit_s=99.0),))
+    assert [app.name for app in build_applications(other)] == [app.name for app in build_applications(state)]
+    (replayed,) = build_desired_state(found, specification(query("a")), Mode.REPLAY, Path("s.sqlite")).deployments
+    assert replayed.batch_limit_s is None
 
 
 def test_as_much_is_audited_as_is_asked_for() -> None:
