@@ -126,7 +126,9 @@ def served(
             task.result()
         return latencies
 
-    with mock.patch.object(module, "ReplicaHandle", _Replica):
+    # Simulations know no refusals, which change what is served under overload, but hardly how much.
+    accepting = mock.patch.object(EmulatedRouter, "require_capacity")
+    with mock.patch.object(module, "ReplicaHandle", _Replica), accepting:
         return run(serve())
 
 
