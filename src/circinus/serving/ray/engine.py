@@ -364,7 +364,7 @@ class RayEngine:
     async def _drain(
         self, previous: Mapping[str, AppSnapshot], final: Sequence[App], lost: frozenset[str], guard: Guard
     ) -> None:
-        """Wait for requests on removed deployments; fail them at the timeout, or at once if a pool is lost."""
+        """Wait for requests on removed deployments; fail them at the timeout; those of a lost pool move or fail."""
         leaving = previous.keys() - {app["name"] for app in final}
         if not leaving:
             return
