@@ -34,6 +34,7 @@ from circinus.specification import (
     Tenant,
 )
 from circinus.specification.infrastructure import Spot
+from circinus.specification.limits import MAX_INTEGER, MIN_RISK
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 TIERS = ("device", "edge", "cloud", "moon")
@@ -47,11 +48,11 @@ references = st.one_of(
     names,
     st.from_regex(r"[a-z_][a-z0-9_]{0,5}(\.[a-z]{1,3})?:[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True),
 )
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"], include_characters="\t\n"), max_size=12)
 scalars = st.one_of(
-    st.booleans(), st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False), texts
+    st.booleans(), st.integers(-MAX_INTEGER, MAX_INTEGER), st.floats(allow_nan=False, allow_infinity=False), texts
 )
-positive = st.floats(min_value=1e-9, max_value=1e15)
+positive = st.floats(min_value=1e-6, max_value=1e6)
 amounts = st.one_of(st.just(0.0), st.integers(1, 10**6).map(float), positive)
 
 
@@ -239,7 +240,7 @@ def specifications(draw: st.DrawFn) -> Specification:
                 slos=slos,
                 late=draw(st.sampled_from(LatePolicy)) if slos.latency else LatePolicy.ANSWER,
                 weight=draw(positive),
-                risk=draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),
+                risk=draw(st.floats(MIN_RISK, 1, exclude_max=True)),
                 priority=draw(st.integers(-3, 3)),
                 tenant=draw(st.sampled_from([None, *(tenant.name for tenant in infrastructure.tenants)])),
                 pin=draw(st.none() | pins(pipeline)),

@@ -31,6 +31,7 @@ durations = TypeAdapter(DurationS)
 @pytest.mark.parametrize("quantity", QUANTITIES, ids=lambda quantity: quantity.name)
 @given(value=values)
 def test_what_is_printed_is_read_back_exactly(quantity: Quantity, value: float) -> None:
+    value = min(value, quantity.maximum)
     assert quantity.parse(quantity.format(value)) == value
 
 
@@ -50,7 +51,7 @@ def test_the_pattern_for_editors_agrees_with_what_is_read(quantity: Quantity, te
     try:
         quantity.parse(text)
     except UnitError as error:
-        if "and finite" not in error.expected:
+        if "and at most" not in error.expected:
             assert not re.search(quantity.pattern, text, re.ASCII)
     else:
         assert re.search(quantity.pattern, text, re.ASCII) or float(re.findall(r"[\d.]+", text)[0]) == 0
@@ -95,7 +96,7 @@ def test_quantities_are_printed_as_people_write_them(quantity: Quantity, value: 
         (SIZE, "8Gib", ("did you mean 8GiB?",)),
         (BANDWIDTH, "40Mb/s", ("did you mean 40MB/s or 40Mbit/s?",)),
         (PRICE_PER_H, "0.40/h", ("a price such as $0.40/h",)),
-        (PRICE_PER_H, "$1e999/h", ("finite",)),
+        (PRICE_PER_H, "$1e999/h", ("at most",)),
     ],
 )
 def test_what_is_no_quantity_is_said_so(quantity: Quantity, text: str, words: tuple[str, ...]) -> None:

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import atexit
 import gc
-import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
+
+from circinus.cli.process import (
+    INTERRUPTED,
+    discard_output,
+    exit_on_interrupt,
+    is_interrupted_import,
+    prepare_streams,
+)
 
 _OUTPUT = "-o", "--output"
 _OBJECTS_PER_COLLECTION = 300_000
@@ -33,32 +41,41 @@ def main() -> None:
     """
     global _begin_s
     _begin_s = time.monotonic()
+    exit_on_interrupt()
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     atexit.register(gc.freeze)  # the last collection of the interpreter takes a tenth of short commands
-    _open_closed_streams()
+    prepare_streams()
     from circinus.cli.app import app
 
     arguments, as_json = _arguments(sys.argv[1:])
     try:
-        code = app(arguments, prog_name="circinus", standalone_mode=not as_json)
-    except KeyboardInterrupt:  # before a verb began
-        code = 130
-    except Exception as error:  # those that are not of the interface are raised again
-        from circinus.cli.output import report_error
-
         try:
-            code = report_error(error, as_json=as_json)
-        except BrokenPipeError:  # nothing reads the message
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor what is flushed at the end
-            code = getattr(error, "exit_code", 1)
+            code = app(arguments, prog_name="circinus", standalone_mode=not as_json)
+        except SystemExit as end:
+            code = end.code
+        sys.stdout.flush()
+    except Exception as error:  # those that are not of the interface are raised again
+        code = _report(error, as_json=as_json)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _open_closed_streams() -> None:
-    """Open the null device for each standard stream that the shell closed (`2>&-`), for which Python has None."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (open until the end)
+def _report(error: Exception, *, as_json: bool) -> int:
+    """Print an error, and return the exit code."""
+    if is_interrupted_import(error):
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    from circinus.cli.output import report_error
+
+    try:
+        code = report_error(error, as_json=as_json)
+        sys.stdout.flush()
+    except OSError as failure:  # standard output takes nothing: its disk is full, or its reader has ended
+        discard_output()
+        code = getattr(error, "exit_code", 1)
+        if not isinstance(failure, BrokenPipeError):
+            with suppress(OSError):
+                report_error(error, as_json=False)
+    return code
 
 
 def _arguments(typed: Sequence[str]) -> tuple[list[str], bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from textwrap import wrap
@@ -43,8 +44,11 @@ VERBS = {
 }
 """Help panel -> verb -> first line of the docstring of the verb's function, in the order of a user's work."""
 
+_MIN_WIDTH = 40
+"""Columns of the help on narrower terminals."""
 
 _BOLD, _DIM, _CYAN, _YELLOW, _PLAIN = "\033[1m", "\033[2m", "\033[1;36m", "\033[33m", "\033[0m"
+_ASCII_BOXES = str.maketrans("╭╮╰╯─│", "++++-|")
 
 
 class VerbSummary(TyperCommand):
@@ -83,14 +87,16 @@ class VerbGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help in the style of Typer, whose own renderer takes as long to import as all of Typer."""
-        width = shutil.get_terminal_size().columns
+        width = max(shutil.get_terminal_size().columns, _MIN_WIDTH)
         options = [(", ".join(option.opts), getattr(option, "help", "")) for option in self.get_params(ctx)]
         lines = ["", f" {_YELLOW}Usage:{_PLAIN} {_BOLD}{ctx.command_path} [OPTIONS] COMMAND [ARGS]...{_PLAIN}", ""]
         lines += [f" {line}" for line in wrap(str(self.help), width - 2)] + [""]
         lines += _panel("Options", options, max(len(name) for name, _ in options), width)
         for title, verbs in VERBS.items():
             lines += _panel(title, verbs.items(), max(len(name) for name in self.commands), width)
-        formatter.write("\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        has_boxes = (sys.stdout.encoding or "").lower().startswith("utf")
+        formatter.write(text if has_boxes else text.translate(_ASCII_BOXES))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return (name, command with its options, further arguments)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand
 
+from circinus.cli.process import INTERRUPTED, interruptible
 from circinus.errors import PlanningError
 
 if TYPE_CHECKING:
@@ -77,15 +78,16 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; an interruption prints the state in which it leaves things."""
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             verb = f"{self.name} --budget" if self.name == "plan" and ctx.params["budget"] is not None else self.name
-            if verb in _INTERRUPTED:
-                from circinus.cli.output import progress_console
-                from circinus.reporting.wrapping import wrapped
+            message = _INTERRUPTED.get(str(verb), "interrupted")
+            from circinus.cli.output import progress_console
+            from circinus.reporting.wrapping import wrapped
 
-                sys.stderr.write(f"{wrapped(_INTERRUPTED[verb], progress_console().width)}\n")
-            raise typer.Exit(130) from None
+            sys.stderr.write(f"{wrapped(message, progress_console().width)}\n")
+            raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager

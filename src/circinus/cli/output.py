@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Collection, Iterator
@@ -117,7 +118,7 @@ def print_error(error: CircinusError, *, as_json: bool) -> None:
 
 
 def report_error(error: Exception, *, as_json: bool) -> int:
-    """Print an error of the interface, a usage error or an inaccessible file, and return the exit code.
+    """Print an error that is no fault of the program, and return the exit code.
 
     Raises:
         Exception: the error, if it is none of these.
@@ -125,8 +126,10 @@ def report_error(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, CircinusError):
         reported = error
     elif isinstance(error, OSError):
-        location = str(error.filename or "input/output")
-        reported = CircinusError(error.strerror or str(error), code="file.inaccessible", location=location)
+        reported = _file_error(error)
+    elif isinstance(error, MemoryError):
+        message, hint = "not enough memory", "Free memory, raise its limit, or specify less."
+        reported = CircinusError(message, code="memory.exhausted", location="this process", hint=hint)
     elif any(base.__name__ == "ClickException" for base in type(error).__mro__):
         print_error(_usage_error(error), as_json=True)
         return 2
@@ -134,6 +137,35 @@ def report_error(error: Exception, *, as_json: bool) -> int:
         raise error
     print_error(reported, as_json=as_json)
     return reported.exit_code
+
+
+_HINTS = {
+    errno.ENOSPC: "Free space on the disk.",
+    errno.EDQUOT: "Free space within the quota.",
+    errno.EROFS: "Choose a folder that can be written to.",
+    errno.EACCES: "Choose another path, or change its permissions.",
+    errno.EPERM: "Choose another path, or change its permissions.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.ELOOP: "Remove the symbolic links that lead to each other.",
+    errno.EISDIR: "Name a file, not a folder.",
+    errno.ENOTDIR: "Name a path whose parents are folders.",
+    errno.ENOENT: "Name an existing path.",
+    errno.EMFILE: "Raise the limit of open files (`ulimit -n`).",
+    errno.ENFILE: "Close programs: the system has no more open files.",
+    errno.ENOMEM: "Free memory.",
+    errno.EADDRINUSE: "Choose another port, or end the program that uses it.",
+}
+"""Error number -> fix."""
+
+
+def _file_error(error: OSError) -> CircinusError:
+    """Return the message about a file, a folder or a stream that cannot be used."""
+    hint = _HINTS.get(error.errno or 0, "Check that it exists and can be used.")
+    location = str(error.filename or "input/output")
+    if isinstance(error, FileNotFoundError) and not os.path.isdir(os.curdir):
+        location, hint = "working folder", "The working folder was removed: change to one that exists."
+    message = error.strerror or str(error) or type(error).__name__
+    return CircinusError(message, code="file.inaccessible", location=location, hint=hint)
 
 
 def _usage_error(error: Exception) -> CircinusError:

@@ -20,6 +20,7 @@ def validate(
     """Check a specification, and print every problem with file, line and the fix."""
     from circinus.api.workspace import Workspace
     from circinus.cli.output import elapsed_time, print_json
+    from circinus.reporting.wrapping import printable
 
     with elapsed_time("checking the specification"):
         report = Workspace(paths).validate(operators=not no_operators)
@@ -39,5 +40,5 @@ def validate(
         typer.echo(f"infrastructure {infrastructure.name}: {len(infrastructure.pools)} pools, {cpus:g} CPUs")
     typer.echo(f"{len(specification.queries)} queries")
     for document in specification.skipped_documents:
-        typer.echo(f"passed over: {document}")
+        typer.echo(printable(f"passed over: {document}"))
     typer.echo("all is well")

@@ -17,16 +17,15 @@ from circinus.specification.configurations import (
 )
 from circinus.specification.infrastructure import (
     Billing,
-    DirectedLink,
     HardwareClass,
     Infrastructure,
     Link,
-    Network,
     Pool,
     Site,
     Tenant,
 )
 from circinus.specification.loader import load_specification, parse_specification
+from circinus.specification.network import DirectedLink, Network
 from circinus.specification.pipeline import (
     DatasetSpec,
     GpuMemoryCase,

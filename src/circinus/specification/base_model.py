@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from inspect import Parameter, Signature
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
 from pydantic import (
@@ -24,9 +25,14 @@ from pydantic import (
 from circinus.errors import OperatorError
 from circinus.specification.code_references import reference_to
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error, issues_error, issues_of
+from circinus.specification.limits import MAX_FAULTS, MAX_INTEGER, MAX_TEXT
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Unpaired surrogates, which Python strings may contain and files may not."""
+
+_COMMANDS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+CONTROL = re.compile(f"[{_COMMANDS}]")
+"""Characters that command a terminal or change the direction of text; tables print the values of knobs as they are."""
 
 _MAX_NAME_LENGTH = 63
 
@@ -74,11 +80,13 @@ Reference = Annotated[
     *_text(
         r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*|[A-Za-z0-9][A-Za-z0-9_.-]*",
         "`module:attribute` or the name of an entry point",
+        MAX_TEXT,
     ),
 ]
 """Reference to code: `module:attribute`, or the name of an entry point."""
 
-Label = Annotated[str, *_text(r"\S(?:[^\n\r]*\S)?", "a short text on one line", _MAX_NAME_LENGTH)]
+_LABEL = rf"[^\s{_COMMANDS}](?:[^\t\n\r{_COMMANDS}]*[^\s{_COMMANDS}])?"
+Label = Annotated[str, *_text(_LABEL, "a short text on one line", _MAX_NAME_LENGTH)]
 """Label in tables, to which nothing refers."""
 
 Scalar = bool | int | float | str
@@ -90,8 +98,12 @@ def _scalar(value: Any) -> Any:
         raise issue_error(describe(value), "text, a number, true or false")
     if isinstance(value, float) and not math.isfinite(value):
         raise issue_error(describe(value), "a finite number")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise issue_error(describe(value), "a whole number of at most 64 bits")
     if isinstance(value, str) and not value.isascii() and SURROGATE.search(value):
         raise issue_error(describe(value), "text in Unicode")
+    if isinstance(value, str) and CONTROL.search(value):
+        raise issue_error(describe(value), "text without control characters other than tabs and line breaks")
     return value
 
 
@@ -161,9 +173,9 @@ class SpecModel(BaseModel):
             model = handler(content)
         except ValidationError as error:
             issues += issues_of(error, cls, content)
-            issues += cls._cross_field_issues(content)
+            issues += islice(cls._cross_field_issues(content), MAX_FAULTS)
             raise issues_error(cls.__name__, issues) from None
-        issues += cls._cross_field_issues(model)
+        issues += islice(cls._cross_field_issues(model), MAX_FAULTS)
         if issues:
             raise issues_error(cls.__name__, issues)
         return model

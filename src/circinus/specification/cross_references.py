@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 from circinus.errors import Diagnostic
 from circinus.specification.diagnostics import Issue, describe, did_you_mean, expected_choice
 from circinus.specification.document import Document
 from circinus.specification.document_validators import get_field, list_entries, named_entries, text_entries
-from circinus.specification.infrastructure import Infrastructure, Network, Pool
+from circinus.specification.infrastructure import Infrastructure, Pool
+from circinus.specification.limits import MAX_FAULTS
+from circinus.specification.network import Network
 from circinus.specification.pipeline import MetricSpec, OperatorSpec, Pipeline
 from circinus.specification.query import PinnedOperator, Query
 from circinus.specification.slo import AccuracySlo, Slos
@@ -19,20 +23,29 @@ from circinus.specification.units import SIZE
 def check_references(documents: Sequence[Document], complete: bool = True) -> list[Diagnostic]:
     """Return all problems between `documents`.
 
-    Values that are invalid on their own are skipped. Without an infrastructure, references to sites, tiers and
-    hardware are not checked, since profiling pipelines needs none.
+    Of very many problems the first are returned. Values that are invalid on their own are skipped. Without an
+    infrastructure, references to sites, tiers and hardware are not checked, since profiling pipelines needs none.
 
     Args:
         complete: whether all documents were readable. If not, an unresolved name may belong to an unreadable document
             and is not reported.
     """
-    return [fault for faults in _Checks(documents, complete).all() for fault in faults]
+    return list(islice((fault for faults in _Checks(documents, complete).all() for fault in faults), MAX_FAULTS + 1))
 
 
 @dataclass(frozen=True)
 class _Checks:
     documents: Sequence[Document]
     complete: bool
+
+    @cached_property
+    def pipelines(self) -> Mapping[str | None, Document]:
+        """Name -> first pipeline of this name; None -> one without a name, if there is any."""
+        pipelines: dict[str | None, Document] = {}
+        for document in self.documents:
+            if document.kind == "Pipeline":
+                pipelines.setdefault(document.name, document)
+        return pipelines
 
     def all(self) -> Iterator[list[Diagnostic]]:
         yield [document.fault(issue) for document, issue in self._duplicate_names()]
@@ -70,16 +83,15 @@ class _Checks:
 
     def _pipeline(self, query: Document) -> Iterator[Issue]:
         name = get_field(query.content, "pipeline")
-        pipelines = [document for document in self.documents if document.kind == "Pipeline"]
-        names = [pipeline.name for pipeline in pipelines if pipeline.name is not None]
         if not isinstance(name, str):
             return
-        if name not in names:
-            if self.complete and len(names) == len(pipelines):
+        if name not in self.pipelines:
+            if self.complete and None not in self.pipelines:
+                names = [name for name in self.pipelines if name is not None]
                 hint = did_you_mean(name, names) or ("" if names else "pass the file of its pipeline as well")
                 yield Issue(("pipeline",), describe(name), expected_choice(names, "a pipeline"), hint)
             return
-        metric = next(pipeline for pipeline in pipelines if pipeline.name == name).valid_part(("metric",), MetricSpec)
+        metric = self.pipelines[name].valid_part(("metric",), MetricSpec)
         slos = query.valid_part(("slos",), Slos)
         if metric is not None and slos is not None and slos.accuracy is not None:
             yield from _accuracy(slos.accuracy, metric)
@@ -115,9 +127,7 @@ class _Checks:
     def _pins(self, query: Document, network: Network | None) -> Iterator[Issue]:
         """Yield pinned operators, choices and pools that do not exist or are not accessible to the query."""
         content = query.content
-        pipeline = next(
-            (d for d in self.documents if d.kind == "Pipeline" and d.name == get_field(content, "pipeline")), None
-        )
+        pipeline = self.pipelines.get(content.pipeline) if isinstance(content, Query) else None
         if not isinstance(content, Query) or pipeline is None or not isinstance(pipeline.content, Pipeline):
             return
         operators = {operator.name: operator for operator in pipeline.content.operators}

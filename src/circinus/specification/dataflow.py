@@ -241,6 +241,8 @@ class ItemFlow(Generic[V]):
 
 _MAX_TERMS = 500
 """Maximum number of terms of a condition; with branches that are dropped in a row, it doubles with each."""
+_MAX_PRODUCTS = 10_000
+"""Maximum number of terms of two conditions multiplied, which takes milliseconds."""
 
 
 class Condition:
@@ -254,7 +256,7 @@ class Condition:
         self._terms = terms if terms is None or len(terms) <= _MAX_TERMS else None
 
     def __and__(self, other: Condition) -> Condition:
-        if self._terms is None or other._terms is None or len(self._terms) * len(other._terms) > _MAX_TERMS**2:
+        if self._terms is None or other._terms is None or len(self._terms) * len(other._terms) > _MAX_PRODUCTS:
             return Condition(None)
         terms = {one | its for one in self._terms for its in other._terms}
         return Condition(frozenset(term for term in terms if len({edge.operator for edge in term}) == len(term)))

@@ -11,11 +11,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from circinus.specification.limits import MAX_CANDIDATES, MAX_FAULTS, MAX_INTEGER, MAX_TEXT
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -49,6 +52,7 @@ _EXPECTED = {
     "less_than": "less than {lt:g}",
     "less_than_equal": "at most {le:g}",
     "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
     "literal_error": "{expected}",
     "enum": "{expected}",
 }
@@ -93,18 +97,20 @@ def issues_error(title: str, issues: Iterable[Issue]) -> ValidationError:
 def issues_of(error: ValidationError, model: type[BaseModel], given: Any) -> list[Issue]:
     """Return all issues of `error` about `given`, the input of `model`.
 
-    A misspelt required field is not reported as missing as well, nor a list with faulty entries as too short.
+    A misspelt required field is not reported as missing as well, nor a list with faulty entries as too short. Of very
+    many issues the first are returned.
     """
     written = {field.alias or name: field for name, field in model.model_fields.items()}
+    errors = error.errors(include_url=False)[:MAX_FAULTS]
     misspelt = {
         _intended_field(str(details["loc"][0]), model)
-        for details in error.errors(include_url=False)
+        for details in errors
         if details["type"] == "extra_forbidden" and len(details["loc"]) == 1
     }
-    locations = [details["loc"] for details in error.errors(include_url=False)]
+    locations = [details["loc"] for details in errors]
     return [
         _converted(details, model, written, given)
-        for details in error.errors(include_url=False)
+        for details in errors
         if not (details["type"] == "missing" and details["loc"][-1] in misspelt)
         and not (details["type"] == "too_short" and any(_is_below(location, details["loc"]) for location in locations))
     ]
@@ -132,7 +138,7 @@ def _converted(error: ErrorDetails, model: type[BaseModel], written: Mapping[str
             intended = next(name for name, field in model.model_fields.items() if field.alias == intended)
         hint = f"did you mean {intended}?" if intended is not None else ""
         fields = [name for name in written if name not in getattr(model, "WRITTEN_ELSEWHERE", ())]
-        return Issue(path, f"the unknown field {key}", f"one of {', '.join(fields)}", hint)
+        return Issue(path, f"the unknown field {shorten(key)}", f"one of {', '.join(fields)}", hint)
     value = _value_at(given, path, default=error["input"])
     if kind == "model_type" and not path:
         return Issue(path, describe(value), f"a mapping with the fields {', '.join(written)}")
@@ -188,6 +194,11 @@ def _value_at(given: Any, path: Path, default: Any) -> Any:
     return given
 
 
+def shorten(text: str) -> str:
+    """Return the beginning of a text that is too long for a message."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
 def describe(value: Any) -> str:
     """Return the description of a value in a message."""
     if value is None:
@@ -196,10 +207,12 @@ def describe(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}infinity"
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return f"a whole number of {value.bit_length()} bits"
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return repr(value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}...")
+        return repr(shorten(value))
     if isinstance(value, Mapping):
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
@@ -210,7 +223,10 @@ def describe(value: Any) -> str:
 
 def closest_match(name: str, names: Iterable[Any]) -> str | None:
     """Return the element of `names` that a mistyped `name` most likely means, or None."""
-    by_folded = {str(candidate).casefold(): str(candidate) for candidate in names}
+    if len(name) > MAX_TEXT:
+        return None
+    candidates = [str(candidate) for candidate in islice(names, MAX_CANDIDATES)]
+    by_folded = {candidate.casefold(): candidate for candidate in candidates if len(candidate) <= MAX_TEXT}
     similar = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
     longer = [folded for folded in by_folded if len(name) > 1 and folded.startswith(name.casefold())]
     matches = similar or longer
@@ -225,6 +241,7 @@ def did_you_mean(name: Any, names: Iterable[Any]) -> str:
 
 def expected_choice(names: Iterable[Any], subject: str) -> str:
     """Return the expectation of a reference to one of `names`, each of which is a `subject`."""
-    texts = [describe(name) if not isinstance(name, str) else name for name in names]
+    first = list(islice(names, _MAX_LISTED + 1))
+    texts = [describe(name) if not isinstance(name, str) else shorten(name) for name in first]
     listed = ", ".join(texts[:_MAX_LISTED]) + (", ..." if len(texts) > _MAX_LISTED else "")
     return f"{subject} ({listed})" if texts else f"{subject} (there is none)"

@@ -121,7 +121,8 @@ def read_document(tree: YamlNode, file: str) -> tuple[Document | None, list[Diag
     for issue in _read(Envelope, content)[1]:
         line, field = tree.locate(issue.path)
         faults.append(Diagnostic(file, line, field, issue.found, issue.expected, issue.hint))
-    kind = closest_match(str(content.get("kind")), KINDS)
+    written = content.get("kind")
+    kind = closest_match(written, KINDS) if isinstance(written, str) else None
     if kind is None:
         return None, faults
     name = get_field(content.get("metadata"), "name")
@@ -142,7 +143,11 @@ def foreign_kind(tree: YamlNode) -> str | None:
     version, kind = get_field(tree.value, "apiVersion"), get_field(tree.value, "kind")
     group = version.partition("/")[0] if isinstance(version, str) else ""
     # A misspelt version, or one without group before a kind of ours, is a mistake to report, not another tool's.
-    if not group or closest_match(group, (API_VERSION.partition("/")[0],)) or (group == version and kind in KINDS):
+    if (
+        not group
+        or closest_match(group, (API_VERSION.partition("/")[0],))
+        or (group == version and isinstance(kind, str) and kind in KINDS)
+    ):
         return None
     return f"{version} {kind}" if isinstance(kind, str) else str(version)
 

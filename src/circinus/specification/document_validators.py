@@ -6,7 +6,7 @@ validation reports.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from circinus.specification.dataflow import (
@@ -21,6 +21,7 @@ from circinus.specification.dataflow import (
     output_scope,
 )
 from circinus.specification.diagnostics import Issue, describe, did_you_mean, expected_choice
+from circinus.specification.limits import MAX_CHOICES, MAX_KNOBS, MAX_OPERATORS
 from circinus.specification.shorthands import KeyedByName, as_list
 
 RESERVED_KNOBS = ("cpus",)
@@ -65,9 +66,12 @@ def _duplicate_names(content: Any, field: str) -> Iterator[Issue]:
 
 def validate_operator_graph(pipeline: Any) -> Iterator[Issue]:
     """Yield issues of the names of a pipeline's operators and of their graph."""
+    if len(list_entries(get_field(pipeline, "operators"))) > MAX_OPERATORS:
+        return  # which field validation reports
     yield from _duplicate_names(pipeline, "operators")
     operators = list_entries(get_field(pipeline, "operators"))
     names = dict(named_entries(get_field(pipeline, "operators")))
+    all_names = set(names.values())
     parents: dict[str, list[str]] = {}
     for position, operator in operators:
         edges = _edges(operator)
@@ -75,9 +79,7 @@ def validate_operator_graph(pipeline: Any) -> Iterator[Issue]:
             path = ("operators", position, "after", *index)
             if edge.operator == names.get(position):
                 yield Issue(path, f"{describe(edge.operator)}, the operator itself", "another operator")
-            elif edge.operator not in names.values() and len(names) == len(
-                operators
-            ):  # else it may be one without name
+            elif edge.operator not in all_names and len(names) == len(operators):  # else it may be one without name
                 candidates = [name for name in names.values() if name != names[position]]
                 hint = did_you_mean(edge.operator, candidates)
                 expected = expected_choice(candidates, "an operator of this pipeline")
@@ -227,6 +229,8 @@ def validate_knobs(operator: Any) -> Iterator[Issue]:
     """Yield issues of the names of an operator's knobs and of their conditions."""
     given = get_field(operator, "knobs")
     content = {"knobs": KeyedByName(main="choices").expand(given)}
+    if len(list_entries(content["knobs"])) > MAX_KNOBS:
+        return  # which field validation reports
     yield from _duplicate_names(content, "knobs")
     names = dict(named_entries(content["knobs"]))
     choices = {
@@ -274,7 +278,7 @@ def _condition_issues(
 
 
 def _unknown_choices(path: tuple[str | int, ...], knob: str, values: Any, choices: Any) -> Iterator[Issue]:
-    if not isinstance(choices, list | tuple):
+    if not isinstance(choices, list | tuple) or len(choices) > MAX_CHOICES:
         return
     for index, value in list_entries(as_list(values)):
         if value not in choices and isinstance(value, bool | int | float | str):
@@ -289,9 +293,10 @@ def validate_topology(infrastructure: Any, default_tiers: Sequence[str]) -> Iter
     yield from _duplicate_names(
         {"tenants": KeyedByName(main="at_least").expand(get_field(infrastructure, "tenants"))}, "tenants"
     )
-    sites = [name for _, name in named_entries(get_field(infrastructure, "sites"))]
+    sites = dict.fromkeys(name for _, name in named_entries(get_field(infrastructure, "sites")))
     tiers = get_field(infrastructure, "tiers")
-    targets = {"site": sites, "tier": [n for _, n in text_entries(tiers)] if tiers is not None else list(default_tiers)}
+    own_tiers = [name for _, name in text_entries(tiers)] if tiers is not None else default_tiers
+    targets = {"site": sites, "tier": dict.fromkeys(own_tiers)}
     for position, pool in list_entries(get_field(infrastructure, "pools")):
         for field, names in targets.items():
             yield from _unknown_name(
@@ -312,6 +317,6 @@ def validate_topology(infrastructure: Any, default_tiers: Sequence[str]) -> Iter
             positions.setdefault(pair, position)
 
 
-def _unknown_name(path: tuple[str | int, ...], name: Any, names: Sequence[str], subject: str) -> Iterator[Issue]:
+def _unknown_name(path: tuple[str | int, ...], name: Any, names: Collection[str], subject: str) -> Iterator[Issue]:
     if isinstance(name, str) and names and name not in names:
         yield Issue(path, describe(name), expected_choice(names, subject), did_you_mean(name, names))

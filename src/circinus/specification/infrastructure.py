@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, WithJsonSchema
@@ -16,6 +13,7 @@ from circinus.specification.base_model import Count, Flag, Name, Number, SpecMod
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error, issues_of
 from circinus.specification.document_validators import validate_topology
 from circinus.specification.formatting import format_usd_per_h
+from circinus.specification.limits import MAX_NODES, MAX_SITES, MAX_SPEED, MAX_UNITS, MIN_SPEED
 from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique, sorted_unique
 from circinus.specification.slo import Score
 from circinus.specification.units import Bytes, BytesPerS, DurationS, PositiveBytes, UsdPerGb, UsdPerH
@@ -59,7 +57,7 @@ class HardwareClass(SpecModel):
 
     name: Name = Field(alias="class")
     """Name of the class; `local` is the profiling machine."""
-    relative_speed: Annotated[Number, Field(gt=0)] | None = None
+    relative_speed: Annotated[Number, Field(ge=MIN_SPEED, le=MAX_SPEED)] | None = None
     """Divisor of the service times measured on the profiling machine. Required for all classes except `local`, as
     guarantees depend on it."""
     relative_speed_bounds: Annotated[tuple[Number, Number], BeforeValidator(_bounds)] | None = None
@@ -106,8 +104,8 @@ class Billing(StrEnum):
 class NodeRange(SpecModel):
     """Least and greatest number of nodes of an elastic pool."""
 
-    min: Count = Field(default=0, ge=0)
-    max: Count = Field(ge=0)
+    min: Count = Field(default=0, ge=0, le=MAX_NODES)
+    max: Count = Field(ge=0, le=MAX_NODES)
 
 
 class Spot(SpecModel):
@@ -115,7 +113,7 @@ class Spot(SpecModel):
 
     price_usd_per_h: UsdPerH = Field(alias="price")
     """Price of one node per hour, instead of the pool's, and at most that if the pool has one."""
-    interruptions_per_h: Number = Field(gt=0)
+    interruptions_per_h: Number = Field(gt=0, le=MAX_SPEED)
     """Mean number of interruptions of one node per hour."""
     allowed_shortage: Score = Field(default=0.001, gt=0, lt=1)
     """Share of time in which interruptions may delay an operator's requests. It gets spare replicas to stay below."""
@@ -124,12 +122,13 @@ class Spot(SpecModel):
 _NODES = "a whole number or `{min: 0, max: 4}`"
 _MIN_NODES = "nodes.min"
 """Alias of the field that YAML writes within `nodes`."""
+_COUNT_SCHEMA = {"type": "integer", "minimum": 0, "maximum": MAX_NODES}
 _NODES_SCHEMA = {
     "anyOf": [
-        {"type": "integer", "minimum": 0},
+        _COUNT_SCHEMA,
         {
             "type": "object",
-            "properties": {"min": {"type": "integer", "minimum": 0}, "max": {"type": "integer", "minimum": 0}},
+            "properties": {"min": _COUNT_SCHEMA, "max": _COUNT_SCHEMA},
             "required": ["max"],
             "additionalProperties": False,
         },
@@ -158,15 +157,17 @@ class Pool(SpecModel):
     """Site of the nodes."""
     tier: Name
     """Tier of the nodes."""
-    nodes: Annotated[int, Strict(), Expected(_NODES), WithJsonSchema(_NODES_SCHEMA)] = Field(default=1, ge=0)
+    nodes: Annotated[int, Strict(), Expected(_NODES), WithJsonSchema(_NODES_SCHEMA)] = Field(
+        default=1, ge=0, le=MAX_NODES
+    )
     """Number of nodes, or `min` (default 0) and `max` of them: plans then choose how many run."""
     min_nodes: SkipJsonSchema[Count | None] = Field(default=None, alias=_MIN_NODES)
     """Least number of nodes, if plans choose how many run, up to `nodes`; None: exactly `nodes` run."""
-    cpus: Number = Field(gt=0)
+    cpus: Number = Field(gt=0, le=MAX_UNITS)
     """CPUs of one node."""
     memory_bytes: PositiveBytes = Field(alias="memory")
     """Memory of one node."""
-    gpus: Number = Field(default=0.0, ge=0)
+    gpus: Number = Field(default=0.0, ge=0, le=MAX_UNITS)
     """GPUs of one node."""
     gpu_memory_bytes: Bytes = Field(default=0.0, alias="gpu_memory")
     """GPU memory of one node."""
@@ -314,11 +315,11 @@ class Infrastructure(SpecModel):
         default=("device", "edge", "cloud"), min_length=1
     )
     """Tiers, from nearest to farthest from the inputs."""
-    sites: tuple[Site, ...] = Field(min_length=1)
+    sites: tuple[Site, ...] = Field(min_length=1, max_length=MAX_SITES)
     """Locations of inputs and nodes."""
-    pools: tuple[Pool, ...] = Field(min_length=1)
+    pools: tuple[Pool, ...] = Field(min_length=1, max_length=MAX_SITES)
     """Sets of equal nodes."""
-    links: tuple[Link, ...] = ()
+    links: tuple[Link, ...] = Field(default=(), max_length=10 * MAX_SITES)
     """Network between the sites. Transfers take the path with the shortest round trip that allows them."""
     utilization_targets: Annotated[
         tuple[Annotated[Score, Field(gt=0, lt=1)], ...], AfterValidator(sorted_unique("target")), OneOrMany()
@@ -347,100 +348,3 @@ class Infrastructure(SpecModel):
             if pool.name == name:
                 return pool
         raise KeyError(name)
-
-
-@dataclass(frozen=True, order=True)
-class DirectedLink:
-    """Direction of a link. Traffic in opposite directions does not compete."""
-
-    source: str
-    target: str
-    bandwidth_bytes_per_s: float
-    one_way_s: float
-    """Half of the round-trip time."""
-    price_usd_per_gb: float
-    allowed_traffic: AllowedTraffic = "all"
-
-    def allows(self, *, results: bool) -> bool:
-        """Return whether results of pipelines, or inputs and intermediate values, may cross."""
-        return self.allowed_traffic == "all" or (results and self.allowed_traffic == "results")
-
-    @property
-    def name(self) -> str:
-        """Readable name, unique within an infrastructure."""
-        return f"{self.source}->{self.target}"
-
-
-def _directions(link: Link) -> tuple[DirectedLink, DirectedLink]:
-    """Return the directions of a link: from the first to the second site, and back."""
-    bandwidth, price = link.reverse_bandwidth_bytes_per_s, link.reverse_price_usd_per_gb
-    one_way_s = link.round_trip_s / 2
-    forward = link.bandwidth_bytes_per_s, one_way_s, link.price_usd_per_gb, link.allowed_traffic
-    backward = (
-        link.bandwidth_bytes_per_s if bandwidth is None else bandwidth,
-        one_way_s,
-        link.price_usd_per_gb if price is None else price,
-        link.reverse_allowed_traffic,
-    )
-    return DirectedLink(link.source, link.target, *forward), DirectedLink(link.target, link.source, *backward)
-
-
-class Network:
-    """Shortest paths (by round trip, then by number of links, then by name) between the sites."""
-
-    def __init__(self, infrastructure: Infrastructure) -> None:
-        self.infrastructure = infrastructure
-        self._outgoing: dict[str, list[DirectedLink]] = {site.name: [] for site in infrastructure.sites}
-        for link in infrastructure.links:
-            for direction in _directions(link):
-                self._outgoing[direction.source].append(direction)
-        self._site_of = {pool.name: pool.site for pool in infrastructure.pools}
-        self._has_result_links = any(link.allowed_traffic == "results" for link in self.links)
-        self.path = lru_cache(maxsize=None)(self._path)
-
-    @property
-    def links(self) -> tuple[DirectedLink, ...]:
-        """All links, one for each direction."""
-        return tuple(link for links in self._outgoing.values() for link in links)
-
-    def site_of(self, pool: str) -> str:
-        """Return the site of `pool`."""
-        return self._site_of[pool]
-
-    def _path(self, source: str, target: str, *, results: bool = False) -> tuple[DirectedLink, ...] | None:
-        """Return the links from one site to another in order (empty for equal sites), or None if there is no path.
-
-        Args:
-            source: first site.
-            target: last site.
-            results: whether results of pipelines cross, rather than inputs and intermediate values.
-        """
-        if results and not self._has_result_links:
-            return self.path(source, target)
-        queue: list[tuple[float, int, str, tuple[DirectedLink, ...]]] = [(0.0, 0, source, ())]
-        visited: set[str] = set()
-        while queue:
-            delay_s, hops, site, path = heapq.heappop(queue)
-            if site == target:
-                return path
-            if site in visited:
-                continue
-            visited.add(site)
-            for link in self._outgoing[site]:
-                if link.target not in visited and link.allows(results=results):
-                    heapq.heappush(queue, (delay_s + link.one_way_s, hops + 1, link.target, (*path, link)))
-        return None
-
-    def accessible_pools(self, source: str) -> tuple[Pool, ...]:
-        """Return the pools, with or without nodes, that queries from `source` may use, reach, and get results from."""
-        return tuple(
-            pool
-            for pool in self.infrastructure.pools
-            if (pool.site == source or not pool.is_private())
-            and self.path(source, pool.site) is not None
-            and self.path(pool.site, source, results=True) is not None
-        )
-
-    def pools_for(self, source: str) -> tuple[Pool, ...]:
-        """Return the accessible pools of queries from `source` that have nodes."""
-        return tuple(pool for pool in self.accessible_pools(source) if pool.nodes > 0)

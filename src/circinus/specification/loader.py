@@ -9,11 +9,12 @@ from pathlib import Path
 from circinus.errors import Diagnostic, SpecError
 from circinus.specification.arrival_files import resolve_arrival_files
 from circinus.specification.cross_references import check_references
-from circinus.specification.diagnostics import did_you_mean
 from circinus.specification.document import API_VERSION, Document, foreign_kind, read_document
 from circinus.specification.infrastructure import Infrastructure
+from circinus.specification.limits import MAX_FAULTS, MAX_FILE_BYTES
 from circinus.specification.pipeline import Pipeline
 from circinus.specification.query import Query
+from circinus.specification.source_files import UnusableFileError, require_regular, similar_sibling
 from circinus.specification.specification import Specification
 from circinus.specification.yaml.reader import YamlNode
 
@@ -136,7 +137,7 @@ def _specification(
     faults += arrival_faults
     if faults:
         # Recorded arrivals come after the files that name them.
-        raise SpecError(sorted(faults, key=lambda fault: (order.get(fault.file, len(order)), fault.line)))
+        raise SpecError(_first(sorted(faults, key=lambda fault: (order.get(fault.file, len(order)), fault.line))))
     contents = [document.content for document in documents]
     return Specification(
         pipelines={content.name: content for content in contents if isinstance(content, Pipeline)},
@@ -149,6 +150,14 @@ def _specification(
         skipped_documents=tuple(skipped),
         locations={(d.kind, d.name): d.source for d in documents if d.name is not None and d.source is not None},
     )
+
+
+def _first(faults: list[Diagnostic]) -> list[Diagnostic]:
+    """Return the first faults and, if there are very many, one more that says so."""
+    if len(faults) <= MAX_FAULTS:
+        return faults
+    more = Diagnostic(faults[MAX_FAULTS].file, 0, WHOLE_FILE, "more problems", "none", "mend those above first")
+    return [*faults[:MAX_FAULTS], more]
 
 
 def _split_by_owner(trees: Sequence[YamlNode], file: Path) -> tuple[list[YamlNode], list[str]]:
@@ -179,7 +188,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Diagnostic]]:
         faults.append(Diagnostic("(no path)", 0, WHOLE_FILE, "nothing", "at least one file or folder"))
     for path in map(Path, paths):
         files = [path]
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike the method, it is false for what cannot be accessed
             try:
                 files = sorted(file for file in path.iterdir() if _is_visible_yaml(file))
             except OSError as error:
@@ -200,9 +209,10 @@ def _is_visible_yaml(file: Path) -> bool:
 
 def _text(file: Path) -> str | Diagnostic:
     try:
+        require_regular(file, MAX_FILE_BYTES)
         content = file.read_bytes()
     except FileNotFoundError:
-        return Diagnostic(str(file), 0, WHOLE_FILE, NO_FILE, "an existing file", _sibling_hint(file))
+        return Diagnostic(str(file), 0, WHOLE_FILE, NO_FILE, "an existing file", similar_sibling(file))
     except OSError as error:
         return _unreadable(file, error)
     try:
@@ -213,10 +223,5 @@ def _text(file: Path) -> str | Diagnostic:
 
 
 def _unreadable(path: Path, error: OSError) -> Diagnostic:
-    found = f"an unreadable path ({error.strerror})"
+    found = str(error.strerror) if isinstance(error, UnusableFileError) else f"an unreadable path ({error.strerror})"
     return Diagnostic(str(path), 0, WHOLE_FILE, found, "a readable file or folder")
-
-
-def _sibling_hint(file: Path) -> str:
-    siblings = file.parent.iterdir() if file.parent.is_dir() else ()
-    return did_you_mean(file.name, [sibling.name for sibling in siblings])

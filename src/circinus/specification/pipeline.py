@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WithJsonSchema
@@ -21,6 +22,15 @@ from circinus.specification.base_model import (
 from circinus.specification.dataflow import ANY, FlowNode, check_entry, edges_of
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error
 from circinus.specification.document_validators import validate_emission, validate_knobs, validate_operator_graph
+from circinus.specification.limits import (
+    MAX_BATCH_SIZE,
+    MAX_CHOICES,
+    MAX_ELEMENTS,
+    MAX_KNOB_VALUES,
+    MAX_KNOBS,
+    MAX_OPERATORS,
+    MAX_UNITS,
+)
 from circinus.specification.shorthands import KeyedByName, OneOrMany, require_unique, sorted_unique
 from circinus.specification.slo import Score
 from circinus.specification.units import Bytes, DurationS
@@ -57,7 +67,7 @@ AfterEntry = Annotated[
 
 Choices = Annotated[
     tuple[ScalarValue, ...],
-    Field(min_length=1),
+    Field(min_length=1, max_length=MAX_CHOICES),
     AfterValidator(require_unique("choice")),
     OneOrMany(),
     Expected("a list of choices"),
@@ -114,36 +124,44 @@ class OperatorSpec(SpecModel):
     name: Name
     uses: Reference
     """`module:attribute`, or the name of an entry point of the group `circinus.operators`."""
-    after: Annotated[tuple[AfterEntry, ...], AfterValidator(require_unique("operator")), OneOrMany()] = ()
+    after: Annotated[tuple[AfterEntry, ...], AfterValidator(require_unique("operator")), OneOrMany()] = Field(
+        default=(), max_length=MAX_OPERATORS
+    )
     """Operators whose outputs are the inputs, in the order of the parameters; default the pipeline's input.
     `{operator: branch}` takes only outputs of that branch, `{any: [...]}` whichever of several comes. The operator runs
     if all its inputs come."""
     emits: Literal["one", "many"] = "one"
     """`many` if the operator returns a list for each input: what follows runs once for each element."""
-    at_most: Annotated[Count, Field(ge=1)] | None = None
+    at_most: Annotated[Count, Field(ge=1, le=MAX_ELEMENTS)] | None = None
     """Maximum number of elements for each input, beyond which the request fails; with `emits: many`, default
     200."""
     gather: Flag = False
     """Whether the operator receives the list of all elements of the innermost fan-out that an input is in, in order.
     Other inputs come as they are."""
-    branches: Annotated[tuple[Name, ...], AfterValidator(require_unique("branch")), OneOrMany()] = ()
+    branches: Annotated[tuple[Name, ...], AfterValidator(require_unique("branch")), OneOrMany()] = Field(
+        default=(), max_length=MAX_CHOICES
+    )
     """Names of the branches that an output may take, if the operator returns `Branch(name, value)`: for each input, or
     each element of `emits: many`. Outputs that no operator receives are dropped."""
-    knobs: Annotated[tuple[Knob, ...], KeyedByName(main="choices")] = ()
+    knobs: Annotated[tuple[Knob, ...], KeyedByName(main="choices")] = Field(default=(), max_length=MAX_KNOBS)
     """Knobs of the operator; in YAML a mapping from the knob's name to its choices, or a list."""
     cpus: Annotated[
-        tuple[Annotated[Number, Field(gt=0)], ...], AfterValidator(sorted_unique("number of CPUs")), OneOrMany()
-    ] = Field(default=(1.0,), min_length=1)
+        tuple[Annotated[Number, Field(gt=0, le=MAX_UNITS)], ...],
+        AfterValidator(sorted_unique("number of CPUs")),
+        OneOrMany(),
+    ] = Field(default=(1.0,), min_length=1, max_length=MAX_CHOICES)
     """Allowed numbers of CPUs of a replica, ascending."""
-    gpus: Number = Field(default=0.0, ge=0)
+    gpus: Number = Field(default=0.0, ge=0, le=MAX_UNITS)
     """GPUs of a replica."""
     gpu_memory_bytes: Bytes = Field(default=0.0, alias="gpu_memory")
     """GPU memory of a replica, where no case holds."""
-    gpu_memory_cases: tuple[GpuMemoryCase, ...] = ()
+    gpu_memory_cases: tuple[GpuMemoryCase, ...] = Field(default=(), max_length=MAX_CHOICES)
     """GPU memory by knobs: the first case whose condition holds gives the size."""
     batch_sizes: Annotated[
-        tuple[Annotated[Count, Field(ge=1)], ...], AfterValidator(sorted_unique("batch size")), OneOrMany()
-    ] = Field(default=(1,), min_length=1)
+        tuple[Annotated[Count, Field(ge=1, le=MAX_BATCH_SIZE)], ...],
+        AfterValidator(sorted_unique("batch size")),
+        OneOrMany(),
+    ] = Field(default=(1,), min_length=1, max_length=MAX_CHOICES)
     """Allowed batch sizes of a replica, ascending."""
     batch_wait_s: DurationS = Field(default=0.0, alias="batch_wait")
     """Maximum time that a free replica waits for a full batch after the arrival of its oldest item. No effect with
@@ -158,7 +176,13 @@ class OperatorSpec(SpecModel):
 
     @classmethod
     def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
-        return (*validate_knobs(content), *validate_emission(content))
+        yield from validate_knobs(content)
+        yield from validate_emission(content)
+        if isinstance(content, OperatorSpec):
+            combinations = prod(len(knob.choices) for knob in content.knobs)
+            if combinations > MAX_KNOB_VALUES:
+                expected = f"at most {MAX_KNOB_VALUES:,}, which are listed"
+                yield Issue(("knobs",), f"{combinations:,} combinations of choices", expected)
 
     @property
     def flow(self) -> FlowNode:
@@ -261,7 +285,7 @@ class Pipeline(SpecModel):
     WRITTEN_ELSEWHERE = frozenset({"name"})
 
     name: Name
-    operators: tuple[OperatorSpec, ...] = Field(min_length=1)
+    operators: tuple[OperatorSpec, ...] = Field(min_length=1, max_length=MAX_OPERATORS)
     """Stages of the pipeline."""
     metric: MetricSpec
     dataset: DatasetSpec

@@ -12,6 +12,7 @@ from circinus.specification.arrivals import Arrivals, PeriodicArrivals, PoissonA
 from circinus.specification.base_model import Count, Flag, Name, Number, ScalarValue, SpecModel
 from circinus.specification.diagnostics import Issue
 from circinus.specification.document_validators import validate_pins
+from circinus.specification.limits import MAX_PRIORITY, MAX_WEIGHT, MIN_RISK
 from circinus.specification.shorthands import KeyedByName
 from circinus.specification.slo import Slos
 from circinus.specification.units import DURATION, RATE, RequestsPerS
@@ -71,11 +72,11 @@ class Query(SpecModel):
     """SLOs; a plan must meet all of them."""
     late: LatePolicy = LatePolicy.ANSWER
     """Treatment of requests that can hardly meet the latency SLO any more: `answer` or `drop`."""
-    weight: Number = Field(default=1.0, gt=0)
+    weight: Number = Field(default=1.0, gt=0, le=MAX_WEIGHT)
     """Value of serving this query, relative to other queries of equal priority."""
-    risk: Number = Field(default=0.05, gt=0, lt=1)
+    risk: Number = Field(default=0.05, ge=MIN_RISK, lt=1)
     """Accepted probability of violation: a plan is feasible if it meets each SLO with probability `1 - risk`."""
-    priority: Count = 0
+    priority: Count = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
     """Priority class. Queries of a higher priority are served first, regardless of weights."""
     tenant: Name | None = None
     """Owner of the query: one of the infrastructure's tenants."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,10 +85,12 @@ class KeyedByName:
 
 def duplicate_issues(values: Sequence[Any], subject: str) -> list[Issue]:
     """Return an issue for each value that equals a preceding one; `subject` is the noun for a value."""
-    issues = []
+    issues: list[Issue] = []
+    originals: dict[Hashable, Any] = {}
     for position, value in enumerate(values):
-        if value in values[:position]:
-            original = values[values.index(value)]
+        key = value if isinstance(value, Hashable) else (Mapping, repr(value))
+        original = originals.setdefault(key, value)
+        if len(originals) + len(issues) <= position:
             equality = "" if repr(original) == repr(value) else f" (equal to {describe(original)})"
             issues.append(Issue((position,), f"{describe(value)} again{equality}", f"every {subject} once"))
     return issues

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from circinus.specification.base_model import Number, SpecModel
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error
 from circinus.specification.formatting import IntervalLike, ceil_significant, floor_significant
+from circinus.specification.limits import MAX_TEXT
 from circinus.specification.units import DURATION, PRICE_PER_H, PositiveDurationS, UsdPerH
 
 _COMPARISON = r"(?P<comparison><=|≤|>=|≥)"
@@ -22,6 +23,7 @@ _LATENCY = re.compile(
 _ACCURACY = re.compile(rf"\s*(?:accuracy\s*:?\s*)?{_COMPARISON}\s*(?P<threshold>.*)")
 _COST = re.compile(rf"\s*(?:cost\s*:?\s*)?{_COMPARISON}\s*(?P<limit>.*)")
 _SLO = re.compile(r"\s*(?P<kind>[A-Za-z_]\w*)\s*:?\s*(?P<limit>.*)", re.DOTALL)
+_SCORE = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)\s*", re.ASCII)
 _EXAMPLES = "an SLO such as latency p95 <= 800ms, accuracy >= 0.9 or cost <= $0.50/h"
 _AT_MOST = ("<=", "≤")
 _LATENCY_ROUNDING = 1e-9
@@ -41,11 +43,16 @@ DEFAULT_PERCENTILE = 95.0
 """Percentile of a latency SLO that names none, and of the latencies of a query without one."""
 
 
+def _match(pattern: re.Pattern[str], given: Any) -> re.Match[str] | None:
+    """Return the match of a whole text that is no longer than one needs; the expressions take cubic time."""
+    return pattern.fullmatch(given) if isinstance(given, str) and len(given) <= MAX_TEXT else None
+
+
 def _score(value: Any) -> Any:
     """Convert a text with a number or a percentage to a number; leave other values unchanged."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)\s*", value, re.ASCII)
+    match = _match(_SCORE, value)
     if match is None:
         raise issue_error(describe(value), "a number or a percentage such as 90%")
     number = float(match[1])
@@ -183,7 +190,7 @@ class LatencySlo(Slo):
     def _spread(cls, given: Any, issues: list[Issue]) -> Any:
         if isinstance(given, Mapping):
             return given
-        match = _LATENCY.fullmatch(given) if isinstance(given, str) else None
+        match = _match(_LATENCY, given)
         if match is None or match["comparison"] not in _AT_MOST:
             raise issue_error(describe(given), "a latency SLO such as p95 <= 800ms")
         if match["percentile"] is None:
@@ -227,7 +234,7 @@ class AccuracySlo(Slo):
     def _spread(cls, given: Any, issues: list[Issue]) -> Any:
         if isinstance(given, Mapping):
             return given
-        match = _ACCURACY.fullmatch(given) if isinstance(given, str) else None
+        match = _match(_ACCURACY, given)
         if match is None:
             raise issue_error(describe(given), "an accuracy SLO such as >= 0.9")
         return {"threshold": match["threshold"], "comparison": "<=" if match["comparison"] in _AT_MOST else ">="}
@@ -256,7 +263,7 @@ class CostSlo(Slo):
     def _spread(cls, given: Any, issues: list[Issue]) -> Any:
         if isinstance(given, Mapping):
             return given
-        match = _COST.fullmatch(given) if isinstance(given, str) else None
+        match = _match(_COST, given)
         if match is None or match["comparison"] not in _AT_MOST:
             raise issue_error(describe(given), "a cost SLO such as <= $0.50/h")
         return {"limit": match["limit"]}
@@ -350,5 +357,5 @@ def _limits(entry: Any) -> list[tuple[str, Any]]:
         return [(str(name), value) for name, value in entry.items()]
     if isinstance(entry, Slo):
         return [(entry.kind, entry)]
-    match = _SLO.fullmatch(entry) if isinstance(entry, str) else None
+    match = _match(_SLO, entry)
     return [] if match is None else [(match["kind"], match["limit"])]

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 
 from circinus.specification.diagnostics import Expected, describe, issue_error
+from circinus.specification.limits import MAX_TEXT
 
 _NUMBER = r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
 
@@ -46,6 +47,10 @@ class Quantity:
     """Minimum number of printed decimals."""
     printed: tuple[str, ...] = ()
     """Preferred units for printing, used if they represent the value exactly; default all."""
+    maximum: float = 1e15
+    """Largest value in base units."""
+    minimum: float = 0.0
+    """Smallest value above zero in base units."""
 
     @property
     def expected(self) -> str:
@@ -67,27 +72,40 @@ class Quantity:
         return rf"^\s*{re.escape(self.prefix)}\s*\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*({units})\s*$"
 
     def expected_range(self, *, above_zero: bool) -> str:
-        """Return the expectation of a value that is negative, not finite or, with `above_zero`, 0."""
-        return f"a {self.name} of {'more than' if above_zero else 'at least'} 0, and finite"
+        """Return the expectation of a value that is negative, too large or, with `above_zero`, 0 or too small."""
+        least = f"at least {self.format(self.minimum)}" if self.minimum else "more than 0"
+        return f"a {self.name} of {least if above_zero else 'at least 0'}, and at most {self.format(self.maximum)}"
 
     def parse(self, text: str, *, above_zero: bool = False) -> float:
         """Return the value of `text` in base units.
 
         Raises:
-            UnitError: `text` is not a number followed by one of the units, or it is negative, not finite or, with
-                `above_zero`, 0.
+            UnitError: `text` is not a number followed by one of the units, or it is negative, too large or, with
+                `above_zero`, 0 or too small.
         """
-        match = re.fullmatch(rf"\s*{re.escape(self.prefix)}\s*{_NUMBER}\s*(?P<unit>\S*)\s*", text, re.ASCII)
+        number, unit = self._split(text)
+        value = self._exact(number, unit)
+        if not self._is_in_range(value, above_zero=above_zero):
+            raise UnitError(describe(text), self.expected_range(above_zero=above_zero))
+        return value
+
+    def _split(self, text: str) -> tuple[str, str]:
+        """Return the number and the unit of a text. Longer texts would take quadratic time."""
+        pattern = rf"\s*{re.escape(self.prefix)}\s*{_NUMBER}\s*(?P<unit>\S*)\s*"
+        match = re.fullmatch(pattern, text, re.ASCII) if len(text) <= MAX_TEXT else None
         if match is None:
             raise UnitError(describe(text), self.expected, f"units: {', '.join(self.units)}")
         if match["unit"] not in self.factors:
             raise UnitError(describe(text), self.expected, self._hint(match["number"], match["unit"]))
-        value = float(match["number"]) * self.factors[match["unit"]]
-        if not _is_in_range(value, above_zero=above_zero):
-            raise UnitError(describe(text), self.expected_range(above_zero=above_zero))
-        # In decimals, so that 830ms is 0.83s exactly; a factor is a whole number, or one divided by another.
-        factor = Fraction(self.factors[match["unit"]]).limit_denominator(10**6)
-        return float(Fraction(match["number"]) * factor) if value else 0.0
+        return match["number"], match["unit"]
+
+    def _exact(self, number: str, unit: str) -> float:
+        """Return the value in base units, computed in decimals, so that 830ms is 0.83s exactly."""
+        value = float(number) * self.factors[unit]
+        if not value or not math.isfinite(value):
+            return value + 0.0
+        # A factor is a whole number, or one divided by another.
+        return float(Fraction(number) * Fraction(self.factors[unit]).limit_denominator(10**6))
 
     def _hint(self, number: str, unit: str) -> str:
         written = unit.casefold()
@@ -118,8 +136,8 @@ class Quantity:
 
     def _is_exact(self, text: str, value: float) -> bool:
         try:
-            return self.parse(text) == value
-        except UnitError:  # rounding up the largest floats overflows
+            return self._exact(*self._split(text)) == value
+        except UnitError:  # a value that is not finite
             return False
 
     def validate(self, value: Any, info: ValidationInfo, *, above_zero: bool = False) -> Any:
@@ -131,15 +149,15 @@ class Quantity:
                 raise issue_error(error.found, error.expected, error.hint) from None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise issue_error(describe(value), self.expected)
-        if not _is_in_range(value, above_zero=above_zero):
+        if not self._is_in_range(value, above_zero=above_zero):
             raise issue_error(describe(value), self.expected_range(above_zero=above_zero))
         if value != 0 and info.context is not None and info.context.get(REQUIRE_UNITS):
             raise issue_error(describe(value), self.expected, f"add the unit: {', '.join(self.units)}")
         return value
 
-
-def _is_in_range(value: float, *, above_zero: bool) -> bool:
-    return math.isfinite(value) and (value > 0 if above_zero else value >= 0)
+    def _is_in_range(self, value: float, *, above_zero: bool) -> bool:
+        is_large_enough = value > 0 and value >= self.minimum if above_zero else value >= 0
+        return is_large_enough and value <= self.maximum
 
 
 def _similar(written: str, units: Sequence[str]) -> list[str]:
@@ -147,7 +165,9 @@ def _similar(written: str, units: Sequence[str]) -> list[str]:
     return [by_folded[match] for match in difflib.get_close_matches(written, by_folded, n=1, cutoff=0.6)]
 
 
-DURATION = Quantity("duration", "150ms", {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0})
+DURATION = Quantity(
+    "duration", "150ms", {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}, maximum=1e9
+)
 SIZE = Quantity(
     "size",
     "8GiB",
@@ -155,6 +175,7 @@ SIZE = Quantity(
         "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
         "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
     },
+    maximum=2.0**60,
 )  # fmt: skip
 BANDWIDTH = Quantity(
     "bandwidth",
@@ -166,7 +187,9 @@ BANDWIDTH = Quantity(
     },
     printed=("bit/s", "kbit/s", "Mbit/s", "Gbit/s"),
 )  # fmt: skip
-RATE = Quantity("rate", "5/s", {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "req/s": 1.0, "rps": 1.0})
+RATE = Quantity(
+    "rate", "5/s", {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "req/s": 1.0, "rps": 1.0}, maximum=1e9, minimum=1e-9
+)
 PRICE_PER_H = Quantity(
     "price",
     "$0.40/h",
@@ -174,6 +197,7 @@ PRICE_PER_H = Quantity(
     prefix="$",
     decimals=2,
     printed=("/h",),
+    maximum=1e9,
 )
 PRICE_PER_GB = Quantity(
     "price of traffic",
@@ -182,6 +206,7 @@ PRICE_PER_GB = Quantity(
     prefix="$",
     decimals=2,
     printed=("/GB",),
+    maximum=1e9,
 )
 
 

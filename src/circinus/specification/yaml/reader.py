@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from circinus.errors import Diagnostic
 from circinus.specification.base_model import SURROGATE
-from circinus.specification.diagnostics import Path, describe
+from circinus.specification.diagnostics import Path, describe, shorten
+from circinus.specification.limits import MAX_DEPTH, MAX_INTEGER, MAX_SYNTAX_FAULTS, MAX_YAML_VALUES
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class YamlNode:
 
 def dotted(path: Path) -> str:
     """Return `path` as text, such as `.operators[2].after[0]`."""
-    return "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in path)
+    return "".join(f".{shorten(step)}" if isinstance(step, str) else f"[{step}]" for step in path)
 
 
 SYNTAX = "(YAML)"
@@ -95,58 +97,106 @@ _SYNTAX_HINTS = {
     "\\t": "indent with spaces",
     "mapping values are not allowed": "put text that contains `: ` in quotes",
     "chomping or indentation": "put text that begins with `>` in quotes",
+    f"at most {MAX_YAML_VALUES:,} values": "divide it into several files",
     "cannot start any token": "put text that begins with such a character in quotes",
 }
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = ("str", "timestamp", "value")
 _DOCUMENT_START = re.compile(r"^---(?=\s|$)", re.MULTILINE)
+_LINE_BREAK = re.compile(r"\r\n?|\n")
 
 
 def read_yaml(text: str, file: str) -> tuple[list[YamlNode], list[Diagnostic]]:
     """Return the non-empty documents of `text`, and its syntax problems.
 
     Problems are text that is not YAML (reading continues at the next `---`), duplicate keys, keys that are not text,
-    tags, and recursive anchors. Merge keys (`<<: *base`) are merged.
+    tags, recursive anchors, and more values or levels than `limits` allows. Merge keys (`<<: *base`) are merged.
     """
     faults: list[Diagnostic] = []
     converter = _Converter(file, faults)
-    trees = [converter.document(node) for node in _nodes(text, file, faults)]
+    trees = [converter.document(node, line) for node, line in _nodes(text, file, faults)]
     return [tree for tree in trees if tree.value is not None], faults
 
 
-def _nodes(text: str, file: str, faults: list[Diagnostic]) -> Iterator[Node]:
-    start = 0
+class _TooManyValuesError(MarkedYAMLError):
+    """More values than `MAX_YAML_VALUES`."""
+
+
+class _BoundedComposer(Composer):
+    """Composer that counts values, those of an alias each time: a few hundred bytes may stand for billions of values.
+
+    An anchor that is defined again replaces the former one, as YAML says, without the parser's warning.
+    """
+
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader)
+        self.warn_double_anchors = False
+        self._values = 0
+        self._sizes: dict[int, int] = {}
+        """Id of an anchored node -> number of its values."""
+
+    def compose_document(self) -> Any:
+        """Return the root of the next document."""
+        self._sizes.clear()  # ids are unique only among live nodes
+        return super().compose_document()
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Return the next node."""
+        mark, before = self.parser.peek_event().start_mark, self._values
+        self._values += 1
+        node = super().compose_node(parent, index)
+        if node.anchor is not None:
+            self._sizes[id(node)] = self._values - before
+        if self._values > MAX_YAML_VALUES:
+            problem = f"expected at most {MAX_YAML_VALUES:,} values, but found more, with those of aliases"
+            raise _TooManyValuesError(problem=problem, problem_mark=mark)
+        return node
+
+    def return_alias(self, node: Any) -> Any:
+        """Return the node that an alias names; it counts once within itself."""
+        self._values += self._sizes.get(id(node), 1) - 1
+        return node
+
+
+def _parser() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer, yaml.max_depth = _BoundedComposer, MAX_DEPTH
+    return yaml
+
+
+def _nodes(text: str, file: str, faults: list[Diagnostic]) -> Iterator[tuple[Node, int]]:
+    """Yield the root of each document, and the number of lines before the part of the text that its marks refer to."""
+    start = line = 0
     while True:
-        skipped = text.count("\n", 0, start)
+        yaml = _parser()
         try:
-            yield from YAML(typ="safe", pure=True).compose_all("\n" * skipped + text[start:])
+            for node in yaml.compose_all(text[start:]):
+                yield node, line
             return
         except ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1
+            line += len(_LINE_BREAK.findall(text, start, start + error.position)) + 1
             faults.append(
                 Diagnostic(file, line, SYNTAX, f"the character U+{error.character:04X}", "printable characters")
             )
             return
-        except RecursionError:
-            faults.append(Diagnostic(file, 1, SYNTAX, "a nesting too deep to be read", "a few levels of nesting"))
-            return
         except MarkedYAMLError as error:
-            line = _line_of(error)
-            faults.append(_syntax_fault(error, file, line))
-        starts = (match.start() for match in _DOCUMENT_START.finditer(text, start + 1))
-        next_start = next((offset for offset in starts if text.count("\n", 0, offset) + 1 >= line), None)
-        if next_start is None:
+            mark = error.problem_mark or error.context_mark
+            position, error_line = (mark.index, mark.line) if mark is not None else (0, 0)
+            faults.append(_syntax_fault(error, file, line + error_line + 1))
+            if isinstance(error, _TooManyValuesError) or len(faults) >= MAX_SYNTAX_FAULTS:
+                return
+        line_start = max(text.rfind("\n", start, start + position) + 1, start + 1)
+        match = _DOCUMENT_START.search(text, line_start)
+        if match is None:
             return
-        start = next_start
-
-
-def _line_of(error: MarkedYAMLError) -> int:
-    mark = error.problem_mark or error.context_mark
-    return int(mark.line) + 1 if mark is not None else 1
+        line += len(_LINE_BREAK.findall(text, start, match.start()))
+        start = match.start()
 
 
 def _syntax_fault(error: MarkedYAMLError, file: str, line: int) -> Diagnostic:
+    if isinstance(error, MaxDepthExceededError):
+        return Diagnostic(file, line, SYNTAX, "a nesting too deep to be read", f"at most {MAX_DEPTH} levels")
     problem = str(error.problem or error.context)
     match = re.fullmatch(r"expected (?P<expected>.*), but (?:found|got) (?P<found>.*)", problem)
     found, expected = (match["found"], match["expected"]) if match else (problem.removeprefix("found "), "valid YAML")
@@ -167,20 +217,25 @@ class _Converter:
             "bool": constructor.construct_yaml_bool,
             "null": constructor.construct_yaml_null,
         }
+        self._first_line = 1
         self._converted: dict[int, YamlNode] = {}
         self._in_progress: set[int] = set()
         self._path: list[str | int] = []
 
-    def document(self, root: Node) -> YamlNode:
+    def document(self, root: Node, lines_before: int) -> YamlNode:
         """Return the tree of one document."""
+        self._first_line = lines_before + 1
         self._converted.clear()  # ids are unique only among live nodes
         return self._tree(root)
+
+    def _line(self, node: Node) -> int:
+        return int(node.start_mark.line) + self._first_line
 
     def _tree(self, node: Node) -> YamlNode:
         cached = self._converted.get(id(node))
         if cached is not None:
             return cached
-        line = node.start_mark.line + 1
+        line = self._line(node)
         if id(node) in self._in_progress:
             self._fault(line, "an anchor inside itself", "a value that does not contain itself")
             return YamlNode(line, None)
@@ -205,11 +260,15 @@ class _Converter:
             return self._text(node, line)
         if kind in self._scalars:
             try:
-                return self._scalars[kind](node)
-            except (ValueError, KeyError):
+                value = self._scalars[kind](node)
+            except (ValueError, LookupError):
                 self._fault(line, describe(node.value), f"a value of the tag !!{kind}")
                 return node.value
-        self._fault(line, f"the tag {tag}", "plain YAML without tags")
+            if isinstance(value, int) and abs(value) > MAX_INTEGER:
+                self._fault(line, describe(node.value), "a whole number of at most 64 bits")
+                return 0
+            return value
+        self._fault(line, f"the tag {shorten(tag)}", "plain YAML without tags")
         return node.value
 
     def _text(self, node: ScalarNode, line: int) -> str:
@@ -220,7 +279,7 @@ class _Converter:
 
     def _refuse_tag(self, node: Node, kind: str, line: int) -> None:
         if node.tag != _TAG + kind:
-            self._fault(line, f"the tag {node.tag}", "plain YAML without tags")
+            self._fault(line, f"the tag {shorten(str(node.tag))}", "plain YAML without tags")
 
     def _sequence(self, node: SequenceNode, line: int) -> YamlNode:
         entries = []
@@ -235,7 +294,7 @@ class _Converter:
         lines: dict[str, int] = {}
         merged: list[YamlNode] = []
         for key, value in node.value:
-            key_line = key.start_mark.line + 1
+            key_line = self._line(key)
             if not isinstance(key, ScalarNode):
                 self._fault(key_line, "a key that is a list or a mapping", "text")
                 continue
@@ -245,7 +304,7 @@ class _Converter:
             if key.tag == f"{_TAG}merge":
                 merged += self._mergeable(child, key_line)
             elif name in fields:
-                self._fault(key_line, f"{name} again (first on line {lines[name]})", "every key once")
+                self._fault(key_line, f"{shorten(name)} again (first on line {lines[name]})", "every key once")
             else:
                 fields[name] = child
                 lines[name] = key_line
