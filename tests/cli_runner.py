@@ -41,11 +41,11 @@ def start_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_interruptible,
+        preexec_fn=interruptible,
     )
 
 
-def _interruptible() -> None:
+def interruptible() -> None:
     """Enable interrupts, which a shell ignores for tests in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -87,7 +87,7 @@ def as_a_new_process(arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
     hidden = _loaded(names)
     for name in hidden:
         del sys.modules[name]
-    excepthook = sys.excepthook
+    excepthook, interrupt = sys.excepthook, signal.getsignal(signal.SIGINT)
     try:
         with (
             chdir(cwd),
@@ -97,6 +97,8 @@ def as_a_new_process(arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
             yield
     finally:
         sys.excepthook = excepthook  # typer replaces it
+        if signal.getsignal(signal.SIGINT) is not interrupt:
+            signal.signal(signal.SIGINT, interrupt)
         for name in _loaded(names | _module_names(cwd)):  # the folder may have changed
             del sys.modules[name]
         sys.modules.update(hidden)

@@ -24,9 +24,9 @@ from benchmarks.hardening.findings import Findings
 from benchmarks.hardening.mutations import mutated_bytes, mutated_json, mutated_lines
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import ROOT
-from circinus.cli.output import print_error
 
 ARRIVALS = "arrivals.csv"
+_STARTER = Path(c.__file__).parent / "cli" / "starter"
 _ARRIVING = """---
 apiVersion: circinus/v1
 kind: Query
@@ -53,7 +53,7 @@ class Sources:
     def of_examples(cls) -> Sources:
         """Return those of the examples and of `circinus init`, each with a query whose arrivals are recorded."""
         folders = sorted(path.parent for path in (ROOT / "examples").glob("*/pipeline.yaml"))
-        folders.append(Path(c.__file__).parent / "cli" / "starter")
+        folders.append(_STARTER)
         texts = []
         for folder in folders:
             specification = c.load_specification([folder])
@@ -256,7 +256,7 @@ def read(paths: Sequence[Path]) -> int:
         specification.fingerprint()
         c.parse_specification(specification.to_yaml(), module_paths=specification.module_paths)
     except c.CircinusError as error:
-        print_error(error, as_json=True)
+        print(json.dumps({"kind": "error", "data": error.to_dict()}))
         faults: Sequence[Any] = error.to_dict()["diagnostics"]
         is_placed = all(fault["code"] and fault["file"] and fault["field"] and fault["expected"] for fault in faults)
         return error.exit_code if is_placed else 9
@@ -285,6 +285,7 @@ def drawn(inputs: int, seed: int) -> Iterator[SpecificationInput]:
 def examine(given: Iterator[SpecificationInput], findings: Findings, at_once: int | None = None) -> Findings:
     """Add how the reading of each input ends."""
     sources = Sources.of_examples()
+    read([_STARTER])  # imports what each process needs
     with tempfile.TemporaryDirectory(prefix="circinus-specifications-") as name:
         scratch = Path(name)
         programs = ((one, one.program(sources, _folder(scratch, one))) for one in given)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 from budget import HANG_LIMIT_S
 from circinus.api.workspace import Workspace
 from circinus.cli.app import app
-from cli_runner import run_circinus, start_process
+from cli_runner import interruptible, run_circinus, start_process
 
 
 @pytest.mark.slow
@@ -48,3 +50,19 @@ def test_plan_names_stored_measurements_only_if_it_measures(
     run = CliRunner().invoke(app, ["plan", str(tmp_path), *options])
     assert run.exit_code == 130
     assert ("stored" in run.stderr) == is_measured
+
+
+@pytest.mark.parametrize("module", ["lazy_loader", "circinus.cli", "typer.main", "circinus.errors", "pydantic_core"])
+def test_an_interrupt_while_modules_are_imported_is_no_traceback(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "circinus", "explain", "plan.json"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    ) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            if not line.startswith("import time:"):
+                said.append(line)
+            elif line.rpartition("|")[2].strip() == module:  # it has just been imported
+                process.send_signal(signal.SIGINT)
+    assert (process.returncode, said) == (130, ["interrupted\n"])

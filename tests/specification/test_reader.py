@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml.reader import Reader
 
 from circinus.specification.yaml.reader import YamlNode, read_yaml
 
@@ -76,7 +77,7 @@ def test_values_of_aliases_count_each_time() -> None:
     levels = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 30))
     trees, faults = read_yaml(f"l0: &l0 [x]\n{levels}\n---\na: 1\n", "file")
     assert not trees
-    assert [(fault.line, fault.field, fault.expected) for fault in faults] == [(6, "(YAML)", "at most 100,000 values")]
+    assert [(fault.line, fault.field, fault.expected) for fault in faults] == [(6, "(YAML)", "at most 50,000 values")]
 
 
 @given(st.text(alphabet=st.sampled_from(list("ab:-[]{}&*!|>'\"%@`#,? \n\t---")), max_size=60))
@@ -99,3 +100,23 @@ def test_any_text_is_read_or_told_what_is_wrong(text: str) -> None:
 )
 def test_json_is_read_as_what_it_says(value: Any) -> None:
     assert _values(json.dumps(value)) == [value]
+
+
+def test_an_anchor_may_be_defined_again(recwarn: pytest.WarningsRecorder) -> None:
+    assert _values("a: &x 1\nb: *x\nc: &x 2\nd: *x\n") == [{"a": 1, "b": 1, "c": 2, "d": 2}]
+    assert not list(recwarn)
+
+
+def test_each_part_of_a_text_with_many_faults_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+    forward = Reader.forward
+
+    def counted(reader: Reader, length: int = 1) -> None:
+        lengths.append(length)
+        forward(reader, length)
+
+    monkeypatch.setattr(Reader, "forward", counted)
+    text = "\n" * 1_000 + "---\n[\n" * 1_000
+    _, faults = read_yaml(text, "file")
+    assert [fault.line for fault in faults] == [1_003 + 2 * number for number in range(20)]
+    assert sum(lengths) < len(text)

@@ -74,7 +74,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
         code = getattr(error, "exit_code", 1)
         if not isinstance(failure, BrokenPipeError):
             with suppress(OSError):
-                report_error(error, as_json=False)
+                report_error(failure, as_json=False)
     return code
 
 

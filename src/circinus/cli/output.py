@@ -162,10 +162,18 @@ def _file_error(error: OSError) -> CircinusError:
     """Return the message about a file, a folder or a stream that cannot be used."""
     hint = _HINTS.get(error.errno or 0, "Check that it exists and can be used.")
     location = str(error.filename or "input/output")
-    if isinstance(error, FileNotFoundError) and not os.path.isdir(os.curdir):
-        location, hint = "working folder", "The working folder was removed: change to one that exists."
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_working_folder():
+        location, hint = "working folder", "It was removed: change to a folder that exists."
     message = error.strerror or str(error) or type(error).__name__
     return CircinusError(message, code="file.inaccessible", location=location, hint=hint)
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _usage_error(error: Exception) -> CircinusError:

@@ -11,7 +11,7 @@ MAX_ARRIVALS_BYTES = 64 * 2**20
 """Size of a CSV file of recorded arrivals."""
 MAX_ARRIVALS = 1_000_000
 """Rows of a CSV file of recorded arrivals."""
-MAX_YAML_VALUES = 100_000
+MAX_YAML_VALUES = 50_000
 """Values and keys of a YAML file, with those of aliases counted each time. They take some seconds."""
 MAX_DEPTH = 100
 """Levels of nesting of a YAML document."""

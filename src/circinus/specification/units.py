@@ -73,8 +73,8 @@ class Quantity:
 
     def expected_range(self, *, above_zero: bool) -> str:
         """Return the expectation of a value that is negative, too large or, with `above_zero`, 0 or too small."""
-        least = f"at least {self.format(self.minimum)}" if self.minimum else "more than 0"
-        return f"a {self.name} of {least if above_zero else 'at least 0'}, and at most {self.format(self.maximum)}"
+        smallest = f"at least {self.format(self.minimum)}" if self.minimum else "more than 0"
+        return f"a {self.name} of {smallest if above_zero else 'at least 0'}, and at most {self.format(self.maximum)}"
 
     def parse(self, text: str, *, above_zero: bool = False) -> float:
         """Return the value of `text` in base units.
