@@ -18,7 +18,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 import circinus as c
-from benchmarks.hardening.bounded_worker import Ending, Program, bounded
+from benchmarks.hardening.bounded_worker import HANG_S, Ending, Program, bounded
 from benchmarks.hardening.files import note
 from benchmarks.hardening.findings import Findings
 from benchmarks.hardening.mutations import mutated_bytes, mutated_json, mutated_lines
@@ -41,6 +41,8 @@ _QUANTITIES = (
     "*nowhere", "&a [*a]", "[[]]", "{{}: 1}", "? [a]", "''", "~", "1:30", "0o777", "true", "2024-01-01", "|\n", "'",
 )  # fmt: skip
 _MANY = 20_000
+_UNPLACED = 9
+"""Exit code of a fault without code, file, field or expectation in its list of problems."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def read(paths: Sequence[Path]) -> int:
         print(json.dumps({"kind": "error", "data": error.to_dict()}))
         faults: Sequence[Any] = error.to_dict()["diagnostics"]
         is_placed = all(fault["code"] and fault["file"] and fault["field"] and fault["expected"] for fault in faults)
-        return error.exit_code if is_placed else 9
+        return error.exit_code if is_placed else _UNPLACED
     return 0
 
 
@@ -282,16 +284,18 @@ def drawn(inputs: int, seed: int) -> Iterator[SpecificationInput]:
             yield SpecificationInput(kind, number, seed)
 
 
-def examine(given: Iterator[SpecificationInput], findings: Findings, at_once: int | None = None) -> Findings:
+def examine(
+    given: Iterator[SpecificationInput], findings: Findings, *, at_once: int | None = None, hang_s: float = HANG_S
+) -> Findings:
     """Add how the reading of each input ends."""
     sources = Sources.of_examples()
     read([_STARTER])  # imports what each process needs
     with tempfile.TemporaryDirectory(prefix="circinus-specifications-") as name:
         scratch = Path(name)
         programs = ((one, one.program(sources, _folder(scratch, one))) for one in given)
-        for one, run in bounded(programs, at_once=at_once):
+        for one, run in bounded(programs, at_once=at_once, hang_s=hang_s):
             shutil.rmtree(_folder(scratch, one), ignore_errors=True)
-            if run.code == 9:  # a fault without a place, whose document is complete otherwise
+            if run.code == _UNPLACED:
                 findings.add(one.kind, Ending.VAGUE, name=one.name, text=run.last_line)
             else:
                 note(findings, one.kind, one.name, run)
