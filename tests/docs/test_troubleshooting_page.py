@@ -116,6 +116,13 @@ def engine_left_over(folder: Path) -> str:
     return said + circinus(folder, "status")
 
 
+def unusable(folder: Path) -> str:
+    said = circinus(folder, "explain", "n" * 300)
+    (folder / "queries.yaml").unlink()
+    os.mkfifo(folder / "queries.yaml")
+    return said + circinus(folder, "validate", "queries.yaml")
+
+
 CASES: dict[str, Callable[[Path], str]] = {
     "The plan is stale": stale,
     "A query is rejected": rejected,
@@ -123,6 +130,7 @@ CASES: dict[str, Callable[[Path], str]] = {
     "An operator cannot be loaded": broken_operator,
     "This machine is too small for the mode `real`": small_machine,
     "An engine still runs, or was killed": engine_left_over,
+    "A file, a folder or the output cannot be used": unusable,
 }
 
 

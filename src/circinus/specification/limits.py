@@ -13,6 +13,8 @@ MAX_ARRIVALS = 1_000_000
 """Rows of a CSV file of recorded arrivals."""
 MAX_YAML_VALUES = 50_000
 """Values and keys of a YAML file, with those of aliases counted each time. They take some seconds."""
+MAX_LINES = 200_000
+"""Lines of a YAML file."""
 MAX_DEPTH = 100
 """Levels of nesting of a YAML document."""
 MAX_SYNTAX_FAULTS = 20

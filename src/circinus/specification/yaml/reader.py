@@ -16,7 +16,7 @@ from ruamel.yaml.reader import ReaderError
 from circinus.errors import Diagnostic
 from circinus.specification.base_model import SURROGATE
 from circinus.specification.diagnostics import Path, describe, shorten
-from circinus.specification.limits import MAX_DEPTH, MAX_INTEGER, MAX_SYNTAX_FAULTS, MAX_YAML_VALUES
+from circinus.specification.limits import MAX_DEPTH, MAX_INTEGER, MAX_LINES, MAX_SYNTAX_FAULTS, MAX_YAML_VALUES
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,11 @@ def _parser() -> YAML:
 def _nodes(text: str, file: str, faults: list[Diagnostic]) -> Iterator[tuple[Node, int]]:
     """Yield the root of each document, and the number of lines before the part of the text that its marks refer to."""
     start = line = 0
+    count = text.count("\n")
+    if count > MAX_LINES:  # each takes microseconds
+        lines = f"{count:,} lines"
+        faults.append(Diagnostic(file, 0, SYNTAX, lines, f"at most {MAX_LINES:,}", "divide it into several files"))
+        return
     while True:
         yaml = _parser()
         try:
