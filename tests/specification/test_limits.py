@@ -34,6 +34,8 @@ def _faults(text: str) -> list[tuple[int, str]]:
         ("choices: [1, 5]", f"choices: {list(range(2_000))}", (44, "spec.operators[1].knobs[1].choices")),
         ("choices: [1, 5]", 'choices: ["\\e[2J", 5]', (44, "spec.operators[1].knobs[1].choices[0]")),
         ("kind: Infrastructure", "kind: [Infrastructure]", (2, "kind")),
+        ("nodes: 3", '"": 3', (17, "spec.pools[1].''")),
+        ("nodes: 3", f"{'n' * 1_000}: 3", (17, f"spec.pools[1].{'n' * 60}...")),
     ],
     ids=lambda value: str(value)[:40],
 )

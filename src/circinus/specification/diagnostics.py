@@ -138,7 +138,7 @@ def _converted(error: ErrorDetails, model: type[BaseModel], written: Mapping[str
             intended = next(name for name, field in model.model_fields.items() if field.alias == intended)
         hint = f"did you mean {intended}?" if intended is not None else ""
         fields = [name for name in written if name not in getattr(model, "WRITTEN_ELSEWHERE", ())]
-        return Issue(path, f"the unknown field {shorten(key)}", f"one of {', '.join(fields)}", hint)
+        return Issue(path, f"the unknown field {key_text(key)}", f"one of {', '.join(fields)}", hint)
     value = _value_at(given, path, default=error["input"])
     if kind == "model_type" and not path:
         return Issue(path, describe(value), f"a mapping with the fields {', '.join(written)}")
@@ -197,6 +197,11 @@ def _value_at(given: Any, path: Path, default: Any) -> Any:
 def shorten(text: str) -> str:
     """Return the beginning of a text that is too long for a message."""
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def key_text(key: str) -> str:
+    """Return a key as messages name it."""
+    return shorten(key) or "''"
 
 
 def describe(value: Any) -> str:

@@ -15,7 +15,7 @@ from ruamel.yaml.reader import ReaderError
 
 from circinus.errors import Diagnostic
 from circinus.specification.base_model import SURROGATE
-from circinus.specification.diagnostics import Path, describe, shorten
+from circinus.specification.diagnostics import Path, describe, key_text, shorten
 from circinus.specification.limits import MAX_DEPTH, MAX_INTEGER, MAX_LINES, MAX_SYNTAX_FAULTS, MAX_YAML_VALUES
 
 
@@ -65,7 +65,7 @@ class YamlNode:
                     node, written = node.entries[position], f"{written}[{position}]"
                     line = node.line
             if key is not None and key in node.fields:
-                line, node, written = node._line_of(key), node.fields[key], f"{written}.{key}"
+                line, node, written = node._line_of(key), node.fields[key], f"{written}.{key_text(key)}"
             elif key is not None and isinstance(node.value, dict):
                 return line, f"{written}{dotted(path[index:])}".removeprefix(".")
             named_by_key = isinstance(step, int) and key is not None
@@ -87,7 +87,7 @@ class YamlNode:
 
 def dotted(path: Path) -> str:
     """Return `path` as text, such as `.operators[2].after[0]`."""
-    return "".join(f".{shorten(step)}" if isinstance(step, str) else f"[{step}]" for step in path)
+    return "".join(f".{key_text(step)}" if isinstance(step, str) else f"[{step}]" for step in path)
 
 
 SYNTAX = "(YAML)"
@@ -309,7 +309,7 @@ class _Converter:
             if key.tag == f"{_TAG}merge":
                 merged += self._mergeable(child, key_line)
             elif name in fields:
-                self._fault(key_line, f"{shorten(name)} again (first on line {lines[name]})", "every key once")
+                self._fault(key_line, f"{key_text(name)} again (first on line {lines[name]})", "every key once")
             else:
                 fields[name] = child
                 lines[name] = key_line
