@@ -81,3 +81,10 @@ def test_faults_of_arrivals_have_their_line(content: bytes, tmp_path: Path) -> N
     with pytest.raises(c.SpecError) as raised:
         c.parse_specification(FAULTLESS.replace("weight: 2", arrivals), module_paths=[tmp_path])
     assert [fault.line > 0 for fault in raised.value.faults] == [True]
+
+
+def test_knobs_with_many_different_conditions_are_refused() -> None:
+    switches = [c.Knob(name=f"s{number}", choices=[False, True]) for number in range(17)]
+    hidden = [c.Knob(name=f"h{number}", choices=[1, 2], only_if={f"s{number}": [True]}) for number in range(17)]
+    with pytest.raises(ValueError, match="17 different conditions"):
+        c.OperatorSpec(name="o", uses="m:f", knobs=[*switches, *hidden])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -96,7 +97,8 @@ class VerbGroup(TyperGroup):
             lines += _panel(title, verbs.items(), max(len(name) for name in self.commands), width)
         text = "\n".join(lines) + "\n"
         has_boxes = (sys.stdout.encoding or "").lower().startswith("utf")
-        formatter.write(text if has_boxes else text.translate(_ASCII_BOXES))
+        text = text if has_boxes else text.translate(_ASCII_BOXES)
+        formatter.write(typer.unstyle(text) if os.environ.get("TERM") == "dumb" else text)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return (name, command with its options, further arguments)."""

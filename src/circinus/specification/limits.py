@@ -33,8 +33,8 @@ MAX_KNOBS = 50
 """Knobs of an operator."""
 MAX_CHOICES = 1_000
 """Entries of a list of alternatives: choices of a knob, batch sizes, numbers of CPUs, branches, tiers."""
-MAX_KNOB_VALUES = 1_000_000
-"""Combinations of knob values of one operator, which are listed; those of a pipeline are not."""
+MAX_CONDITIONS = 16
+"""Different conditions of the knobs of one operator, all combinations of which are counted."""
 MAX_BATCH_SIZE = 10_000
 MAX_ELEMENTS = 1_000_000
 """Elements that an operator may emit for each input."""

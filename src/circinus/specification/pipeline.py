@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, WithJsonSchema
@@ -25,8 +24,8 @@ from circinus.specification.document_validators import validate_emission, valida
 from circinus.specification.limits import (
     MAX_BATCH_SIZE,
     MAX_CHOICES,
+    MAX_CONDITIONS,
     MAX_ELEMENTS,
-    MAX_KNOB_VALUES,
     MAX_KNOBS,
     MAX_OPERATORS,
     MAX_UNITS,
@@ -179,10 +178,9 @@ class OperatorSpec(SpecModel):
         yield from validate_knobs(content)
         yield from validate_emission(content)
         if isinstance(content, OperatorSpec):
-            combinations = prod(len(knob.choices) for knob in content.knobs)
-            if combinations > MAX_KNOB_VALUES:
-                expected = f"at most {MAX_KNOB_VALUES:,}, which are listed"
-                yield Issue(("knobs",), f"{combinations:,} combinations of choices", expected)
+            conditions = {(other, choices) for knob in content.knobs for other, choices in knob.only_if.items()}
+            if len(conditions) > MAX_CONDITIONS:
+                yield Issue(("knobs",), f"{len(conditions)} different conditions", f"at most {MAX_CONDITIONS}")
 
     @property
     def flow(self) -> FlowNode:
