@@ -52,7 +52,12 @@ def test_an_error_that_nothing_reads_is_no_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "surroundings",
-    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"COLUMNS": "1"}],
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"COLUMNS": "1"},
+        {"TERM": "dumb"},
+    ],
     ids=lambda surroundings: next(iter(surroundings)),
 )
 def test_any_encoding_and_width_shows_the_help(surroundings: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -49,6 +50,7 @@ _MIN_WIDTH = 40
 """Columns of the help on narrower terminals."""
 
 _BOLD, _DIM, _CYAN, _YELLOW, _PLAIN = "\033[1m", "\033[2m", "\033[1;36m", "\033[33m", "\033[0m"
+_STYLE = re.compile(r"\x1b\[[\d;]*m")
 _ASCII_BOXES = str.maketrans("╭╮╰╯─│", "++++-|")
 
 
@@ -98,7 +100,7 @@ class VerbGroup(TyperGroup):
         text = "\n".join(lines) + "\n"
         has_boxes = (sys.stdout.encoding or "").lower().startswith("utf")
         text = text if has_boxes else text.translate(_ASCII_BOXES)
-        formatter.write(typer.unstyle(text) if os.environ.get("TERM") == "dumb" else text)
+        formatter.write(_STYLE.sub("", text) if os.environ.get("TERM") == "dumb" else text)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return (name, command with its options, further arguments)."""
