@@ -100,6 +100,11 @@ ENTRIES = (
         "Are waits, plans and replays of pipelines with lists and branches right, and what does ignoring them cost?",
     ),
     Entry("promises", "Is what Circinus prints true for the person who asked?"),
+    Entry(
+        "hardening",
+        "What do hostile input, odd environments, faults and overload do?",
+        "root for some environments and faults",
+    ),
     Entry("noise", "How far off are times that were measured beside other programs?"),
     Entry("speed", "How long do commands, profiling of cheap operators and simulations take?"),
     Entry("suite", "How long does the test suite take, and what does it cover?"),

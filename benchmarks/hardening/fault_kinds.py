@@ -1,0 +1,155 @@
+"""Faults of processes, clocks, disks and descriptors: how each strikes and how it is healed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ENGINE, REPLICA, FORK_SERVER, CONTROLLER, ALL = "engine", "replica", "fork server", "controller", "all processes"
+_HOUR_S = 3600.0
+_SHIFTED_CLOCK = '''"""Clock of the processes of a scene: the wall clock jumps, as after a correction; the monotonic one does not."""
+
+import mmap
+import struct
+import time
+
+with open({path!r}, "r+b") as file:
+    _shift = mmap.mmap(file.fileno(), 8)
+_time, _time_ns = time.time, time.time_ns
+time.time = lambda: _time() + struct.unpack("d", _shift[:8])[0]
+time.time_ns = lambda: _time_ns() + int(struct.unpack("d", _shift[:8])[0] * 1e9)
+'''
+
+
+class ShiftedClock:
+    """Offset of the wall clock of all Python processes that have a folder in their search path."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        """Folder for `PYTHONPATH`."""
+        self._file = folder / "shift"
+        self.shift_s = 0.0
+        (folder / "sitecustomize.py").write_text(_SHIFTED_CLOCK.format(path=str(self._file)), encoding="utf-8")
+
+    @property
+    def shift_s(self) -> float:
+        """Seconds by which the clock is ahead."""
+        return float(struct.unpack("d", self._file.read_bytes())[0])
+
+    @shift_s.setter
+    def shift_s(self, seconds: float) -> None:
+        with self._file.open("r+b" if self._file.exists() else "wb") as file:
+            file.write(struct.pack("d", seconds))
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What a fault acts on."""
+
+    processes: Sequence[int]
+    clock: ShiftedClock
+    disk: Path | None
+    """Folder on a small disk of its own, if there is one."""
+
+
+Healing = Callable[[], None]
+
+
+def _kill(struck: Struck) -> Healing:
+    _signal(struck.processes, signal.SIGKILL)
+    return lambda: None
+
+
+def _stop(struck: Struck) -> Healing:
+    _signal(struck.processes, signal.SIGSTOP)
+    return lambda: _signal(struck.processes, signal.SIGCONT)
+
+
+def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def _forward(struck: Struck) -> Healing:
+    return _shifted(struck.clock, _HOUR_S)
+
+
+def _backward(struck: Struck) -> Healing:
+    return _shifted(struck.clock, -_HOUR_S)
+
+
+def _shifted(clock: ShiftedClock, seconds: float) -> Healing:
+    clock.shift_s += seconds
+
+    def heal() -> None:
+        clock.shift_s -= seconds
+
+    return heal
+
+
+def _no_descriptors(struck: Struck) -> Healing:
+    """Leave no process a descriptor beyond those that it has."""
+    return _limited(struck.processes, resource.RLIMIT_NOFILE, lambda process: len(os.listdir(f"/proc/{process}/fd")))
+
+
+def _no_writes(struck: Struck) -> Healing:
+    """Let every write to a file fail, as of a disk with an error (EFBIG)."""
+    return _limited(struck.processes, resource.RLIMIT_FSIZE, lambda process: 0)
+
+
+def _limited(processes: Sequence[int], kind: int, limit: Callable[[int], int]) -> Healing:
+    before = {}
+    for process in processes:
+        with suppress(ProcessLookupError, FileNotFoundError):
+            soft, hard = before[process] = resource.prlimit(process, kind)
+            resource.prlimit(process, kind, (limit(process), hard))
+
+    def heal() -> None:
+        for process, limits in before.items():
+            with suppress(ProcessLookupError):
+                resource.prlimit(process, kind, limits)
+
+    return heal
+
+
+def _full_disk(struck: Struck) -> Healing:
+    """Fill the disk that the engine and the controller write to."""
+    assert struck.disk is not None, "only chosen where there is a disk"
+    file = struck.disk / "fill"
+    with suppress(OSError), file.open("wb", buffering=0) as filled:
+        while True:
+            filled.write(bytes(4096))
+    return lambda: file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """Kind of fault, and the processes that it strikes."""
+
+    name: str
+    targets: tuple[str, ...]
+    strike: Callable[[Struck], Healing]
+    is_long: bool
+    """Whether it lasts until it is healed."""
+    needs_disk: bool = False
+
+
+KINDS = (
+    FaultKind("killed", (ENGINE, REPLICA, FORK_SERVER, CONTROLLER), _kill, is_long=False),
+    FaultKind("suspended", (ENGINE, REPLICA, FORK_SERVER, CONTROLLER, ALL), _stop, is_long=True),
+    FaultKind("clock an hour ahead", (ALL,), _forward, is_long=True),
+    FaultKind("clock an hour behind", (ALL,), _backward, is_long=True),
+    FaultKind("no descriptors", (ENGINE, FORK_SERVER, CONTROLLER), _no_descriptors, is_long=True),
+    FaultKind("writes fail", (ENGINE, CONTROLLER), _no_writes, is_long=True),
+    FaultKind("disk full", (ALL,), _full_disk, is_long=True, needs_disk=True),
+)
+CASES = tuple((kind, target) for kind in KINDS for target in kind.targets)
+"""(kind, target) in a fixed order."""

@@ -1,0 +1,226 @@
+"""Hostile HTTP requests to a real engine: heads, bodies, lengths, encodings, deadlines and connections."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.hardening.bounded_worker import HANG_S, PEAK_BYTES, Ending
+from benchmarks.hardening.engine_watch import VALID_BODY, EngineWatch, served
+from benchmarks.hardening.findings import Findings
+from benchmarks.hardening.mutations import mutated_bytes
+from benchmarks.hardening.starter import QUERY, SITE, planned
+from benchmarks.harness.benchmark import PartResult
+from benchmarks.harness.results import Figure
+
+BATCH = 50
+"""Number of hostile requests between two valid ones."""
+_AT_ONCE = 8
+_SILENCE_S = 0.3
+"""Time without data after which the client of an incomplete request goes."""
+_PATHS = (
+    "/", "*", "", "//", "/../../etc/passwd", f"/{SITE}/{QUERY}/", f"/{SITE}/{QUERY}?x=1#y", f"/backroom/{QUERY}",
+    f"/{SITE}/nothing", "/%00/%ff", f"/{SITE}/{QUERY}\0", f"http://example.org/{SITE}/{QUERY}", "/" + "a" * 20_000,
+    "/metrics", "/docs", "/é", f"/{SITE}/{'x/' * 3_000}",
+)  # fmt: skip
+_METHODS = "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PRI", "post", "", "P\0ST", "X" * 20_000
+_VERSIONS = "HTTP/1.0", "HTTP/0.9", "HTTP/2.0", "HTTP/9.9", "HTTP/1.1 ", "http/1.1", "", "ICY"
+_HEADERS = (
+    ("content-length", "-1"), ("content-length", "1e9"), ("content-length", "99999999999999999999"),
+    ("content-length", "5, 6"), ("content-length", "0x10"), ("content-length", "\xb2"), ("content-length", "1_0"),
+    ("transfer-encoding", "chunked"), ("transfer-encoding", "gzip, chunked"), ("transfer-encoding", "identity"),
+    ("content-encoding", "gzip"), ("expect", "100-continue"), ("expect", "200-maybe"), ("connection", "upgrade"),
+    ("upgrade", "h2c"), ("host", ""), ("host", "example.org"), ("host", "[::1"), ("host", "a, b"),
+    ("origin", "http://example.org"), ("origin", "null"), ("origin", "file://"), ("cookie", "x" * 10_000),
+    ("content-type", "application/json; charset=utf-16"), ("content-type", "image/png"), ("content-type", "a" * 9_000),
+    ("content-type", "multipart/form-data; boundary=x"), ("content-type", "application/x-pickle"),
+    ("circinus-item", "../x"), ("circinus-item", "x" * 15_000), ("circinus-item", "\xff"), ("circinus-item", ""),
+    ("circinus-deadline-ms", "0"), ("circinus-deadline-ms", "-5"), ("circinus-deadline-ms", "nan"),
+    ("circinus-deadline-ms", "inf"), ("circinus-deadline-ms", "1e400"), ("circinus-deadline-ms", "0.001"),
+    ("circinus-deadline-ms", "1e18"), ("circinus-deadline-ms", "abc"), ("authorization", "Bearer x"), ("", "x"),
+    ("a b", "c"), ("x\0y", "z"), ("x", "a\r\n b"), ("x", "\0"), ("x-" + "y" * 20_000, "z"),
+)  # fmt: skip
+_DEEP = 50_000
+_BODIES = (
+    b"", b"{", b"null", b"[]", b"0", b"1e999", b"NaN", b"-Infinity", b"1" * 5_000, b"[" * _DEEP, b'{"a":' * _DEEP,
+    b"[" * _DEEP + b"]" * _DEEP, b'"\\ud800"', b'"\xff\xfe"', b"\xef\xbb\xbf1", b'"' + b"x" * 300_000 + b'"',
+    b'{"a":1,"a":2}', b"true", b"[[],{}]", b'"\\u0000"', b'""', b"\0" * 1_000, b"\x80\x05N.", b"{}" * 100,
+    json.dumps(["word"] * 20_000).encode(), json.dumps("a " * 20_000).encode(),
+)  # fmt: skip
+_STARTS = (
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\r\n" * 500, b"\0" * 2_000,
+    b"SSH-2.0-x\r\n", b"GET\r\n\r\n", b"POST / HTTP/1.1", b"\n", b"EHLO x\r\n",
+)  # fmt: skip
+_CHUNKS = (
+    b"5\r\nhello\r\n", b"-1\r\n\r\n", b"ffffffffffffffffff\r\nx", b"0\r\n" + b"a: b\r\n" * 2_000 + b"\r\n", b"0x5\r\nhello\r\n",
+    b"5;" + b"x" * 20_000 + b"\r\nhello\r\n", b"5\r\nhelloXX", b"1\r\n1\r\n" * 2_000 + b"0\r\n\r\n", b"0\r\n\r\n", b"zz\r\n",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RawRequest:
+    """Bytes to send, and how the client ends."""
+
+    kind: str
+    data: bytes
+    is_complete: bool = False
+    """True if the engine must answer or close: silence is then no answer to an incomplete request."""
+    end: str = "read"
+    """`read`: read the answer; `half`: close the own end first; `reset`: reset the connection; `stall`: say nothing."""
+
+
+def hostile_request(rng: np.random.Generator) -> RawRequest:
+    """Draw a request; one in thirty is valid."""
+
+    def pick(values: Sequence[object]) -> object:
+        return values[int(rng.integers(len(values)))]
+
+    method, path, version = "POST", f"/{SITE}/{QUERY}", "HTTP/1.1"
+    headers: list[tuple[str, str]] = [("host", "localhost"), ("content-type", "application/json")]
+    body, kind = (
+        VALID_BODY,
+        str(pick(("line", "headers", "body", "body", "chunks", "bytes", "start", "client", "pipelined"))),
+    )
+    end = "read"
+    if rng.random() < 1 / 30:
+        kind = "valid"
+    if kind == "line":
+        which = int(rng.integers(3))
+        method = str(pick(_METHODS)) if which == 0 else method
+        path = str(pick(_PATHS)) if which == 1 else path
+        version = str(pick(_VERSIONS)) if which == 2 else version
+    elif kind == "headers":
+        headers += [_HEADERS[int(rng.integers(len(_HEADERS)))] for _ in range(int(rng.choice((1, 1, 2, 3))))]
+        headers += [("x", "y")] * int(rng.choice((0, 0, 0, 5_000)))
+    elif kind == "body":
+        body = bytes(pick(_BODIES))  # type: ignore[call-overload]
+        headers[1] = ("content-type", str(pick(("application/json", "text/plain", "application/octet-stream", ""))))
+    elif kind == "client":
+        end = str(pick(("half", "reset", "stall")))
+    length = len(body) + (int(rng.choice((-5, 7, 10_000_000))) if kind == "client" and rng.random() < 0.5 else 0)
+    if kind == "chunks":
+        headers.append(("transfer-encoding", "chunked"))
+        body = b"".join(bytes(pick(_CHUNKS)) for _ in range(int(rng.integers(1, 4))))  # type: ignore[call-overload]
+    elif not any(name == "content-length" for name, _ in headers):
+        headers.append(("content-length", str(length)))
+    data = _head(method, path, version, headers) + body
+    if kind == "bytes":
+        data = mutated_bytes(data, rng)
+    elif kind == "start":
+        data = bytes(pick(_STARTS)) + rng.bytes(int(rng.integers(0, 200)))  # type: ignore[call-overload]
+    elif kind == "pipelined":
+        data = mutated_bytes(data, rng) + data * int(rng.integers(1, 4))
+    return RawRequest(kind, data, kind in ("line", "body", "valid"), end)
+
+
+def _head(method: str, path: str, version: str, headers: Sequence[tuple[str, str]]) -> bytes:
+    lines = [f"{method} {path} {version}", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1", errors="replace")
+
+
+def sent(address: tuple[str, int], request: RawRequest) -> tuple[Ending, str, str]:
+    """Send a request; return how it ended, the text of a fault and the code of a refusal."""
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as client:
+        client.settimeout(HANG_S)
+        try:
+            client.connect(address)
+            client.sendall(request.data)
+            if request.end == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return Ending.OK, "", ""
+            if request.end == "half":
+                client.shutdown(socket.SHUT_WR)
+            answer = _answer(client, request.is_complete)
+        except TimeoutError:
+            return Ending.HANG, f"no answer within {HANG_S:g} s", ""
+        except OSError:
+            return Ending.OK, "", ""  # closed by the server, which is an answer to such requests
+    return judged(answer)
+
+
+def _answer(client: socket.socket, is_complete: bool) -> bytes:
+    """Read until the engine closes, or has nothing more to say.
+
+    Raises:
+        TimeoutError: a complete request gets no answer.
+    """
+    client.settimeout(HANG_S if is_complete else _SILENCE_S)
+    answer = b""
+    try:
+        while data := client.recv(2**16):
+            answer += data
+            client.settimeout(_SILENCE_S)
+    except TimeoutError:
+        if is_complete and not answer:
+            raise
+    return answer
+
+
+def judged(answer: bytes) -> tuple[Ending, str, str]:
+    """Judge what came back: answers are complete, refusals have a code, and no fault of the engine shows."""
+    if not answer:
+        return Ending.OK, "", ""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = head[9:12].decode("latin-1")
+    if not head.startswith(b"HTTP/1.1 ") or not status.isdecimal():
+        return Ending.VAGUE, head[:100].decode("latin-1"), ""
+    if int(status) < 400:
+        return Ending.OK, "", ""
+    if b"engine failed" in body or b"engine.failed" in body:
+        return Ending.TRACEBACK, body[:200].decode("utf-8", errors="replace"), ""
+    with suppress(ValueError, AttributeError, TypeError):
+        content, _ = json.JSONDecoder().raw_decode(body.decode("utf-8", errors="replace"))
+        if content.get("code") and content.get("error"):
+            return Ending.MESSAGE, "", str(content["code"])
+        if content.get("error"):
+            return Ending.VAGUE, f"{status} {content['error']}", ""
+    return Ending.VAGUE, f"{status} {body[:100].decode('utf-8', errors='replace')}", ""
+
+
+def hostile_http(inputs: int, seed: int, console: Console) -> PartResult:
+    """Send hostile requests in batches to a real engine, and a valid one after each batch."""
+    with tempfile.TemporaryDirectory(prefix="circinus-http-") as name:
+        with served(planned(Path(name) / "application")) as watch:
+            return attack(watch, inputs, seed, console)
+
+
+def attack(watch: EngineWatch, inputs: int, seed: int, console: Console) -> PartResult:
+    """Attack a running engine."""
+    findings, rng = Findings("http"), np.random.default_rng([seed, 80])
+    unanswered, checks = 0, 0
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for start in range(0, inputs, BATCH):
+            batch = [hostile_request(rng) for _ in range(min(BATCH, inputs - start))]
+            outcomes = list(pool.map(sent, [watch.address] * len(batch), batch))
+            for number, (request, (ending, text, code)) in enumerate(zip(batch, outcomes, strict=True)):
+                findings.add(request.kind, ending, name=str(start + number), text=text, code=code)
+            was_alive = watch.revive()
+            answered, reason = watch.answers_request()
+            checks += 1
+            unanswered += not answered
+            after = f"after {start + len(batch)}"
+            if not was_alive:
+                findings.add("engine", Ending.CRASH, name=after, text="the engine ended")
+            if not answered:
+                findings.add("valid request", Ending.HANG, name=after, text=reason)
+            for line in watch.new_tracebacks():
+                findings.add("log of the engine", Ending.TRACEBACK, name=after, text=line)
+    if watch.peak_bytes > PEAK_BYTES:
+        findings.add("engine", Ending.MEMORY, name="all", text=f"{watch.peak_bytes / 2**20:.0f} MiB")
+    figures, rows = findings.result(console)
+    figures += [
+        Figure("http: valid requests that were not answered after a batch", float(unanswered), 0.0, "lower", "requests",
+               f"of {checks}, one after each {BATCH} hostile ones"),
+        Figure("http: memory of the engine", watch.peak_bytes / 2**20, PEAK_BYTES / 2**20, "lower", "MiB"),
+    ]  # fmt: skip
+    return figures, rows

@@ -1,0 +1,246 @@
+"""Hours of work: memory, descriptors, threads, records and write-ahead log under load, steps, edits and new plans."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.hardening.http_load import HttpClients
+from benchmarks.hardening.process_watch import ProcessSample
+from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, STATE, StarterApplication, await_event, planned
+from benchmarks.harness.benchmark import PartResult
+from benchmarks.harness.results import Figure
+from circinus.control.ladders.standby import plan_standby
+from circinus.control.managed_plans import ManagedPlans
+from circinus.control.settings import ControlSettings
+from circinus.control.state_store import ControlStateStore
+from circinus.matching import plan_all_queries
+from circinus.serving import Mode
+from circinus.serving.local.run_dir import RunDirectory
+from circinus.simulation.model import Requests
+from circinus.statistics.student_t import student_t_quantile
+from circinus.testing.random_instances import random_specification
+from circinus.testing.simulated_engine import SimulatedEngine
+from circinus.testing.simulated_run import ScheduledEvent, run_controlled
+
+_RATE_PER_S, _BURST = 20.0, 4.0
+_CYCLE_S, _BURST_S = 15.0, 3.0
+_EDIT_S = 45.0
+"""Time between two edits of the specification, each of which makes the controller plan again."""
+_SAMPLE_S = 1.0
+_SETTLING = 1 / 3
+"""Share of the time after which growth is judged: modules, caches and pools fill at the beginning."""
+_BLOCKS = 12
+"""Number of blocks whose means are fitted, as neighbouring samples are not independent."""
+_WAL_MIB = 8.0
+_CLIENTS = 50
+_INTERVAL_S = 5.0
+_TIMES = 4.0
+_HOUR_S = 3600.0
+
+
+def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResult:
+    """Run a controller with a real engine for some time, and one with a simulated engine for hours.
+
+    Args:
+        seconds: real time.
+        hours: simulated time.
+        seed: of the load.
+        console: prints the table.
+    """
+    with tempfile.TemporaryDirectory(prefix="circinus-soak-") as name:
+        application = planned(Path(name) / "application")
+        rows, failed, requests = _real(application, seconds, seed)
+        simulated = _simulated(Path(name) / "simulated.sqlite", hours, seed)
+    figures = _figures(rows, failed, requests, console)
+    last = simulated[-1]
+    figures += [
+        Figure("soak: write-ahead log in simulated time, most", max(row["wal_mib"] for row in simulated), _WAL_MIB, "lower",
+               "MiB", f"{hours:g} simulated hours, {last['events']} events"),
+        Figure("soak: memory in simulated time, certain growth", _growth_per_h(simulated, "rss_mib")[1], 0.0, "lower", "MiB/h",
+               "lower end of the 95 % interval, per simulated hour"),
+    ]  # fmt: skip
+    return figures, [*rows, *simulated]
+
+
+def _real(application: StarterApplication, seconds: float, seed: int) -> tuple[list[dict[str, Any]], int, int]:
+    """Return samples, and the numbers of failed and of all requests."""
+    with application.start("serve", PLAN, "--mode", "real", "--json") as controller:
+        try:
+            await_event(controller, "applied")
+            assert controller.stdout is not None, "its output is a pipe"
+            return asyncio.run(_loaded(application, controller, seconds, seed))
+        finally:
+            controller.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                controller.communicate(timeout=60.0)
+            controller.kill()
+            application.run("destroy")
+
+
+async def _loaded(
+    application: StarterApplication, controller: subprocess.Popen[str], seconds: float, seed: int
+) -> tuple[list[dict[str, Any]], int, int]:
+    directory = RunDirectory((application.folder / ENGINE).absolute())
+    address = directory.http_address()
+    assert address is not None, "the engine listens"
+    reading = asyncio.create_task(asyncio.to_thread(_drain, controller))
+    clients = HttpClients(address, f"/{SITE}/{QUERY}", _CLIENTS)
+    start_s, rows, failed, count = time.monotonic(), [], 0, 0
+    sampling = asyncio.create_task(_sample(application, controller.pid, directory, rows, start_s))
+    editing = asyncio.create_task(_edit(application.folder / "queries.yaml"))
+    number = 0
+    while time.monotonic() < start_s + seconds:
+        for rate_per_s, phase_s in ((_RATE_PER_S, _CYCLE_S - _BURST_S), (_BURST * _RATE_PER_S, _BURST_S)):
+            number += 1
+            left_s = min(phase_s, start_s + seconds - time.monotonic())
+            if left_s > 0:
+                outcomes = await clients.load(rate_per_s, left_s, 2.0, seed * 1000 + number)
+                # Rates beyond the planned one are refused, which is no failure.
+                failed += sum(not (outcome.status == 200 or outcome.is_refused) for outcome in outcomes)
+                count += len(outcomes)
+    for task in (sampling, editing):
+        task.cancel()
+    await asyncio.gather(sampling, editing, return_exceptions=True)
+    await clients.close()
+    controller.send_signal(signal.SIGINT)
+    await reading
+    return rows, failed, count
+
+
+def _drain(controller: subprocess.Popen[str]) -> None:
+    assert controller.stdout is not None, "its output is a pipe"
+    while controller.stdout.readline():
+        pass
+
+
+async def _edit(file: Path) -> None:
+    texts = [file.read_text(encoding="utf-8")]
+    texts.append(texts[0].replace("rate: 10/s", "rate: 11/s"))
+    assert texts[0] != texts[1], "the specification has this rate"
+    while True:
+        await asyncio.sleep(_EDIT_S)
+        texts.reverse()
+        unfinished = file.with_suffix(".new")
+        unfinished.write_text(texts[0], encoding="utf-8")
+        os.replace(unfinished, file)
+
+
+async def _sample(
+    application: StarterApplication,
+    controller: int,
+    directory: RunDirectory,
+    rows: list[dict[str, Any]],
+    start_s: float,
+) -> None:
+    while True:
+        processes = {"controller": controller, "engine": directory.process() or 0}
+        samples = {name: ProcessSample.of(process) for name, process in processes.items()}
+        rows.append(
+            {
+                "part": "soak",
+                "hours": (time.monotonic() - start_s) / _HOUR_S,
+                **{f"{name}_rss_mib": sample.rss_bytes / 2**20 for name, sample in samples.items()},
+                **{f"{name}_descriptors": sample.descriptors for name, sample in samples.items()},
+                **{f"{name}_threads": sample.threads for name, sample in samples.items()},
+                **_store_sizes(application.folder / STATE),
+                "log_mib": directory.log.stat().st_size / 2**20,
+            }
+        )
+        await asyncio.sleep(_SAMPLE_S)
+
+
+def _store_sizes(path: Path) -> dict[str, float]:
+    wal = path.with_name(f"{path.name}-wal")
+    return {"state_mib": path.stat().st_size / 2**20, "wal_mib": wal.stat().st_size / 2**20 if wal.exists() else 0.0}
+
+
+def _simulated(path: Path, hours: float, seed: int) -> list[dict[str, Any]]:
+    """Run a controller for simulated hours with bursts, and sample once an hour."""
+    specification, profiles = random_specification(seed + 1, queries=4, cpus=32.0)
+    matching, _ = plan_all_queries(specification, profiles)
+    ready = plan_standby(matching, specification.required_infrastructure, _TIMES)
+    plans = ManagedPlans(matching, specification, ready.deployments, Mode.REPLAY, Path("s"), {}, peak=_TIMES)
+    rng, until_s, rows = np.random.default_rng(seed), hours * _HOUR_S, []
+    requests = {}
+    for name, query in plans.queries.items():
+        edges_s = np.arange(0.0, until_s, 60.0)
+        factors = np.where(rng.random(len(edges_s)) < 0.05, _TIMES, 0.7)
+        counts = rng.poisson(factors * min(query.rate_per_s, 2.0) * 60.0)
+        arrival_s = np.sort(np.repeat(edges_s, counts) + rng.uniform(0.0, 60.0, int(counts.sum())))
+        requests[name] = Requests(
+            arrival_s[arrival_s < until_s], rng.integers(20, size=int((arrival_s < until_s).sum()))
+        )
+    store = ControlStateStore(path)
+
+    def sample(engine: SimulatedEngine) -> None:
+        gc.collect()
+        process = ProcessSample.of(os.getpid())
+        sizes = _store_sizes(path)
+        row = {"part": "soak in simulated time", "hours": engine.now_s / _HOUR_S, "rss_mib": process.rss_bytes / 2**20}
+        rows.append({**row, "descriptors": process.descriptors, "events": store.newest(), **sizes})
+
+    step_s = until_s / 24
+    happenings = [ScheduledEvent(step_s * number, sample) for number in range(1, 25)]
+    try:
+        run_controlled(
+            SimulatedEngine(plans, profiles, requests, startup_s=5.0), plans, store, until_s=until_s + 1.0,
+            settings=replace(ControlSettings(), interval_s=_INTERVAL_S), happenings=happenings,
+        )  # fmt: skip
+    finally:
+        store.close()
+    return rows
+
+
+def _growth_per_h(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[float, float, float]:
+    """Return the growth per hour and its 95 % interval, of the means of blocks after the settling time."""
+    settled = [row for row in rows if row["hours"] >= _SETTLING * rows[-1]["hours"]]
+    blocks = [block for block in np.array_split(np.arange(len(settled)), _BLOCKS) if len(block)]
+    hours = [float(np.mean([settled[index]["hours"] for index in block])) for block in blocks]
+    values = [float(np.mean([settled[index][column] for index in block])) for block in blocks]
+    if len(blocks) < 3:
+        return float("nan"), float("nan"), float("nan")
+    centred = np.array(hours) - np.mean(hours)
+    slope = float(centred @ np.array(values) / (centred @ centred))
+    residuals = np.array(values) - np.mean(values) - slope * centred
+    error = math.sqrt(float(residuals @ residuals) / (len(blocks) - 2) / float(centred @ centred))
+    margin = student_t_quantile(0.025, len(blocks) - 2) * error
+    return slope, slope - margin, slope + margin
+
+
+def _figures(rows: Sequence[Mapping[str, Any]], failed: int, requests: int, console: Console) -> list[Figure]:
+    figures = []
+    table = Table("process", "what", "first", "last", "growth per hour, 95 % interval", title="soak")
+    for column, unit in (("rss_mib", "MiB"), ("descriptors", "descriptors"), ("threads", "threads")):
+        for process in ("controller", "engine"):
+            name = f"{process}_{column}"
+            slope, low, high = _growth_per_h(rows, name)
+            interval = f"{low:.3g} to {high:.3g}"
+            table.add_row(process, column, f"{rows[0][name]:.0f}", f"{rows[-1][name]:.0f}", f"{slope:.3g} ({interval})")
+            figures.append(
+                Figure(f"soak: {unit} of the {process}, certain growth", low, 0.0, "lower", f"{unit}/h",
+                       f"lower end of the 95 % interval {interval} of {slope:.3g}/h in {rows[-1]['hours'] * 60:.0f} minutes")
+            )  # fmt: skip
+    console.print(table)
+    note = f"{rows[-1]['hours'] * 60:.0f} minutes, a burst every {_CYCLE_S:g} s, an edit every {_EDIT_S:g} s"
+    return [
+        *figures,
+        Figure("soak: write-ahead log, most", max(row["wal_mib"] for row in rows), _WAL_MIB, "lower", "MiB", note),
+        Figure("soak: log of the engine", rows[-1]["log_mib"], None, "lower", "MiB", note),
+        Figure("soak: requests that failed", float(failed), 0.0, "lower", "requests", f"of {requests}"),
+    ]

@@ -1,0 +1,143 @@
+"""The starter application, planned, controlled and loaded once, with every kind of file that the product writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness.results import ROOT
+
+PLAN, LOAD, TRACE, ARRIVALS, TRUTHS = "plan.json", "load.json", "trace.sqlite", "arrivals.csv", "truths.jsonl"
+STORE, STATE = ".circinus/profiles.sqlite", ".circinus/engine-control.sqlite"
+ENGINE = ".circinus/engine"
+QUERY, SITE = "typing-aid", "till"
+_BUDGET = "20s"
+_STEP_S = 120.0
+_ARRIVING = """
+apiVersion: circinus/v1
+kind: Query
+metadata: {name: recorded}
+spec: {pipeline: mend, source: till, arrivals: {file: arrivals.csv}, slos: [latency p95 <= 500ms, accuracy >= 0.7]}
+"""
+
+
+@dataclass(frozen=True)
+class StarterApplication:
+    """Folder of the application."""
+
+    folder: Path
+
+    def copy(self, folder: Path) -> Path:
+        """Copy the application to a new folder."""
+        return Path(shutil.copytree(self.folder, folder))
+
+    def run(self, *arguments: str, timeout_s: float = _STEP_S) -> subprocess.CompletedProcess[str]:
+        """Run a verb in the folder."""
+        return run_verb(self.folder, *arguments, timeout_s=timeout_s)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a verb in the folder; its output lines are read from `stdout`."""
+        return subprocess.Popen(
+            verb(*arguments), cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, env=environment(),
+        )  # fmt: skip
+
+
+def verb(*arguments: str) -> list[str]:
+    """Return the command of a verb."""
+    return [sys.executable, "-m", "circinus", *arguments]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return the environment of verbs, which find the package in any folder."""
+    path = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **changes}
+
+
+def run_verb(folder: Path, *arguments: str, timeout_s: float = _STEP_S) -> subprocess.CompletedProcess[str]:
+    """Run a verb in a folder."""
+    return subprocess.run(
+        verb(*arguments), cwd=folder, capture_output=True, text=True, check=False, timeout=timeout_s,
+        stdin=subprocess.DEVNULL, env=environment(),
+    )  # fmt: skip
+
+
+def require(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the output of a verb that must succeed.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(done.args[2:])} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def planned(folder: Path) -> StarterApplication:
+    """Write, profile and plan the application in a new folder."""
+    folder.mkdir(parents=True)
+    application = StarterApplication(folder)
+    for step in (("init",), ("plan", "--budget", _BUDGET)):
+        require(application.run(*step))
+    return application
+
+
+def with_all_files(folder: Path) -> StarterApplication:
+    """Return the application with a trace, arrivals, a load test, and what a controller and an engine leave behind."""
+    application = planned(folder)
+    require(application.run("profile", "--show", "--record", TRACE))
+    arrivals = "time_s,query\n" + "".join(f"{number * 0.21:.2f},recorded\n" for number in range(60))
+    (folder / ARRIVALS).write_text(arrivals, encoding="utf-8")
+    truths = [{"pipeline": "mend", "item": f"{number:03d}", "truth": "above agenda"} for number in range(20)]
+    (folder / TRUTHS).write_text("".join(f"{json.dumps(truth)}\n" for truth in truths), encoding="utf-8")
+    kept = folder.with_name(f"{folder.name}-engine")
+    with application.start("serve", "--mode", "replay", "--json") as controller:
+        try:
+            await_event(controller, "applied")
+            options = ("--duration", "2s", "--warm-up", "0s", "--controlled", "--json")
+            (folder / LOAD).write_text(require(application.run("load", *options)), encoding="utf-8")
+            shutil.copytree(folder / ENGINE, kept, ignore=shutil.ignore_patterns("socket", "*.lock"))
+        finally:
+            controller.send_signal(signal.SIGINT)
+            controller.wait(_STEP_S)
+            application.run("destroy")
+    shutil.copytree(kept, folder / ENGINE, dirs_exist_ok=True)
+    (folder / ENGINE / "circinus-engine.lock").write_text("4194305", encoding="utf-8")  # above any process id
+    (folder / "queries.yaml").open("a", encoding="utf-8").write(f"---{_ARRIVING}")
+    return application
+
+
+def await_event(controller: subprocess.Popen[str], *kinds: str, timeout_s: float = _STEP_S) -> dict[str, object]:
+    """Return the next event of some kinds that `serve --json` prints.
+
+    Raises:
+        RuntimeError: the controller ended before, or was too slow.
+    """
+    assert controller.stdout is not None, "its output is a pipe"
+    deadline_s = time.monotonic() + timeout_s
+    for line in controller.stdout:
+        if line.startswith('{"'):
+            event: dict[str, object] = json.loads(line)["data"]
+            if event["kind"] in kinds:
+                return event
+        if time.monotonic() > deadline_s:
+            break
+    raise RuntimeError(f"`circinus serve` printed no event {' or '.join(kinds)}, exit code {controller.poll()}")
+
+
+def children(process: int) -> Sequence[int]:
+    """Return the ids of all processes below one."""
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(process).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return ()
