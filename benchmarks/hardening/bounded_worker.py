@@ -27,8 +27,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import circinus
 import psutil
+
+import circinus
 
 HANG_S = 10.0
 """Seconds after which a run is killed and counts as hung."""
@@ -152,7 +153,7 @@ class _Child:
 
     def __init__(self, program: Program) -> None:
         self._start_s = time.monotonic()
-        self._files = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  (closed by `wait`)
         sys.stdout.flush()
         sys.stderr.flush()
         self._process = os.fork()
@@ -190,10 +191,7 @@ def _run(program: Program, files: Sequence[IO[bytes]]) -> None:
         os.setsid()
         for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), *(file.fileno() for file in files))):
             os.dup2(file, number)
-        sys.stdin, sys.stdout, sys.stderr = (
-            open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115  (open until the end)
-            for number, mode in enumerate(("r", "w", "w"))
-        )
+        sys.stdin, sys.stdout, sys.stderr = map(_stream, range(3), "rww")
         limit = psutil.Process().memory_info().vms + _ADDRESS_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -208,6 +206,10 @@ def _run(program: Program, files: Sequence[IO[bytes]]) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _stream(number: int, mode: str) -> Any:
+    return open(number, mode, encoding="utf-8", closefd=False)
 
 
 def preload(*programs: Program) -> None:

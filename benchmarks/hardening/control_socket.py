@@ -1,4 +1,4 @@
-"""Hostile frames on the control socket of a real engine: mutated messages of a real client, lengths, pickles, floods."""
+"""Hostile frames on the control socket of a real engine: mutated messages of a client, lengths, pickles, floods."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _held_connections(watch: EngineWatch, message: bytes) -> Iterator[None]:
 
 
 def recorded_messages(watch: EngineWatch) -> list[bytes]:
-    """Return what a real client sends: a status, a request, audits, an address and an empty state, one connection each."""
+    """Return what a real client sends: a status, a request and audits, over one connection each."""
 
     async def status(client: LocalEngineClient) -> None:
         await client.status()

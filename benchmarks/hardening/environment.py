@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pty
 import resource
@@ -31,8 +30,8 @@ _LIMIT_S = 60.0
 """Time limit of a command, whose start alone takes a second on a busy machine; verbs wait for nothing longer."""
 _SMALL_DISK = "64k"
 VERBS = (
-    ("--help",), ("--version",), ("init", "new"), ("validate",), ("schema",), ("explain", PLAN), ("status",), ("events",),
-    ("plan", "-o", "other.json"), ("simulate", PLAN, "--duration", "20s"), ("render", "kubernetes", PLAN),
+    ("--help",), ("--version",), ("init", "new"), ("validate",), ("schema",), ("explain", PLAN), ("status",),
+    ("plan", "-o", "other.json"), ("simulate", PLAN, "--duration", "20s"), ("render", "kubernetes", PLAN), ("events",),
     ("profile", "--show"), ("report", PLAN, "--what-if", "0s"), ("forget",), ("destroy",), ("explain", "nothing.json"),
     ("validate", "no-such-folder"),
 )  # fmt: skip
@@ -93,7 +92,8 @@ def all_surroundings() -> list[Surroundings]:
         Surroundings("the reader has gone", streams={1: "|"}),
         Surroundings("standard input is a folder", streams={0: "/"}),
         *(Surroundings(f"{count} descriptors", limits=((limit, count),)) for count in (10, 16, 24, 40)),
-        *(Surroundings(f"files of at most {size} bytes", limits=((resource.RLIMIT_FSIZE, size),)) for size in (0, 4_096)),
+        *(Surroundings(f"files of at most {size} bytes", limits=((resource.RLIMIT_FSIZE, size),))
+          for size in (0, 4_096)),
         Surroundings("256 MiB of addresses", limits=((resource.RLIMIT_AS, 256 * 2**20),)),
         Surroundings("no CPU left for cores", limits=((resource.RLIMIT_CORE, 0), (resource.RLIMIT_STACK, 2**18))),
         *(Surroundings(f"terminal of {columns} columns", columns=columns) for columns in (0, 1, 10, 65_535)),
@@ -102,14 +102,15 @@ def all_surroundings() -> list[Surroundings]:
     ]  # fmt: skip
     if can_mount():
         listed += [
-            Surroundings("the folder is read-only", shell='mount --bind "$FOLDER" "$FOLDER" && mount -o remount,ro,bind "$FOLDER"'),
+            Surroundings("the folder is read-only", shell=_READ_ONLY),
             Surroundings("the disk of the folder is full", shell=_FULL),
             Surroundings("no /proc", shell="mount -t tmpfs none /proc"),
-            Surroundings("no /dev/shm, no /tmp to write to", shell="mount -t tmpfs -o ro none /dev/shm"),
+            Surroundings("nothing to write to in /dev/shm", shell="mount -t tmpfs -o ro none /dev/shm"),
         ]  # fmt: skip
     return listed
 
 
+_READ_ONLY = 'mount --bind "$FOLDER" "$FOLDER" && mount -o remount,ro,bind "$FOLDER" && cd "$FOLDER"'
 _FULL = (
     'mkdir "$FOLDER.kept" && cp -a "$FOLDER/." "$FOLDER.kept" && '
     f'mount -t tmpfs -o size={_SMALL_DISK} none "$FOLDER" && '
@@ -138,42 +139,59 @@ def environments(inputs: int, seed: int, console: Console) -> PartResult:
         application = with_all_files(Path(name) / "application")
         listed = all_surroundings()
         order = np.concatenate([rng.permutation(len(listed)) for _ in range(-(-inputs // len(listed)))])[:inputs]
-        drawn = [(listed[place], VERBS[int(rng.integers(len(VERBS)))], rng.random() < 0.6) for place in order.tolist()]
+        drawn = [
+            OddCommand(number, listed[place], VERBS[int(rng.integers(len(VERBS)))], bool(rng.random() < 0.6))
+            for number, place in enumerate(order.tolist())
+        ]
         pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count() or 1))
-        runs = pool.map(lambda given: _run(application, Path(name), *given), enumerate(drawn))
-        for (surroundings, arguments, as_json), run in zip(drawn, runs, strict=True):
-            input_name = f"{' '.join(arguments)}{' --json' if as_json else ''}"
-            if surroundings.is_visible:
-                note(findings, surroundings.name, input_name, run)
+        runs = pool.map(lambda given: given.run(application, Path(name)), drawn)
+        for given, run in zip(drawn, runs, strict=True):
+            kind = given.surroundings.name
+            if given.surroundings.is_visible:
+                note(findings, kind, given.text, run)
             else:
                 ending = run.ending if run.ending is not Ending.VAGUE else Ending.MESSAGE  # which nothing can read
-                findings.add(surroundings.name, ending, name=input_name, text=run.last_line, wall_s=run.wall_s)
+                findings.add(kind, ending, name=given.text, text=run.last_line, wall_s=run.wall_s)
     return findings.result(console)
 
 
-def _run(application: StarterApplication, scratch: Path, given: object) -> BoundedRun:
-    number, (surroundings, arguments, as_json) = given  # type: ignore[misc]
-    parent = scratch / str(number)
-    folder = application.copy(parent / (surroundings.folder or "application"))
-    command = [*verb(*arguments), *(("--json",) if as_json and not arguments[0].startswith("--") else ())]
-    if surroundings.folder == "deleted":
-        command = ["sh", "-c", 'rm -r "$PWD" && exec "$@"', "sh", *command]
-    if surroundings.shell:
-        command = ["unshare", "-m", "sh", "-c", f'{surroundings.shell} && exec "$@"', "sh", *command]
-    variables = {**environment(), "FOLDER": str(folder), "XDG_STATE_HOME": str(scratch / "state")}
-    for name, value in surroundings.variables.items():
-        if name == "PYTHONPATH":
-            continue  # or there would be no command
-        variables.pop(name, None)
-        if value is not None:
-            variables[name] = value
-    try:
-        return _bounded(surroundings, command, folder, variables)
-    finally:
-        shutil.rmtree(parent, ignore_errors=True)
+@dataclass(frozen=True)
+class OddCommand:
+    """Command in an odd environment."""
+
+    number: int
+    surroundings: Surroundings
+    arguments: tuple[str, ...]
+    as_json: bool
+
+    @property
+    def text(self) -> str:
+        """Command as typed."""
+        as_json = self.as_json and not self.arguments[0].startswith("--")
+        return " ".join([*self.arguments, *(["--json"] if as_json else [])])
+
+    def run(self, application: StarterApplication, scratch: Path) -> BoundedRun:
+        """Run the command in a copy of the application."""
+        parent, odd = scratch / str(self.number), self.surroundings
+        folder = application.copy(parent / (odd.folder or "application"))
+        command = verb(*self.text.split())
+        if odd.folder == "deleted":
+            command = ["sh", "-c", 'rm -r "$PWD" && exec "$@"', "sh", *command]
+        if odd.shell:
+            command = ["unshare", "-m", "sh", "-c", f'{odd.shell} && exec "$@"', "sh", *command]
+        variables = {**environment(), "FOLDER": str(folder), "XDG_STATE_HOME": str(scratch / "state")}
+        for name, value in odd.variables.items():
+            if name != "PYTHONPATH":  # without it there would be no command
+                variables.pop(name, None)
+                if value is not None:
+                    variables[name] = value
+        try:
+            return bounded_in(odd, command, folder, variables)
+        finally:
+            shutil.rmtree(parent, ignore_errors=True)
 
 
-def _bounded(
+def bounded_in(
     surroundings: Surroundings, command: Sequence[str], folder: Path, variables: Mapping[str, str]
 ) -> BoundedRun:
     """Run a command in its environment, with its output in files or in a pseudo-terminal."""
@@ -258,8 +276,3 @@ class _Terminal:
                 raise
         finally:
             os.close(self._reader)
-
-
-def listed_names() -> str:
-    """Return the names of all environments, for the table of the documentation."""
-    return json.dumps([surroundings.name for surroundings in all_surroundings()])

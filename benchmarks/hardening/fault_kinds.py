@@ -13,7 +13,7 @@ from pathlib import Path
 
 ENGINE, REPLICA, FORK_SERVER, CONTROLLER, ALL = "engine", "replica", "fork server", "controller", "all processes"
 _HOUR_S = 3600.0
-_SHIFTED_CLOCK = '''"""Clock of the processes of a scene: the wall clock jumps, as after a correction; the monotonic one does not."""
+_SHIFTED_CLOCK = '''"""Wall clock that jumps, as after a correction, beside a monotonic clock that does not."""
 
 import mmap
 import struct
@@ -109,8 +109,8 @@ def _limited(processes: Sequence[int], kind: int, limit: Callable[[int], int]) -
     before = {}
     for process in processes:
         with suppress(ProcessLookupError, FileNotFoundError):
-            soft, hard = before[process] = resource.prlimit(process, kind)
-            resource.prlimit(process, kind, (limit(process), hard))
+            before[process] = resource.prlimit(process, kind)
+            resource.prlimit(process, kind, (limit(process), before[process][1]))
 
     def heal() -> None:
         for process, limits in before.items():

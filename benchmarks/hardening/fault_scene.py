@@ -14,7 +14,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
@@ -35,29 +34,24 @@ from benchmarks.hardening.fault_kinds import (
     ShiftedClock,
     Struck,
 )
-from benchmarks.hardening.http_load import HttpOutcome, exchange
 from benchmarks.hardening.process_watch import processes_with
+from benchmarks.hardening.scene_requests import SceneRequests
 from benchmarks.hardening.starter import ENGINE as RUN_FOLDER
-from benchmarks.hardening.starter import PLAN, QUERY, SITE, STATE, STORE, environment, run_verb, verb
+from benchmarks.hardening.starter import PLAN, STATE, STORE, environment, run_verb, verb
 from circinus.control.state_store import ControlStateStore, Event
 from circinus.errors import CircinusError
 from circinus.serving.local.client import LocalEngineClient
 from circinus.serving.local.run_dir import RunDirectory
 from circinus.serving.state_serialization import state_from_json
 
-_MARK = "CIRCINUS_FAULT_SCENE"
-_DEADLINE_S = 3.0
-_GRACE_S = 2.0
-"""Time beyond deadline and healing after which a request without an answer is silent."""
-_GIVE_UP_S = 60.0
-_APART_S = 0.1
-"""Seconds between requests."""
+MARK = "CIRCINUS_FAULT_SCENE"
+"""Variable of all processes of a scene; its value is the folder."""
+_LOOK_S = 0.1
 _BEFORE_S, _AFTER_S = 0.3, 0.5
 _RECOVERY_S = 60.0
 _STEADY = 3
 """Number of good looks in a row after which everything counts as recovered."""
 _DISK = "24m"
-_BODY = json.dumps("anser the quetion").encode()
 
 
 @dataclass
@@ -86,28 +80,27 @@ class Scene:
     def __init__(self, folder: Path, stop_s: float, seed: int, has_disk: bool) -> None:
         self._folder, self._stop_s, self._has_disk = folder, stop_s, has_disk
         self._rng = np.random.default_rng(seed)
-        self._mark = uuid.uuid4().hex
         self._clock = ShiftedClock(folder.with_name(f"{folder.name}-clock"))
         path = f"{self._clock.folder}{os.pathsep}{environment()['PYTHONPATH']}"
-        self._environment = environment(**{_MARK: self._mark, "PYTHONPATH": path})
+        self._environment = environment(**{MARK: str(folder), "PYTHONPATH": path})
         self._controller: subprocess.Popen[bytes] | None = None
         self._run = RunDirectory((folder / RUN_FOLDER).absolute())
-        self._outcomes: list[HttpOutcome] = []
-        self._start_s = time.monotonic()
+        self._requests = SceneRequests(self._run.http_address)
         self._state = ""
 
     async def strike_until(self, end_s: float) -> None:
         """Strike one fault after the other until a monotonic time, and print each outcome."""
         await self._restart()
-        load = asyncio.create_task(self._load())
+        load = asyncio.create_task(self._requests.send_forever())
         number = 0
-        cases = [case for case in CASES if self._has_disk or not case[0].needs_disk]
+        cases = [(kind, target) for kind, target in CASES if self._has_disk or not kind.needs_disk]
         try:
             while True:
                 for place in self._rng.permutation(len(cases)).tolist():
                     if time.monotonic() > end_s:
                         return
-                    outcome = await self._fault(*cases[place], number)
+                    kind, target = cases[place]
+                    outcome = await self._fault(kind, target, number)
                     number += 1
                     sys.stdout.write(f"{json.dumps(asdict(outcome))}\n")
                     sys.stdout.flush()
@@ -123,7 +116,7 @@ class Scene:
         outcome = FaultOutcome(kind.name, target, number, self._stop_s if kind.is_long else 0.0)
         await asyncio.sleep(_BEFORE_S + float(self._rng.uniform(0.0, 1.0)))
         events, plan = self._events(), (self._folder / PLAN).read_bytes()
-        struck_s, first = time.monotonic(), len(self._outcomes)
+        first = len(self._requests.ended)
         heal = kind.strike(Struck(self._processes(target), self._clock, self._folder if self._has_disk else None))
         if kind.is_long:
             await asyncio.sleep(self._stop_s)
@@ -131,7 +124,9 @@ class Scene:
         healed_s = time.monotonic()
         outcome.recovery_s = await self._recovery_s(healed_s, outcome)
         await asyncio.sleep(_AFTER_S)
-        self._judge_requests(outcome, first, struck_s, healed_s)
+        requests = self._requests.ended[first:]
+        outcome.requests, outcome.failed = len(requests), sum(request.status != 200 for request in requests)
+        outcome.silent = sum(request.is_silent(healed_s) for request in requests)
         outcome.lost = self._lost(events, plan)
         outcome.doubled = double_actions(self._events(), {})
         outcome.orphans = len(self._orphans())
@@ -157,7 +152,7 @@ class Scene:
                 steady += 1
                 if steady == _STEADY:
                     return max(0.0, first_s - healed_s)
-            await asyncio.sleep(_APART_S)
+            await asyncio.sleep(_LOOK_S)
         return float("inf")
 
     async def _trouble(self) -> str:
@@ -177,7 +172,7 @@ class Scene:
             return "another state is in force"
         if not self._holder():
             return "no controller holds the lease"
-        recent = self._outcomes[-1:]
+        recent = self._requests.ended[-1:]
         if not recent or recent[-1].status != 200:
             return f"request: {recent[-1].status if recent else 'none'}"
         self._state = status.state
@@ -189,14 +184,6 @@ class Scene:
             process = self._controller.pid if self._controller is not None else 0
             return holder if f"process {process} " in holder else ""
         return ""
-
-    def _judge_requests(self, outcome: FaultOutcome, first: int, struck_s: float, healed_s: float) -> None:
-        for request in self._outcomes[first:]:
-            sent_s = self._start_s + request.scheduled_s
-            outcome.requests += 1
-            outcome.failed += request.status != 200
-            latest_s = max(sent_s + _DEADLINE_S, healed_s) + _GRACE_S
-            outcome.silent += request.status == -1 or sent_s + request.answer_s > latest_s
 
     def _lost(self, events: Sequence[Event], plan: bytes) -> list[str]:
         lost = []
@@ -238,33 +225,7 @@ class Scene:
         """Return marked processes that are neither controller nor engine nor below one of them."""
         roots = [self._run.process() or 0, *([self._controller.pid] if self._controller is not None else [])]
         expected = {*roots, *(child.pid for root in roots for child in _children(root, recursive=True))}
-        return [process for process in processes_with(_MARK, self._mark) if process not in expected]
-
-    async def _load(self) -> None:
-        """Send requests over HTTP, each over a connection of its own, in an open loop."""
-        tasks: set[asyncio.Task[None]] = set()
-        while True:
-            tasks.add(asyncio.create_task(self._request()))
-            tasks = {task for task in tasks if not task.done()}
-            await asyncio.sleep(_APART_S)
-
-    async def _request(self) -> None:
-        sent_s = time.monotonic()
-        status, text = -1, ""
-        with suppress(TimeoutError):
-            try:
-                async with asyncio.timeout(_GIVE_UP_S):
-                    address = self._run.http_address()
-                    if address is None:
-                        raise OSError("there is no address")
-                    reader, writer = await asyncio.open_connection(*address)
-                    with closing(writer):
-                        headers = {"circinus-deadline-ms": f"{_DEADLINE_S * 1e3:g}", "connection": "close"}
-                        status, _, text = await exchange(reader, writer, f"/{SITE}/{QUERY}", _BODY, headers)
-            except (OSError, EOFError, ValueError) as error:
-                status, text = 0, repr(error)
-        seconds = time.monotonic() - sent_s
-        self._outcomes.append(HttpOutcome(sent_s - self._start_s, 0.0, seconds, status, {}, text))
+        return [process for process in processes_with(MARK, str(self._folder)) if process not in expected]
 
     def _start_controller(self) -> None:
         self._controller = subprocess.Popen(
@@ -277,7 +238,7 @@ class Scene:
         self._end()
         self._state = ""
         self._start_controller()
-        load = asyncio.create_task(self._load())
+        load = asyncio.create_task(self._requests.send_forever())
         outcome = FaultOutcome("start", "", 0, 0.0)
         recovery_s = await self._recovery_s(time.monotonic(), outcome)
         load.cancel()
@@ -291,7 +252,7 @@ class Scene:
             with suppress(subprocess.TimeoutExpired):
                 self._controller.wait(30.0)
         run_verb(self._folder, "destroy")
-        left = processes_with(_MARK, self._mark)
+        left = processes_with(MARK, str(self._folder))
         for process in left:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)

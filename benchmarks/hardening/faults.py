@@ -1,15 +1,17 @@
-"""Seeded faults over the local engine and its controller: what is lost, what is silent, and the time until all is well."""
+"""Seeded faults over the local engine and its controller: losses, silent requests, and the time of recovery."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from rich.table import Table
 
 from benchmarks.hardening.environment import can_mount
 from benchmarks.hardening.fault_kinds import CASES
+from benchmarks.hardening.fault_scene import MARK
+from benchmarks.hardening.process_watch import processes_with
 from benchmarks.hardening.starter import environment, planned
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import ROOT, Figure
@@ -42,13 +46,14 @@ def faults(seconds: float, stop_s: float, scenes: int, seed: int, console: Conso
         folder = Path(name)
         application = planned(folder / "application").folder
         started = [
-            _started(application, folder / f"scene-{number}", seed * 1000 + number, seconds, stop_s, has_disk)
-            for number in range(scenes)
+            (_started(application, own, seed * 1000 + number, seconds, stop_s, has_disk), own)
+            for number, own in enumerate(folder / f"scene-{number}" for number in range(scenes))
         ]
-        lines = [line for scene in started for line in _lines(scene, seconds + _BEYOND_S + stop_s, console)]
+        timeout_s = seconds + _BEYOND_S + stop_s
+        lines = [line for scene, own in started for line in _lines(scene, own, timeout_s, console)]
     rows = [line for line in lines if "kind" in line]
     left = sum(line["left"] for line in lines if "left" in line)
-    return _result(rows, left, has_disk, console)
+    return _result(rows, left, sum("failed" in line and "kind" not in line for line in lines), has_disk, console)
 
 
 def _started(
@@ -58,23 +63,29 @@ def _started(
     own = ["unshare", "-m"] if has_disk else []
     return subprocess.Popen(
         [*own, sys.executable, "-m", "benchmarks.hardening.fault_scene", *arguments],
-        cwd=ROOT, env=environment(), text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=ROOT, env=environment(), text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
-def _lines(scene: subprocess.Popen[str], timeout_s: float, console: Console) -> list[dict[str, Any]]:
+def _lines(scene: subprocess.Popen[str], folder: Path, timeout_s: float, console: Console) -> list[dict[str, Any]]:
+    """Return what a scene printed; a scene that fails is a finding, and what it leaves is ended."""
     try:
         stdout, stderr = scene.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         scene.kill()
         stdout, stderr = scene.communicate()
+    lines = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
     if scene.returncode:
         console.print(f"a scene failed: {stderr.strip()[-2000:]}", style="red", markup=False, highlight=False)
-    lines = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
-    return lines if scene.returncode == 0 else [*lines, {"left": 0, "failed": True}]
+        lines.append({"failed": 1})
+    for process in processes_with(MARK, str(folder)):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return lines
 
 
-def _result(rows: Sequence[dict[str, Any]], left: int, has_disk: bool, console: Console) -> PartResult:
+def _result(rows: Sequence[dict[str, Any]], left: int, failed: int, has_disk: bool, console: Console) -> PartResult:
     if not rows:
         raise RuntimeError("no scene struck a fault")
     grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
@@ -89,21 +100,27 @@ def _result(rows: Sequence[dict[str, Any]], left: int, has_disk: bool, console: 
             *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in list(line.values())[1:])
         )
     console.print(table)
-    total = {
-        name: sum(line[name] for line in summary) for name in ("faults", "requests", "failed", "silent", "unrecovered")
-    }
+    names = ("faults", "requests", "failed", "silent", "unrecovered")
+    total = {name: sum(line[name] for line in summary) for name in names}
     recovered = [row["recovery_s"] for row in rows if math.isfinite(row["recovery_s"])]
     note = f"of {total['faults']} faults"
+    lost, doubled = sum(bool(row["lost"]) for row in rows), max(row["doubled"] for row in rows)
+    orphans = sum(row["orphans"] for row in rows) + left
+    zeros = (
+        ("after which not all was well within a minute", total["unrecovered"], "faults", note),
+        ("that lost committed data", lost, "faults", note),
+        ("decisions carried out twice", doubled, "steps", note),
+        ("orphaned processes", orphans, "processes", note),
+        ("scenes that could not go on", failed, "scenes", "not started again, or an exception"),
+        ("silent requests", total["silent"], "requests",
+         f"of {total['requests']}, of which {total['failed']} failed with a reason"),
+    )  # fmt: skip
     figures = [
         Figure("faults: struck", float(total["faults"]), None, "higher", "faults",
                f"{len(summary)} kinds and targets{'' if has_disk else '; none of a full disk, which needs root'}"),
-        Figure("faults: after which not all was well within a minute", float(total["unrecovered"]), 0.0, "lower", "faults", note),
-        Figure("faults: that lost committed data", float(sum(bool(row["lost"]) for row in rows)), 0.0, "lower", "faults", note),
-        Figure("faults: decisions carried out twice", float(max(row["doubled"] for row in rows)), 0.0, "lower", "steps", note),
-        Figure("faults: orphaned processes", float(sum(row["orphans"] for row in rows) + left), 0.0, "lower", "processes", note),
-        Figure("faults: silent requests", float(total["silent"]), 0.0, "lower", "requests",
-               f"of {total['requests']}, of which {total['failed']} failed with a reason"),
-        Figure("faults: recovery, median", float(np.median(recovered)) if recovered else math.inf, None, "lower", "s", note),
+        *(Figure(f"faults: {name}", float(value), 0.0, "lower", unit, text) for name, value, unit, text in zeros),
+        Figure("faults: recovery, median", float(np.median(recovered)) if recovered else math.inf, None, "lower", "s",
+               note),
         Figure("faults: recovery, longest", max(recovered, default=math.inf), None, "lower", "s", note),
     ]  # fmt: skip
     return figures, [*summary, *rows]

@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -105,7 +105,9 @@ _READING = (("explain", PLAN), ("simulate", PLAN), ("render", "kubernetes", PLAN
 TARGETS = (
     Target("plan", PLAN, _rewritten(mutated_json), (*_READING, ("forget",), ("load", PLAN)), 0.3),
     Target("store", STORE, _database, (("simulate", PLAN), ("profile", "--show"), ("forget",), ("report", PLAN)), 0.25),
-    Target("trace", TRACE, _database, (("profile", "--show", "--trace", TRACE),), 0.15),
+    Target(
+        "trace", TRACE, _database, (("profile", "--trace", TRACE, "--store", "other.sqlite", "--budget", "5s"),), 0.15
+    ),
     Target("state", STATE, _database, (("events",), ("events", "--kind", "step"), ("report", PLAN)), 0.1),
     Target(
         "leftovers", ENGINE, _leftovers, (("status",), ("destroy",), ("load", PLAN), ("request", "typing-aid")), 0.1
@@ -165,7 +167,7 @@ def files(inputs: int, seed: int, only: str | None, console: Console) -> PartRes
         markers = scratch / "markers"
         markers.mkdir()
         application = with_all_files(scratch / "application")
-        preload(*(command(application.folder, *verb, "--json") for target in TARGETS for verb in target.verbs))
+        warm_up(application, scratch)
         findings = Findings("files")
         drawn = list(_drawn(inputs, seed, only))
         for given, run in bounded(_programs(drawn, application, scratch, markers)):
@@ -174,6 +176,34 @@ def files(inputs: int, seed: int, only: str | None, console: Console) -> PartRes
             if only:
                 console.print(run.stdout[-4000:], run.stderr[-4000:], markup=False, highlight=False)
         return findings.result(console, markers)
+
+
+_BASELINE = frozenset({"engine.killed", "engine.not_running"})
+"""Codes of the faults of unchanged files: no engine runs."""
+
+
+def warm_up(application: StarterApplication, scratch: Path) -> None:
+    """Import what the verbs need, and check that each succeeds on unchanged files: or mutations would prove nothing.
+
+    Raises:
+        RuntimeError: a verb fails.
+    """
+    verbs = list(dict.fromkeys(verb for target in TARGETS for verb in target.verbs))
+
+    def unchanged(verb: tuple[str, ...], folder: Path) -> Program:
+        def program() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            command(application.copy(folder), *verb, *_AT_LAST.get(verb[0], ()), "--json")()
+
+        return program
+
+    programs = [(verb, unchanged(verb, scratch / f"unchanged-{number}")) for number, verb in enumerate(verbs)]
+    preload(*(program for _, program in programs))
+    for verb, run in bounded(programs):
+        document = _document(run.stdout)
+        is_expected = document.get("kind") == "error" and document["data"]["code"] in _BASELINE
+        if run.ending is not Ending.OK and not is_expected and verb[0] != "destroy":
+            raise RuntimeError(f"`circinus {' '.join(verb)}` fails on unchanged files: {run.stdout}{run.stderr}")
 
 
 def note(findings: Findings, kind: str, name: str, run: BoundedRun) -> None:
@@ -187,7 +217,7 @@ def note(findings: Findings, kind: str, name: str, run: BoundedRun) -> None:
     findings.add(kind, ending, name=name, text=run.last_line, code=code, wall_s=run.wall_s, peak_bytes=run.peak_bytes)
 
 
-def _document(stdout: str) -> Mapping[str, dict[str, object]]:
+def _document(stdout: str) -> dict[str, Any]:
     try:
         document = json.loads(stdout)
     except ValueError:

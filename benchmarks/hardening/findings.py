@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ class Findings:
             figures.append(Figure(f"{self.part}: data that ran code", float(len(ran)), 0.0, "lower", "inputs", note))
         return figures
 
-    def _rows(self) -> list[Mapping[str, Any]]:
+    def _rows(self) -> list[dict[str, Any]]:
         return [
             {
                 "part": self.part,

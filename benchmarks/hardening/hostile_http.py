@@ -62,8 +62,9 @@ _STARTS = (
     b"SSH-2.0-x\r\n", b"GET\r\n\r\n", b"POST / HTTP/1.1", b"\n", b"EHLO x\r\n",
 )  # fmt: skip
 _CHUNKS = (
-    b"5\r\nhello\r\n", b"-1\r\n\r\n", b"ffffffffffffffffff\r\nx", b"0\r\n" + b"a: b\r\n" * 2_000 + b"\r\n", b"0x5\r\nhello\r\n",
-    b"5;" + b"x" * 20_000 + b"\r\nhello\r\n", b"5\r\nhelloXX", b"1\r\n1\r\n" * 2_000 + b"0\r\n\r\n", b"0\r\n\r\n", b"zz\r\n",
+    b"5\r\nhello\r\n", b"-1\r\n\r\n", b"ffffffffffffffffff\r\nx", b"0\r\n" + b"a: b\r\n" * 2_000 + b"\r\n",
+    b"5;" + b"x" * 20_000 + b"\r\nhello\r\n", b"5\r\nhelloXX", b"1\r\n1\r\n" * 2_000 + b"0\r\n\r\n", b"zz\r\n",
+    b"0x5\r\nhello\r\n", b"0\r\n\r\n",
 )  # fmt: skip
 
 
@@ -190,7 +191,8 @@ def judged(answer: bytes) -> tuple[Ending, str, str]:
 def hostile_http(inputs: int, seed: int, console: Console) -> PartResult:
     """Send hostile requests in batches to a real engine, and a valid one after each batch."""
     with tempfile.TemporaryDirectory(prefix="circinus-http-") as name:
-        with served(planned(Path(name) / "application")) as watch:
+        application = planned(Path(name) / "application")
+        with served(application) as watch:
             return attack(watch, inputs, seed, console)
 
 

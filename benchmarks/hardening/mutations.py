@@ -18,9 +18,10 @@ _DEPTH = 100_000
 _MAX_BLOCK = 4096
 _LONG = 100_000
 _ODD_TEXTS = (
-    "", " ", "\0", "\ud800", "é" * 300, "x" * _LONG, "../../../../etc/passwd", "/dev/zero", "/dev/stdin", "~", ".", "..",
-    "$(id)", "%s%n", "[bold]x[/red]", "\x1b[2J\x1b]0;x\x07", "\u202e", "NaN", "1e999", "-1", "0", "true", "null", "None",
-    "os:system", "builtins:exec", "nowhere:nothing", "a:b:c", ":", "__main__:x", "{}", "[]", "\n\n", "a" * 5_000 + ".yaml",
+    "", " ", "\0", "\ud800", "é" * 300, "x" * _LONG, "../../../../etc/passwd", "/dev/zero", "/dev/stdin", "~", ".",
+    "..", "$(id)", "%s%n", "[bold]x[/red]", "\x1b[2J\x1b]0;x\x07", "\u202e", "NaN", "1e999", "-1", "0", "true", "null",
+    "None", "os:system", "builtins:exec", "nowhere:nothing", "a:b:c", ":", "__main__:x", "{}", "[]", "\n\n",
+    "a" * 5_000 + ".yaml",
 )  # fmt: skip
 _ODD_NUMBERS = (
     0, -1, 1, 2**31, 2**63, -(2**63), 2**64, 10**30, 1e308, -1e308, 5e-324, 1e-300, 1e12, 1e9, float("nan"),
@@ -171,7 +172,7 @@ def mutated_lines(text: str, rng: np.random.Generator) -> bytes:
 
 
 def mutate_database(path: Path, rng: np.random.Generator, marker: Path) -> str:
-    """Change an SQLite file in place: its bytes, its schema or one to three of its values; return the kind of change."""
+    """Change bytes, schema or one to three values of an SQLite file in place; return the kind of change."""
     kind = int(rng.integers(10))
     if kind <= 3:
         path.write_bytes(mutated_bytes(path.read_bytes(), rng))
@@ -183,7 +184,8 @@ def mutate_database(path: Path, rng: np.random.Generator, marker: Path) -> str:
         table = tables[int(rng.integers(len(tables)))]
         with suppress(sqlite3.Error):
             if kind == 4:
-                statements = (f"DROP TABLE {table}", f"DELETE FROM {table}", f"PRAGMA user_version = {rng.integers(99)}",
+                version = int(rng.integers(99))
+                statements = (f"DROP TABLE {table}", f"DELETE FROM {table}", f"PRAGMA user_version = {version}",
                               "PRAGMA application_id = 7", f"ALTER TABLE {table} RENAME TO gone")  # fmt: skip
                 database.execute(statements[int(rng.integers(len(statements)))])
                 return "schema"

@@ -73,9 +73,11 @@ def overload(duration_s: float, seed: int, console: Console) -> PartResult:
         seed: of the arrivals.
         console: prints the table.
     """
-    with tempfile.TemporaryDirectory(prefix="circinus-overload-") as name:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_overloaded(Path(name) / "engine", duration_s, seed, console))
+    with (
+        tempfile.TemporaryDirectory(prefix="circinus-overload-") as name,
+        asyncio.Runner(loop_factory=new_event_loop) as runner,
+    ):
+        return runner.run(_overloaded(Path(name) / "engine", duration_s, seed, console))
 
 
 def _desired() -> DesiredState:
@@ -98,9 +100,7 @@ async def _overloaded(folder: Path, duration_s: float, seed: int, console: Conso
         clients = HttpClients(address, f"/{_SITE}/{_QUERY}", _CLIENTS)
         capacity_per_s = await clients.capacity(_CALIBRATION_S, 2 * _REPLICAS)
         console.print(f"capacity {capacity_per_s:.1f}/s, {_REPLICAS / _PAUSE_S:g}/s without overhead", highlight=False)
-        outcomes = []
-        for load in LOADS:
-            outcomes.append(await _loaded(clients, process, load, capacity_per_s, duration_s, seed))
+        outcomes = [await _loaded(clients, process, load, capacity_per_s, duration_s, seed) for load in LOADS]
         normal_s = await _back_to_normal(clients, capacity_per_s, seed)
         bodies, body_peak = await _large_bodies(address, process)
         await clients.close()
@@ -163,8 +163,12 @@ def _result(
     rows = [_row(outcome, capacity_per_s) for outcome in outcomes]
     rows.append({"part": "overload", "bodies": list(bodies), "peak_mib": body_peak / 2**20, "normal_s": normal_s})
     _print(rows[:-1], console)
-    console.print(f"{_BODIES} bodies of 50 MiB: statuses {sorted(bodies)}, {body_peak / 2**20:.0f} MiB; normal after {normal_s:.1f} s",
-                  highlight=False)  # fmt: skip
+    memory = f"{body_peak / 2**20:.0f} MiB"
+    memory = f"{body_peak / 2**20:.0f} MiB"
+    console.print(
+        f"{_BODIES} bodies of 50 MiB: statuses {sorted(bodies)}, {memory}; normal after {normal_s:.1f} s",
+        highlight=False,
+    )
     note = f"{len(refusals)} refusals at {', '.join(f'{load:g}x' for load in LOADS[1:])}, {_CLIENTS} clients"
     mib = most.peak_bytes / 2**20
     return [

@@ -70,10 +70,10 @@ def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResul
     figures = _figures(rows, failed, requests, console)
     last = simulated[-1]
     figures += [
-        Figure("soak: write-ahead log in simulated time, most", max(row["wal_mib"] for row in simulated), _WAL_MIB, "lower",
-               "MiB", f"{hours:g} simulated hours, {last['events']} events"),
-        Figure("soak: memory in simulated time, certain growth", _growth_per_h(simulated, "rss_mib")[1], 0.0, "lower", "MiB/h",
-               "lower end of the 95 % interval, per simulated hour"),
+        Figure("soak: write-ahead log in simulated time, most", max(row["wal_mib"] for row in simulated), _WAL_MIB,
+               "lower", "MiB", f"{hours:g} simulated hours, {last['events']} events"),
+        Figure("soak: memory in simulated time, certain growth", _growth_per_h(simulated, "rss_mib")[1], 0.0, "lower",
+               "MiB/h", "lower end of the 95 % interval, per simulated hour"),
     ]  # fmt: skip
     return figures, [*rows, *simulated]
 
@@ -101,7 +101,8 @@ async def _loaded(
     assert address is not None, "the engine listens"
     reading = asyncio.create_task(asyncio.to_thread(_drain, controller))
     clients = HttpClients(address, f"/{SITE}/{QUERY}", _CLIENTS)
-    start_s, rows, failed, count = time.monotonic(), [], 0, 0
+    start_s, failed, count = time.monotonic(), 0, 0
+    rows: list[dict[str, Any]] = []
     sampling = asyncio.create_task(_sample(application, controller.pid, directory, rows, start_s))
     editing = asyncio.create_task(_edit(application.folder / "queries.yaml"))
     number = 0
@@ -232,10 +233,10 @@ def _figures(rows: Sequence[Mapping[str, Any]], failed: int, requests: int, cons
             slope, low, high = _growth_per_h(rows, name)
             interval = f"{low:.3g} to {high:.3g}"
             table.add_row(process, column, f"{rows[0][name]:.0f}", f"{rows[-1][name]:.0f}", f"{slope:.3g} ({interval})")
+            note = f"lower end of the 95 % interval {interval} of {slope:.3g}/h in {rows[-1]['hours'] * 60:.0f} minutes"
             figures.append(
-                Figure(f"soak: {unit} of the {process}, certain growth", low, 0.0, "lower", f"{unit}/h",
-                       f"lower end of the 95 % interval {interval} of {slope:.3g}/h in {rows[-1]['hours'] * 60:.0f} minutes")
-            )  # fmt: skip
+                Figure(f"soak: {unit} of the {process}, certain growth", low, 0.0, "lower", f"{unit}/h", note)
+            )
     console.print(table)
     note = f"{rows[-1]['hours'] * 60:.0f} minutes, a burst every {_CYCLE_S:g} s, an edit every {_EDIT_S:g} s"
     return [

@@ -25,7 +25,12 @@ _ARRIVING = """
 apiVersion: circinus/v1
 kind: Query
 metadata: {name: recorded}
-spec: {pipeline: mend, source: till, arrivals: {file: arrivals.csv}, slos: [latency p95 <= 500ms, accuracy >= 0.7]}
+spec:
+  pipeline: mend
+  source: till
+  rate: 2/s
+  arrivals: {kind: recorded, file: arrivals.csv}
+  slos: [latency p95 <= 500ms, accuracy >= 0.7]
 """
 
 
@@ -81,21 +86,24 @@ def require(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def planned(folder: Path) -> StarterApplication:
-    """Write, profile and plan the application in a new folder."""
+def planned(folder: Path, *, has_arrivals: bool = False) -> StarterApplication:
+    """Write, profile and plan the application in a new folder, also with a query whose arrivals are recorded."""
     folder.mkdir(parents=True)
     application = StarterApplication(folder)
-    for step in (("init",), ("plan", "--budget", _BUDGET)):
-        require(application.run(*step))
+    require(application.run("init"))
+    if has_arrivals:
+        arrivals = "time_s,query\n" + "".join(f"{number * 0.5:.2f},recorded\n" for number in range(60))
+        (folder / ARRIVALS).write_text(arrivals, encoding="utf-8")
+        with (folder / "queries.yaml").open("a", encoding="utf-8") as file:
+            file.write(f"---{_ARRIVING}")
+    require(application.run("plan", "--budget", _BUDGET))
     return application
 
 
 def with_all_files(folder: Path) -> StarterApplication:
     """Return the application with a trace, arrivals, a load test, and what a controller and an engine leave behind."""
-    application = planned(folder)
+    application = planned(folder, has_arrivals=True)
     require(application.run("profile", "--show", "--record", TRACE))
-    arrivals = "time_s,query\n" + "".join(f"{number * 0.21:.2f},recorded\n" for number in range(60))
-    (folder / ARRIVALS).write_text(arrivals, encoding="utf-8")
     truths = [{"pipeline": "mend", "item": f"{number:03d}", "truth": "above agenda"} for number in range(20)]
     (folder / TRUTHS).write_text("".join(f"{json.dumps(truth)}\n" for truth in truths), encoding="utf-8")
     kept = folder.with_name(f"{folder.name}-engine")
@@ -111,7 +119,6 @@ def with_all_files(folder: Path) -> StarterApplication:
             application.run("destroy")
     shutil.copytree(kept, folder / ENGINE, dirs_exist_ok=True)
     (folder / ENGINE / "circinus-engine.lock").write_text("4194305", encoding="utf-8")  # above any process id
-    (folder / "queries.yaml").open("a", encoding="utf-8").write(f"---{_ARRIVING}")
     return application
 
 

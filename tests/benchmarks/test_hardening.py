@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.hardening.bounded_worker import BoundedRun, Ending, Program, bounded, command, preload
-from benchmarks.hardening.environment import Surroundings, _bounded
+from benchmarks.hardening.environment import Surroundings, bounded_in
 from benchmarks.hardening.fault_kinds import KINDS, ShiftedClock, Struck
 from benchmarks.hardening.files import TARGETS, note
 from benchmarks.hardening.findings import Findings
@@ -135,7 +135,7 @@ def test_mutations_are_seeded_and_differ() -> None:
     text = json.dumps({"kind": "PlanSet", "rows": [{"a": 1.5, "b": "x"}, None]})
     table = "time_s,query\n0.5,q\n1.5,q\n"
     for mutate, data in ((mutated_json, text), (mutated_lines, table), (mutated_bytes, text.encode())):
-        first, second = ([mutate(data, np.random.default_rng(seed)) for seed in range(60)] for _ in range(2))  # type: ignore[operator]
+        first, second = ([mutate(data, np.random.default_rng(seed)) for seed in range(60)] for _ in range(2))
         assert first == second
         assert len(set(first)) > 40
 
@@ -163,8 +163,8 @@ def test_faults_are_listed_with_the_input_that_repeats_them() -> None:
     note(findings, "plan", "plan/5", BoundedRun(2, "", "plan.json: not a plan", 0.1, 0))
     figures, rows = findings.result(Console(file=open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115
     assert {figure.name: figure.value for figure in figures}["files: tracebacks"] == 2.0
-    assert rows[-1] == {"part": "files", "kind": "plan", "ending": "traceback", "input": "plan/3", "text": "KeyError: 7",
-                        "count": 2}  # fmt: skip
+    common = {"part": "files", "kind": "plan", "ending": "traceback"}
+    assert rows[-1] == {**common, "input": "plan/3", "text": "KeyError: 7", "count": 2}
 
 
 def test_every_kind_of_file_has_a_share() -> None:
@@ -223,7 +223,7 @@ def test_surroundings_reach_the_command(surroundings: Surroundings, text: str, t
         program = "import sys; sys.stderr.write('x')"
     variables = {name: value for name, value in os.environ.items() if name not in surroundings.variables}
     variables |= {name: value for name, value in surroundings.variables.items() if value is not None}
-    run = _bounded(surroundings, [sys.executable, "-c", program], tmp_path, variables)
+    run = bounded_in(surroundings, [sys.executable, "-c", program], tmp_path, variables)
     assert text in run.stdout + run.stderr
     if surroundings.streams:
         assert not run.stderr
