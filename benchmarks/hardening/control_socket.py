@@ -20,7 +20,7 @@ from benchmarks.hardening.bounded_worker import HANG_S, PEAK_BYTES, Ending
 from benchmarks.hardening.engine_watch import EngineWatch, served
 from benchmarks.hardening.findings import Findings
 from benchmarks.hardening.mutations import hostile_pickle, mutated_bytes, mutated_json
-from benchmarks.hardening.starter import QUERY, planned
+from benchmarks.hardening.starter import QUERY, prepared
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.serving import Request
@@ -39,7 +39,7 @@ def hostile_socket(inputs: int, seed: int, console: Console) -> PartResult:
     with tempfile.TemporaryDirectory(prefix="circinus-socket-") as name:
         scratch = Path(name)
         (scratch / "markers").mkdir()
-        with served(planned(scratch / "application")) as watch:
+        with served(prepared().copy_without_engine(scratch / "application")) as watch:
             return attack(watch, inputs, seed, scratch / "markers", console)
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from benchmarks.hardening.bounded_worker import BoundedRun, Ending
 from benchmarks.hardening.files import note
 from benchmarks.hardening.findings import Findings
-from benchmarks.hardening.starter import PLAN, StarterApplication, environment, verb, with_all_files
+from benchmarks.hardening.starter import PLAN, StarterApplication, environment, prepared, verb
 from benchmarks.harness.benchmark import PartResult
 
 _LIMIT_S = 60.0
@@ -136,7 +136,7 @@ def environments(inputs: int, seed: int, console: Console) -> PartResult:
     """
     rng, findings = np.random.default_rng([seed, 100]), Findings("environment")
     with tempfile.TemporaryDirectory(prefix="circinus-environment-") as name, ExitStack() as stack:
-        application = with_all_files(Path(name) / "application")
+        application = prepared()
         listed = all_surroundings()
         order = np.concatenate([rng.permutation(len(listed)) for _ in range(-(-inputs // len(listed)))])[:inputs]
         drawn = [
@@ -179,7 +179,7 @@ class OddCommand:
             command = ["sh", "-c", 'rm -r "$PWD" && exec "$@"', "sh", *command]
         if odd.shell:
             command = ["unshare", "-m", "sh", "-c", f'{odd.shell} && exec "$@"', "sh", *command]
-        variables = {**environment(), "FOLDER": str(folder), "XDG_STATE_HOME": str(scratch / "state")}
+        variables = {**environment(), "FOLDER": str(folder)}
         for name, value in odd.variables.items():
             if name != "PYTHONPATH":  # without it there would be no command
                 variables.pop(name, None)

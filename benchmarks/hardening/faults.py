@@ -23,7 +23,7 @@ from benchmarks.hardening.environment import can_mount
 from benchmarks.hardening.fault_kinds import CASES
 from benchmarks.hardening.fault_scene import MARK
 from benchmarks.hardening.process_watch import processes_with
-from benchmarks.hardening.starter import environment, planned
+from benchmarks.hardening.starter import environment, prepared
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import ROOT, Figure
 
@@ -44,7 +44,7 @@ def faults(seconds: float, stop_s: float, scenes: int, seed: int, console: Conso
     has_disk = can_mount()
     with tempfile.TemporaryDirectory(prefix="circinus-faults-") as name:
         folder = Path(name)
-        application = planned(folder / "application").folder
+        application = prepared().copy_without_engine(folder / "application").folder
         started = [
             (_started(application, own, seed * 1000 + number, seconds, stop_s, has_disk), own)
             for number, own in enumerate(folder / f"scene-{number}" for number in range(scenes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import zlib
@@ -23,11 +22,12 @@ from benchmarks.hardening.starter import (
     ENGINE,
     LOAD,
     PLAN,
+    QUERY,
     STATE,
     STORE,
     TRACE,
     StarterApplication,
-    with_all_files,
+    prepared,
 )
 from benchmarks.harness.benchmark import PartResult
 
@@ -101,20 +101,19 @@ def _with_marker(code: str, marker: Path) -> str:
     )
 
 
-_READING = (("explain", PLAN), ("simulate", PLAN), ("render", "kubernetes", PLAN), ("report", PLAN))
+_READING = (("explain", PLAN), ("simulate", PLAN), ("render", "kubernetes", PLAN))
+_FROM_TRACE = ("profile", "--trace", TRACE, "--store", "other.sqlite", "--budget", "1s")
 TARGETS = (
-    Target("plan", PLAN, _rewritten(mutated_json), (*_READING, ("forget",), ("load", PLAN)), 0.3),
-    Target("store", STORE, _database, (("simulate", PLAN), ("profile", "--show"), ("forget",), ("report", PLAN)), 0.25),
-    Target(
-        "trace", TRACE, _database, (("profile", "--trace", TRACE, "--store", "other.sqlite", "--budget", "5s"),), 0.15
-    ),
-    Target("state", STATE, _database, (("events",), ("events", "--kind", "step"), ("report", PLAN)), 0.1),
-    Target(
-        "leftovers", ENGINE, _leftovers, (("status",), ("destroy",), ("load", PLAN), ("request", "typing-aid")), 0.1
-    ),
+    Target("plan", PLAN, _rewritten(mutated_json), (*_READING, ("forget",), ("load", PLAN)), 0.34),
+    Target("plan in a report", PLAN, _rewritten(mutated_json), (("report", PLAN),), 0.02),
+    Target("store", STORE, _database, (("simulate", PLAN), ("profile", "--show"), ("forget",)), 0.26),
+    Target("trace", TRACE, _database, (_FROM_TRACE,), 0.1),
+    Target("state", STATE, _database, (("events",), ("events", "--kind", "step")), 0.1),
+    Target("state in a report", STATE, _database, (("report", PLAN),), 0.01),
+    Target("leftovers", ENGINE, _leftovers, (("status",), ("destroy",), ("load", PLAN), ("request", QUERY)), 0.1),
     Target("load test", LOAD, _rewritten(mutated_json), (("report", PLAN, "--load", LOAD),), 0.02),
-    Target("arrivals", ARRIVALS, _rewritten(mutated_lines), (("validate", "--no-operators"),), 0.06),
-    Target("code", "", _running_code, (*_READING, ("events",), ("status",), ("validate", "--no-operators")), 0.02),
+    Target("arrivals", ARRIVALS, _rewritten(mutated_lines), (("validate", "--no-operators"),), 0.04),
+    Target("code", "", _running_code, (*_READING, ("report", PLAN), ("events",), ("validate", "--no-operators")), 0.01),
 )
 
 
@@ -163,10 +162,9 @@ def files(inputs: int, seed: int, only: str | None, console: Console) -> PartRes
     """
     with tempfile.TemporaryDirectory(prefix="circinus-files-") as name:
         scratch = Path(name)
-        os.environ["XDG_STATE_HOME"] = str(scratch / "state")
         markers = scratch / "markers"
         markers.mkdir()
-        application = with_all_files(scratch / "application")
+        application = prepared()
         warm_up(application, scratch)
         findings = Findings("files")
         drawn = list(_drawn(inputs, seed, only))
@@ -227,7 +225,7 @@ def _document(stdout: str) -> dict[str, Any]:
 
 def _drawn(inputs: int, seed: int, only: str | None) -> Iterator[FileInput]:
     for target in TARGETS:
-        for number in range(max(4, round(inputs * target.share))):
+        for number in range(max(8, round(inputs * target.share))):
             given = FileInput(target, number, seed)
             if only in (None, given.name):
                 yield given

@@ -19,7 +19,7 @@ from benchmarks.hardening.bounded_worker import HANG_S, PEAK_BYTES, Ending
 from benchmarks.hardening.engine_watch import VALID_BODY, EngineWatch, served
 from benchmarks.hardening.findings import Findings
 from benchmarks.hardening.mutations import mutated_bytes
-from benchmarks.hardening.starter import QUERY, SITE, planned
+from benchmarks.hardening.starter import QUERY, SITE, prepared
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 
@@ -191,7 +191,7 @@ def judged(answer: bytes) -> tuple[Ending, str, str]:
 def hostile_http(inputs: int, seed: int, console: Console) -> PartResult:
     """Send hostile requests in batches to a real engine, and a valid one after each batch."""
     with tempfile.TemporaryDirectory(prefix="circinus-http-") as name:
-        application = planned(Path(name) / "application")
+        application = prepared().copy_without_engine(Path(name) / "application")
         with served(application) as watch:
             return attack(watch, inputs, seed, console)
 

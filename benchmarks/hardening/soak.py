@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.hardening.http_load import HttpClients
 from benchmarks.hardening.process_watch import ProcessSample
-from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, STATE, StarterApplication, await_event, planned
+from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, STATE, StarterApplication, await_event, prepared
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 from circinus.control.ladders.standby import plan_standby
@@ -64,7 +64,7 @@ def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResul
         console: prints the table.
     """
     with tempfile.TemporaryDirectory(prefix="circinus-soak-") as name:
-        application = planned(Path(name) / "application")
+        application = prepared().copy_without_engine(Path(name) / "application")
         rows, failed, requests = _real(application, seconds, seed)
         simulated = _simulated(Path(name) / "simulated.sqlite", hours, seed)
     figures = _figures(rows, failed, requests, console)

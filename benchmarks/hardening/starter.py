@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from benchmarks.harness.results import ROOT
 
-PLAN, LOAD, TRACE, ARRIVALS, TRUTHS = "plan.json", "load.json", "trace.sqlite", "arrivals.csv", "truths.jsonl"
+PLAN, LOAD, TRACE, ARRIVALS = "plan.json", "load.json", "trace.sqlite", "arrivals.csv"
 STORE, STATE = ".circinus/profiles.sqlite", ".circinus/engine-control.sqlite"
 ENGINE = ".circinus/engine"
 QUERY, SITE = "typing-aid", "till"
@@ -43,6 +46,11 @@ class StarterApplication:
     def copy(self, folder: Path) -> Path:
         """Copy the application to a new folder."""
         return Path(shutil.copytree(self.folder, folder))
+
+    def copy_without_engine(self, folder: Path) -> StarterApplication:
+        """Copy the application to a new folder, without what engines and controllers left behind."""
+        ignored = shutil.ignore_patterns("engine", "engine-control.sqlite*")
+        return StarterApplication(Path(shutil.copytree(self.folder, folder, ignore=ignored)))
 
     def run(self, *arguments: str, timeout_s: float = _STEP_S) -> subprocess.CompletedProcess[str]:
         """Run a verb in the folder."""
@@ -86,40 +94,43 @@ def require(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def planned(folder: Path, *, has_arrivals: bool = False) -> StarterApplication:
-    """Write, profile and plan the application in a new folder, also with a query whose arrivals are recorded."""
-    folder.mkdir(parents=True)
-    application = StarterApplication(folder)
+@cache
+def prepared() -> StarterApplication:
+    """Return the application with everything that the product writes, made once per process and removed at its end.
+
+    The key with which this user's files are sealed is in a folder of its own, too.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix="circinus-hardening-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    os.environ["XDG_STATE_HOME"] = str(scratch / "state")
+    application = StarterApplication(scratch / "application")
+    application.folder.mkdir()
     require(application.run("init"))
-    if has_arrivals:
-        arrivals = "time_s,query\n" + "".join(f"{number * 0.5:.2f},recorded\n" for number in range(60))
-        (folder / ARRIVALS).write_text(arrivals, encoding="utf-8")
-        with (folder / "queries.yaml").open("a", encoding="utf-8") as file:
-            file.write(f"---{_ARRIVING}")
+    arrivals = "time_s,query\n" + "".join(f"{number * 0.5:.2f},recorded\n" for number in range(60))
+    (application.folder / ARRIVALS).write_text(arrivals, encoding="utf-8")
+    with (application.folder / "queries.yaml").open("a", encoding="utf-8") as file:
+        file.write(f"---{_ARRIVING}")
     require(application.run("plan", "--budget", _BUDGET))
+    require(application.run("profile", "--show", "--record", TRACE))
+    _leave_engine(application)
     return application
 
 
-def with_all_files(folder: Path) -> StarterApplication:
-    """Return the application with a trace, arrivals, a load test, and what a controller and an engine leave behind."""
-    application = planned(folder, has_arrivals=True)
-    require(application.run("profile", "--show", "--record", TRACE))
-    truths = [{"pipeline": "mend", "item": f"{number:03d}", "truth": "above agenda"} for number in range(20)]
-    (folder / TRUTHS).write_text("".join(f"{json.dumps(truth)}\n" for truth in truths), encoding="utf-8")
-    kept = folder.with_name(f"{folder.name}-engine")
+def _leave_engine(application: StarterApplication) -> None:
+    """Write a load test and the files of a controller and of an engine that was killed."""
+    run_folder, kept = application.folder / ENGINE, application.folder / "kept"
     with application.start("serve", "--mode", "replay", "--json") as controller:
         try:
             await_event(controller, "applied")
             options = ("--duration", "2s", "--warm-up", "0s", "--controlled", "--json")
-            (folder / LOAD).write_text(require(application.run("load", *options)), encoding="utf-8")
-            shutil.copytree(folder / ENGINE, kept, ignore=shutil.ignore_patterns("socket", "*.lock"))
+            (application.folder / LOAD).write_text(require(application.run("load", *options)), encoding="utf-8")
+            shutil.copytree(run_folder, kept, ignore=shutil.ignore_patterns("socket", "*.lock"))
         finally:
             controller.send_signal(signal.SIGINT)
             controller.wait(_STEP_S)
             application.run("destroy")
-    shutil.copytree(kept, folder / ENGINE, dirs_exist_ok=True)
-    (folder / ENGINE / "circinus-engine.lock").write_text("4194305", encoding="utf-8")  # above any process id
-    return application
+    shutil.move(kept, run_folder)
+    (run_folder / "circinus-engine.lock").write_text("4194305", encoding="utf-8")  # above any process id
 
 
 def await_event(controller: subprocess.Popen[str], *kinds: str, timeout_s: float = _STEP_S) -> dict[str, object]:
