@@ -50,25 +50,30 @@ def attack(watch: EngineWatch, inputs: int, seed: int, markers: Path, console: C
     for start in range(0, inputs, BATCH):
         for number in range(start, min(start + BATCH, inputs)):
             kind = _KINDS[int(rng.integers(len(_KINDS)))]
-            data = hostile_data(kind, messages, rng, markers / f"{kind}-{number}")
-            findings.add(kind, sent(watch, data), name=str(number))
+            ending = sent(watch, hostile_data(kind, messages, rng, markers / f"{kind}-{number}"))
+            findings.add(kind, ending, name=str(number))
+            if not ending.is_good:
+                break  # of the engine, all others would have the end of this one
         if start == 0:
             with _held_connections(watch, messages[0]):
                 answered, reason = watch.answers_status()
-                findings.add("held connections", Ending.OK if answered else Ending.HANG, name="all", text=reason)
+                findings.add(
+                    "held connections", Ending.OK if answered else Ending.HANG, name="all", text=reason, is_input=False
+                )
         was_alive = watch.revive()
         answered, reason = watch.answers_status()
         checks += 1
         unanswered += not answered
-        after = f"after {start + BATCH}"
+        after = f"before {start + BATCH}"
         if not was_alive:
-            findings.add("engine", Ending.CRASH, name=after, text="the engine ended")
-        if not answered:
-            findings.add("valid call", Ending.HANG, name=after, text=reason)
+            findings.add("engine", Ending.CRASH, name=after, text="the engine ended", is_input=False)
         for line in watch.new_tracebacks():
-            findings.add("log of the engine", Ending.TRACEBACK, name=after, text=line)
+            findings.add("log of the engine", Ending.TRACEBACK, name=after, text=line, is_input=False)
+        if not answered:
+            findings.add("valid call", Ending.HANG, name=after, text=reason, is_input=False)
+            watch.restart()
     if watch.peak_bytes > PEAK_BYTES:
-        findings.add("engine", Ending.MEMORY, name="all", text=f"{watch.peak_bytes / 2**20:.0f} MiB")
+        findings.add("engine", Ending.MEMORY, name="all", text=f"{watch.peak_bytes / 2**20:.0f} MiB", is_input=False)
     figures, rows = findings.result(console, markers)
     figures += [
         Figure("socket: valid calls that were not answered after a batch", float(unanswered), 0.0, "lower", "calls",
@@ -108,21 +113,19 @@ def hostile_data(kind: str, messages: list[bytes], rng: np.random.Generator, mar
 
 def sent(watch: EngineWatch, data: bytes) -> Ending:
     """Send bytes over a new connection, and return whether the engine took or refused them in time."""
-    connection = watch.directory.connect()
-    if connection is None:
-        return Ending.CRASH
-    with connection:
-        connection.settimeout(HANG_S)
-        try:
+    try:
+        with watch.connect() as connection:
             connection.sendall(data)
             connection.settimeout(_SILENCE_S)
             with suppress(TimeoutError):  # the frame is incomplete, or needs no reply
                 while connection.recv(2**16):
                     pass
-        except TimeoutError:
-            return Ending.HANG
-        except OSError:
-            pass  # the engine has closed the connection
+    except TimeoutError:
+        return Ending.HANG
+    except ConnectionRefusedError:
+        return Ending.CRASH
+    except OSError:
+        pass  # the engine has closed the connection
     return Ending.OK
 
 
@@ -133,9 +136,8 @@ def _held_connections(watch: EngineWatch, message: bytes) -> Iterator[None]:
     try:
         for _ in range(_HELD):
             with suppress(OSError):
-                if (connection := watch.directory.connect()) is not None:
-                    held.append(connection)
-                    connection.sendall(message[: len(message) // 2])
+                held.append(watch.connect())
+                held[-1].sendall(message[: len(message) // 2])
         yield
     finally:
         for connection in held:
@@ -186,10 +188,7 @@ def _recorded(watch: EngineWatch, call: object) -> bytes:
 
 def _relay(listener: socket.socket, watch: EngineWatch, seen: bytearray) -> None:
     client, _ = listener.accept()
-    engine = watch.directory.connect()
-    if engine is None:
-        client.close()
-        return
+    engine = watch.connect()
 
     def back() -> None:
         with suppress(OSError):

@@ -8,6 +8,9 @@ import http.client
 import json
 import os
 import re
+import resource
+import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +27,8 @@ from circinus.serving.local.run_dir import RunDirectory
 
 VALID_BODY = json.dumps("anser the quetion of the garden").encode()
 _ATTEMPTS = 3
+_ADDRESS_BYTES = 2 * 2**30
+"""Address space of the engine beyond that at its start, which protects the machine and is no aim."""
 
 
 @dataclass
@@ -61,16 +66,26 @@ class EngineWatch:
         """Deploy the plan, and note the process."""
         require(self.application.run("apply", PLAN))
         self.process, self._seen_bytes = self.directory.process() or 0, 0
+        limit = psutil.Process(self.process).memory_info().vms + _ADDRESS_BYTES
+        resource.prlimit(self.process, resource.RLIMIT_AS, (limit, limit))
 
     def revive(self) -> bool:
         """Start the engine again if it has ended; return whether it was alive."""
-        if psutil.pid_exists(self.process) and psutil.Process(self.process).status() != psutil.STATUS_ZOMBIE:
-            memory = psutil.Process(self.process).memory_info().rss
-            self.peak_bytes = max(self.peak_bytes, memory)
-            return True
-        self.ended += 1
-        self.start()
+        with suppress(psutil.NoSuchProcess):
+            watched = psutil.Process(self.process)
+            self.peak_bytes = max(self.peak_bytes, watched.memory_info().rss)
+            if watched.status() != psutil.STATUS_ZOMBIE:
+                return True
+        self.restart()
         return False
+
+    def restart(self) -> None:
+        """End the engine, however it is, and start it again."""
+        self.ended += 1
+        with suppress(ProcessLookupError):
+            os.kill(self.process, signal.SIGKILL)
+        self.application.run("destroy")
+        self.start()
 
     def new_tracebacks(self) -> list[str]:
         """Return the last lines of the tracebacks that the log got since the last call."""
@@ -106,23 +121,38 @@ class EngineWatch:
 
     def answers_status(self) -> tuple[bool, str]:
         """Return whether a client gets the status over the control socket, and what came instead."""
+        try:
+            self.connect().close()  # as clients wait without end for an engine that accepts nothing
+        except OSError as error:
+            return False, repr(error)
 
         async def ask() -> bool:
             client = LocalEngineClient(self.folder)
             try:
                 async with asyncio.timeout(HANG_S):
-                    return bool((await client.status()).queries)
+                    return bool((await client.status()).deployments)
             finally:
                 await client.disconnect()
 
         try:
-            return asyncio.run(ask()), "no queries"
+            return asyncio.run(ask()), "no deployments"
         except (CircinusError, TimeoutError, OSError) as error:
             return False, repr(error)
 
-    def descriptors(self) -> int:
-        """Return the number of open descriptors of the engine."""
-        return len(os.listdir(f"/proc/{self.process}/fd"))
+    def connect(self) -> socket.socket:
+        """Return a new connection to the control socket.
+
+        Raises:
+            OSError: the engine does not take it, or not in time.
+        """
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(HANG_S)
+        try:
+            connection.connect(str(self.directory.address))
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
 
 @contextmanager

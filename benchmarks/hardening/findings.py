@@ -28,6 +28,8 @@ class Findings:
     """Kind of input -> codes of the faults."""
     slowest_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     peak_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    observed: set[str] = field(default_factory=set)
+    """Kinds that are observations of the attacked program, and no inputs."""
     faults: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """(ending, last line without numbers) -> first example."""
 
@@ -41,6 +43,7 @@ class Findings:
         code: str = "",
         wall_s: float = 0.0,
         peak_bytes: int = 0,
+        is_input: bool = True,
     ) -> None:
         """Add an outcome.
 
@@ -52,7 +55,10 @@ class Findings:
             code: code of the message.
             wall_s: duration.
             peak_bytes: maximum resident memory.
+            is_input: False for an observation of the attacked program after some inputs.
         """
+        if not is_input:
+            self.observed.add(kind)
         self.endings[kind][ending] += 1
         if code:
             self.codes[kind][code] += 1
@@ -66,7 +72,7 @@ class Findings:
     @property
     def count(self) -> int:
         """Number of inputs."""
-        return sum(counts.total() for counts in self.endings.values())
+        return sum(counts.total() for kind, counts in self.endings.items() if kind not in self.observed)
 
     def total(self, *endings: Ending) -> int:
         """Return the number of runs that ended in some ways."""

@@ -212,13 +212,14 @@ def attack(watch: EngineWatch, inputs: int, seed: int, console: Console) -> Part
             unanswered += not answered
             after = f"after {start + len(batch)}"
             if not was_alive:
-                findings.add("engine", Ending.CRASH, name=after, text="the engine ended")
-            if not answered:
-                findings.add("valid request", Ending.HANG, name=after, text=reason)
+                findings.add("engine", Ending.CRASH, name=after, text="the engine ended", is_input=False)
             for line in watch.new_tracebacks():
-                findings.add("log of the engine", Ending.TRACEBACK, name=after, text=line)
+                findings.add("log of the engine", Ending.TRACEBACK, name=after, text=line, is_input=False)
+            if not answered:
+                findings.add("valid request", Ending.HANG, name=after, text=reason, is_input=False)
+                watch.restart()
     if watch.peak_bytes > PEAK_BYTES:
-        findings.add("engine", Ending.MEMORY, name="all", text=f"{watch.peak_bytes / 2**20:.0f} MiB")
+        findings.add("engine", Ending.MEMORY, name="all", text=f"{watch.peak_bytes / 2**20:.0f} MiB", is_input=False)
     figures, rows = findings.result(console)
     figures += [
         Figure("http: valid requests that were not answered after a batch", float(unanswered), 0.0, "lower", "requests",
