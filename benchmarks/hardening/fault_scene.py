@@ -86,7 +86,6 @@ class Scene:
         self._controller: subprocess.Popen[bytes] | None = None
         self._run = RunDirectory((folder / RUN_FOLDER).absolute())
         self._requests = SceneRequests(self._run.http_address)
-        self._state = ""
 
     async def strike_until(self, end_s: float) -> None:
         """Strike one fault after the other until a monotonic time, and print each outcome."""
@@ -168,14 +167,13 @@ class Scene:
                 await client.disconnect()
         if not status.healthy:
             return "a replica is not ready"
-        if self._state and status.state != self._state:
-            return "another state is in force"
+        if not status.state:
+            return "no state is in force"
         if not self._holder():
             return "no controller holds the lease"
         recent = self._requests.ended[-1:]
         if not recent or recent[-1].status != 200:
             return f"request: {recent[-1].status if recent else 'none'}"
-        self._state = status.state
         return ""
 
     def _holder(self) -> str:
@@ -236,7 +234,6 @@ class Scene:
     async def _restart(self) -> None:
         """Start everything anew."""
         self._end()
-        self._state = ""
         self._start_controller()
         load = asyncio.create_task(self._requests.send_forever())
         outcome = FaultOutcome("start", "", 0, 0.0)

@@ -16,8 +16,8 @@ _DEADLINE_S = 3.0
 _GRACE_S = 2.0
 """Time beyond deadline and healing after which a request without an answer is silent."""
 _GIVE_UP_S = 60.0
-_APART_S = 0.1
-"""Seconds between requests."""
+_APART_S = 0.25
+"""Seconds between requests: below the planned rate, beyond which requests are refused."""
 _BODY = json.dumps("anser the quetion").encode()
 
 
