@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pty
+import re
 import resource
 import shutil
 import signal
@@ -56,6 +57,13 @@ class Surroundings:
     """Columns of a pseudo-terminal that the output goes to."""
     folder: str = ""
     """Name of the working folder: odd characters, or `deleted`."""
+
+    @property
+    def kind(self) -> str:
+        """Group for tables: the name of a variable, or the name without values."""
+        return (
+            self.name.partition("=")[0] if "=" in self.name else " ".join(re.sub(r"'.*'|[0-9]+", "", self.name).split())
+        )
 
     @property
     def is_visible(self) -> bool:
@@ -135,7 +143,7 @@ def environments(inputs: int, seed: int, console: Console) -> PartResult:
         console: prints.
     """
     rng, findings = np.random.default_rng([seed, 100]), Findings("environment")
-    with tempfile.TemporaryDirectory(prefix="circinus-environment-") as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="circinus-environment-") as scratch, ExitStack() as stack:
         application = prepared()
         listed = all_surroundings()
         order = np.concatenate([rng.permutation(len(listed)) for _ in range(-(-inputs // len(listed)))])[:inputs]
@@ -144,14 +152,14 @@ def environments(inputs: int, seed: int, console: Console) -> PartResult:
             for number, place in enumerate(order.tolist())
         ]
         pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count() or 1))
-        runs = pool.map(lambda given: given.run(application, Path(name)), drawn)
+        runs = pool.map(lambda given: given.run(application, Path(scratch)), drawn)
         for given, run in zip(drawn, runs, strict=True):
-            kind = given.surroundings.name
+            kind, name = given.surroundings.kind, f"{given.surroundings.name}: {given.text}"
             if given.surroundings.is_visible:
-                note(findings, kind, given.text, run)
+                note(findings, kind, name, run)
             else:
                 ending = run.ending if run.ending is not Ending.VAGUE else Ending.MESSAGE  # which nothing can read
-                findings.add(kind, ending, name=given.text, text=run.last_line, wall_s=run.wall_s)
+                findings.add(kind, ending, name=name, text=run.last_line, wall_s=run.wall_s)
     return findings.result(console)
 
 
@@ -194,31 +202,24 @@ class OddCommand:
 def bounded_in(
     surroundings: Surroundings, command: Sequence[str], folder: Path, variables: Mapping[str, str]
 ) -> BoundedRun:
-    """Run a command in its environment, with its output in files or in a pseudo-terminal."""
+    """Run a command in its environment, with its output in pipes or in a pseudo-terminal."""
     start_s = time.monotonic()
     with ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
         terminal = stack.enter_context(_Terminal(surroundings.columns)) if surroundings.columns is not None else None
-        outputs = [terminal.end] * 2 if terminal is not None else [file.fileno() for file in files]
+        output = subprocess.PIPE if terminal is None else terminal.end
         process = subprocess.Popen(
-            command, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=outputs[0], stderr=outputs[1],
+            command, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True, preexec_fn=_prepared(surroundings),
         )  # fmt: skip
-        is_hung = False
         try:
-            process.wait(_LIMIT_S)
+            outputs, is_hung = process.communicate(timeout=_LIMIT_S), False
         except subprocess.TimeoutExpired:
-            is_hung = True
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        texts = []
-        for file in files:
-            file.seek(0)
-            texts.append(file.read().decode("utf-8", errors="replace"))
-        if terminal is not None:
-            texts[0] = terminal.text()
-    return BoundedRun(process.returncode, texts[0], texts[1], time.monotonic() - start_s, 0, is_hung)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            outputs, is_hung = process.communicate(), True
+        stdout, stderr = ((text or b"").decode("utf-8", errors="replace") for text in outputs)
+        stdout = stdout if terminal is None else terminal.text()
+    return BoundedRun(process.returncode, stdout, stderr, time.monotonic() - start_s, 0, is_hung)
 
 
 def _prepared(surroundings: Surroundings) -> Callable[[], None]:
