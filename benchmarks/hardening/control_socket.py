@@ -56,20 +56,18 @@ def attack(watch: EngineWatch, inputs: int, seed: int, markers: Path, console: C
                 break  # of the engine, all others would have the end of this one
         if start == 0:
             with _held_connections(watch, messages[0]):
-                answered, reason = watch.answers_status()
-                findings.add(
-                    "held connections", Ending.OK if answered else Ending.HANG, name="all", text=reason, is_input=False
-                )
+                ending, reason = watch.answers_status()
+            findings.add("held connections", ending, name="all", text=reason, is_input=False)
         was_alive = watch.revive()
-        answered, reason = watch.answers_status()
+        ending, reason = watch.answers_status()
         checks += 1
-        unanswered += not answered
+        unanswered += ending is not Ending.OK
         after = f"before {start + BATCH}"
         if not was_alive:
             findings.add("engine", Ending.CRASH, name=after, text="the engine ended", is_input=False)
         for line in watch.new_tracebacks():
             findings.add("log of the engine", Ending.TRACEBACK, name=after, text=line, is_input=False)
-        if not answered:
+        if ending is not Ending.OK:
             findings.add("valid call", Ending.HANG, name=after, text=reason, is_input=False)
             watch.restart()
     if watch.peak_bytes > PEAK_BYTES:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.hardening.bounded_worker import HANG_S, TRACEBACK
+from benchmarks.hardening.bounded_worker import HANG_S, TRACEBACK, Ending
 from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, StarterApplication, children, require
 from circinus.errors import CircinusError
 from circinus.serving.local.client import LocalEngineClient
@@ -119,12 +119,12 @@ class EngineWatch:
             time.sleep(min(2.0, float(answer.headers.get("retry-after", "1"))))
         return False, reason
 
-    def answers_status(self) -> tuple[bool, str]:
-        """Return whether a client gets the status over the control socket, and what came instead."""
+    def answers_status(self) -> tuple[Ending, str]:
+        """Return whether a client gets the status over the control socket or a refusal, and what came instead."""
         try:
             self.connect().close()  # as clients wait without end for an engine that accepts nothing
         except OSError as error:
-            return False, repr(error)
+            return Ending.HANG, repr(error)
 
         async def ask() -> bool:
             client = LocalEngineClient(self.folder)
@@ -135,9 +135,11 @@ class EngineWatch:
                 await client.disconnect()
 
         try:
-            return asyncio.run(ask()), "no deployments"
-        except (CircinusError, TimeoutError, OSError) as error:
-            return False, repr(error)
+            return (Ending.OK, "") if asyncio.run(ask()) else (Ending.VAGUE, "no deployments")
+        except CircinusError as error:
+            return Ending.MESSAGE if error.code != "engine.silent" else Ending.HANG, str(error)
+        except (TimeoutError, OSError) as error:
+            return Ending.HANG, repr(error)
 
     def connect(self) -> socket.socket:
         """Return a new connection to the control socket.

@@ -65,7 +65,7 @@ class Findings:
         self.slowest_s[kind] = max(self.slowest_s[kind], wall_s)
         self.peak_bytes[kind] = max(self.peak_bytes[kind], peak_bytes)
         if not ending.is_good:
-            signature = "".join(letter for letter in text if not letter.isdigit())[:80]
+            signature = "".join(letter for letter in text if not letter.isdigit())[:40]
             example = {"part": self.part, "kind": kind, "ending": ending.value, "input": name, "text": text, "count": 0}
             self.faults.setdefault((ending.value, signature), example)["count"] += 1
 
