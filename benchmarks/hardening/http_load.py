@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -58,17 +59,17 @@ class HttpClients:
             tasks.append(asyncio.create_task(self._request(start_s, scheduled_s, deadline_s)))
         return list(await asyncio.gather(*tasks))
 
-    async def capacity(self, seconds: float, at_once: int) -> float:
-        """Return the answers per second to some clients that always wait for an answer."""
-        end_s, answered = time.monotonic() + seconds, 0
+    async def capacity(self, seconds: int, at_once: int) -> float:
+        """Return the answers to clients that always wait for one, in the best of some seconds."""
+        start_s, answered = time.monotonic(), Counter[int]()
 
         async def ask() -> None:
-            nonlocal answered
-            while time.monotonic() < end_s:
-                answered += (await self._request(time.monotonic(), 0.0, _TIMEOUT_S)).status == 200
+            while (now_s := time.monotonic()) < start_s + seconds:
+                outcome = await self._request(now_s, 0.0, _TIMEOUT_S)
+                answered[int(time.monotonic() - start_s)] += outcome.status == 200
 
         await asyncio.gather(*(ask() for _ in range(at_once)))
-        return answered / seconds
+        return float(max(count for second, count in answered.items() if second < seconds))
 
     async def _request(self, start_s: float, scheduled_s: float, deadline_s: float) -> HttpOutcome:
         connection = await self._free.get()

@@ -23,7 +23,7 @@ BENCHMARK = Benchmark(
         Option("stop_s", 30.0, "seconds of a fault that lasts", quick=2.0),
         Option("scenes", scene_count(), "engines that faults strike side by side"),
         Option("soak_s", 240.0, "seconds of real time of the soak", quick=20.0),
-        Option("soak_hours", 24.0, "hours of simulated time of the soak", quick=2.0),
+        Option("soak_hours", 4.0, "hours of simulated time of the soak", quick=0.25),
         Option("input", None, "one input of the part `files` to repeat with its output, such as plan/17", kind=str),
     ),
     parts=(

@@ -32,7 +32,7 @@ _PAUSE_S, _REPLICAS = 0.05, 2
 _LIMIT_S = 1.0
 """Latency limit of the query, and deadline of each request."""
 _QUERY, _SITE = "q", "home"
-_CALIBRATION_S = 4.0
+_CALIBRATION_S = 5
 _BODY_BYTES = 50 * 2**20
 _BODIES = 6
 _BODIES_S = 60.0
