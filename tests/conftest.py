@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,11 @@ from circinus.specification import Infrastructure, Query
 # Engines that a developer's shell names must not be touched by tests.
 for variable in ("CIRCINUS_RUN_DIR", "CIRCINUS_ENGINE", "RAY_ADDRESS"):
     os.environ.pop(variable, None)
+
+# Keys of tests are no keys of the developer; the workers of pytest-xdist share one.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _STATE = tempfile.TemporaryDirectory(prefix="circinus-state-")
+    os.environ["XDG_STATE_HOME"] = _STATE.name
 
 # No deadline: the time that an example takes depends on the machine.
 settings.register_profile("circinus", deadline=None, max_examples=examples(200))
