@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 import circinus as c
-from circinus.operators import resolve, resolve_operator, version_of
+from circinus.operators import operator_of, resolve, resolve_operator
 from raised import raises_code
 
 
 def _version(text: str) -> str:
     namespace: dict[str, Any] = {"c": c}
     exec(f"FACTOR = 2\ndef helped(x): return x + 1\n{text}", namespace)
-    return version_of(namespace["scale"])
+    factory = operator_of(namespace["scale"])
+    assert factory is not None
+    return factory.version
 
 
 FUNCTION = "@c.operator\ndef scale(x, *, k=1): return [helped(x) * FACTOR * k for _ in (1,)]"

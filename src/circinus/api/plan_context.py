@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from circinus.api.defaults import DEFAULT_PLAN
 from circinus.errors import MissingFileError, PlanningError, SpecError, StalePlanError
 from circinus.matching import covered_part, load_plan_set, require_fresh
+from circinus.matching.plan_code import foreign_code
 from circinus.specification.diagnostics import did_you_mean
 from circinus.specification.loader import NO_DOCUMENTS, NO_FILE, NO_YAML_FILES, WHOLE_FILE, load_specification
 
@@ -80,28 +81,56 @@ class LoadedPlan:
             )
         return unknown_query(name, [query.name for query in self.specification.queries], location=location)
 
-    def profiles(
-        self,
-        more: Collection[str] = (),
-        sources: Mapping[str, MeasurementBackend] | None = None,
-        specification: Specification | None = None,
-    ) -> Mapping[str, PipelineProfile]:
+    def profiles(self, more: Collection[str] = ()) -> Mapping[str, PipelineProfile]:
         """Return the profiles of all served pipelines, with the corrections that the plan was made with.
+
+        They are found by the code versions in the plan file, and no code is imported.
 
         Args:
             more: further pipelines.
-            sources: pipeline -> measurement backend, where it is not this machine.
-            specification: whole specification, as bounds depend on the SLOs of all queries; by default the plan's part.
         """
+        from circinus.api.recorded_code import RecordedCode
+
+        source, names = RecordedCode(self.plan_set), sorted({*more, *self._served_pipelines})
+        return self._profiles(names, dict.fromkeys(names, source), self.specification)
+
+    def profiles_of_code(
+        self, more: Collection[str], sources: Mapping[str, MeasurementBackend], specification: Specification
+    ) -> Mapping[str, PipelineProfile]:
+        """Return the profiles of all served pipelines as `profiles` does, but import their code.
+
+        Args:
+            more: further pipelines, which may be new in the specification.
+            sources: pipeline -> measurement backend, where it is not this machine.
+            specification: whole specification, as bounds depend on the SLOs of all queries.
+
+        Raises:
+            StalePlanError: the code of a served pipeline has another version than in the plan file.
+        """
+        served, planned = self._served_pipelines, self.plan_set.code_versions
+        profiles = self._profiles(sorted({*more, *served}), sources, specification)
+        versions = [pair for name in sorted(served) for pair in profiles[name].code_versions.items()]
+        changed = [uses for uses, version in versions if planned.get(uses, version) != version]
+        if changed:
+            raise StalePlanError(
+                f"the plan of {self.plan_set.created_at} is stale: the code of {', '.join(changed)} changed",
+                code="plan.stale",
+                hint="Run `circinus profile` and `circinus plan` again.",
+            )
+        return profiles
+
+    def _profiles(
+        self, names: Collection[str], sources: Mapping[str, MeasurementBackend], specification: Specification
+    ) -> Mapping[str, PipelineProfile]:
         from circinus.api.planning_service import apply_corrections
         from circinus.api.profiling_service import load_profiles
 
-        served = {assignment.chosen.plan.pipeline for assignment in self.plan_set.matching.assignments}
-        specification = specification or self.specification
-        profiles = load_profiles(
-            specification, sorted({*more, *served}), self.store, seed=self.plan_set.seed, sources=sources
-        )
+        profiles = load_profiles(specification, names, self.store, seed=self.plan_set.seed, sources=sources)
         return apply_corrections(self.plan_set.corrections, profiles, specification)
+
+    @property
+    def _served_pipelines(self) -> set[str]:
+        return {assignment.chosen.plan.pipeline for assignment in self.plan_set.matching.assignments}
 
     def desired_state(self, mode: Mode) -> DesiredState:
         """Return the engine state that deploys the plan."""
@@ -191,21 +220,26 @@ def unknown_query(
     )
 
 
-def load_plan(plan_file: Path, *, needs_store: bool = False, complete: bool = False) -> LoadedPlan:
+def load_plan(
+    plan_file: Path, *, needs_store: bool = False, complete: bool = False, runs_code: bool = False
+) -> LoadedPlan:
     """Read a plan file and the specification that it names.
 
     Args:
         plan_file: plan file, as `circinus plan` writes it.
         needs_store: whether the profile store must exist.
         complete: whether the plan must have a decision on every query of the specification.
+        runs_code: whether its code is going to run, and the plan has to be trusted for that.
 
     Raises:
         MissingFileError: the plan file or its specification does not exist.
-        PlanningError: the plan file cannot be read.
+        PlanningError: the plan file cannot be read, or is not trusted.
         SpecError: files of the specification are faulty.
         StalePlanError: the specification, code or (if needed) store differs from what the plan was made from.
     """
     plan_set, specification, store = read_plan(plan_file, needs_store=needs_store)
+    if runs_code:
+        require_trusted(plan_set, specification, plan_file)
     opened = LoadedPlan.of(plan_set, specification, store, plan_file)
     if complete and opened.unplanned:
         raise StalePlanError(
@@ -224,6 +258,7 @@ def read_plan(
     if plan_file != DEFAULT_PLAN:
         require_file(plan_file, "a plan file; write one with `circinus plan`")
     plan_set = load_plan_set(plan_file)
+    _require_files(plan_set, plan_file)
     try:
         specification = read_specification(plan_set, plan_file)
     except SpecError as error:
@@ -254,6 +289,34 @@ def read_specification(plan_set: PlanFile, plan_file: Path) -> Specification:
             hint="Read the plan with `Workspace(specification).load_plan(path)`, or write it again with this version.",
         )
     return load_specification([plan_file.parent / file for file in plan_set.files])
+
+
+def require_trusted(plan_set: PlanFile, specification: Specification, plan_file: Path) -> None:
+    """Refuse to run code of a plan file that another user may have made.
+
+    Raises:
+        PlanningError: this user did not make it, and its code is not in its own folder.
+    """
+    if folders := foreign_code(plan_set, specification):
+        raise PlanningError(
+            f"the plan has code imported from {folders}, and this user did not make it",
+            code="plan.untrusted_code",
+            location=str(plan_file),
+            hint="Read that code, then add --trust (in Python trust=True); or make the plan with `circinus plan`.",
+        )
+
+
+def _require_files(plan_set: PlanFile, plan_file: Path) -> None:
+    """Refuse a plan file that names a device or a pipe, on which reading may wait for ever."""
+    for field, name in (*(("files", file) for file in plan_set.files), ("profile_store", plan_set.profile_store)):
+        path = plan_set.folder / name
+        if os.path.exists(path) and not os.path.isfile(path) and (field == "profile_store" or not os.path.isdir(path)):
+            raise PlanningError(
+                f"{field}: found {path}, which is no file, expected one",
+                code="plan.no_file",
+                location=str(plan_file),
+                hint="Run `circinus plan` again.",
+            )
 
 
 def _missing_specification(plan_file: Path, error: SpecError) -> MissingFileError | None:

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from circinus.api.planning_service import apply_corrections, pipelines_in_use
+from circinus.api.recorded_code import RecordedCode
 from circinus.api.reports import LoadReport
 from circinus.control.control_state import ControlState
 from circinus.control.state_store import ControlStateStore, Event, EventKind
@@ -21,8 +22,6 @@ from circinus.matching.advice import advise
 from circinus.matching.settings import DEFAULT_MATCH_SETTINGS
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import PipelineProfile, load_observations
-from circinus.profiling.measurement.backend import LocalBackend
-from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
 from circinus.profiling.store.profile_loader import read_profile
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.reporting.html_report.content import ReportContent, WhatIf
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
     from circinus.api.plan_context import LoadedPlan
     from circinus.api.quantities import AnyPath
     from circinus.matching import PlanFile
-    from circinus.profiling.hardware.machine import Machine
     from circinus.simulation.report import SimulationReport
-    from circinus.specification import Pipeline
 
 _LOADS = (0.5, 1.5, 2.0, 3.0, 4.0)
 _REQUESTS, _MAX_REQUESTS = 1000, 50_000
@@ -43,22 +40,11 @@ _REQUESTS, _MAX_REQUESTS = 1000, 50_000
 _MATCHING_SHARE = 0.25
 """Share of the remaining time for the matching of a plan with more nodes; its other steps may take three times that."""
 _MAX_EVENTS = 200
-_NOT_STORED = ("store.missing", "profile.not_measured")
+_NOT_STORED = ("store.missing", "profile.not_measured", "profile.from_trace")
 """Codes of errors that a report shows instead of a profile."""
 
 _Progress = Callable[[str], None]
 _Profiles = Mapping[str, PipelineProfile]
-
-
-class _RecordedCode(LocalBackend):
-    """Measurements of the code that a plan was made with, which need not be at hand."""
-
-    def __init__(self, plan_set: PlanFile) -> None:
-        super().__init__(())
-        self._versions = plan_set.code_versions
-
-    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
-        return MeasurementKeys(pipeline, CodeVersions.recorded(pipeline, self._versions), machine=machine)
 
 
 def write_report(
@@ -149,11 +135,8 @@ def _no_load(path: Path) -> PlanningError:
 def _stored_profiles(opened: LoadedPlan) -> tuple[_Profiles, Mapping[str, str]]:
     """Return pipeline -> profile with bounds and verdicts, and pipeline -> reason where the store has none."""
     plan_set, specification = opened.plan_set, opened.specification
-    source, profiles, reasons = _RecordedCode(plan_set), dict[str, PipelineProfile](), dict[str, str]()
+    source, profiles, reasons = RecordedCode(plan_set), dict[str, PipelineProfile](), dict[str, str]()
     for name in pipelines_in_use(specification):
-        if specification.pipelines[name].dataset.uses not in plan_set.code_versions:
-            reasons[name] = "Planned from a recorded trace, whose measurements the plan file does not identify."
-            continue
         try:
             with ProfileStore(opened.store) as store:
                 profiles[name] = read_profile(

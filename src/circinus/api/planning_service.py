@@ -182,9 +182,9 @@ def admit(
         present = Admission(query, into[query.name])
         return AdmissionResult(query.name, present, into, 0.0, 0.0, already_served=True)
     try:
-        profiles = opened.profiles(pipelines_in_use(specification), sources, specification)
+        profiles = opened.profiles_of_code(pipelines_in_use(specification), sources, specification)
     except (OperatorError, ProfileError):  # of a query that the plan does not serve: no plan of all queries is tried
-        profiles = opened.profiles({query.pipeline}, sources, specification)
+        profiles = opened.profiles_of_code({query.pipeline}, sources, specification)
     started = perf_counter()
     running = opened.plan_set
     admission, matching = admit_query(specification, profiles, running.matching, query.name)

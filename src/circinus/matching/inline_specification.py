@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import AfterValidator
 
 from circinus.specification.loader import parse_specification
 
@@ -14,13 +16,23 @@ if TYPE_CHECKING:
     from circinus.specification import Specification
 
 
+def _path(text: str) -> str:
+    """Return the text of a path; ValueError: no file can have it."""
+    if b"\0" in os.fsencode(text):
+        raise ValueError("a path has no null character")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path)]
+
+
 @dataclass(frozen=True)
 class InlineSpecification:
     """YAML documents of a specification without files, and its folders, relative to that of the plan file."""
 
     documents: str
-    module_paths: tuple[str, ...]
-    arrival_folders: tuple[str, ...]
+    module_paths: tuple[PathText, ...]
+    arrival_folders: tuple[PathText, ...]
 
     @classmethod
     def of(cls, specification: Specification, folder: Path) -> Self | None:

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circinus.errors import OperatorError, StalePlanError
+from circinus.errors import StalePlanError
 from circinus.matching.inline_specification import InlineSpecification
+from circinus.matching.plan_code import changed_code, code_files, code_seal
 from circinus.matching.plan_set import Matching, PlanFile, ProfileCoverage, Rejection, with_weights
-from circinus.operators import resolve, version_of
 from circinus.specification import Query, Specification
 
 if TYPE_CHECKING:
@@ -58,14 +58,18 @@ def add_decision(
     """
     current, names = parts_of(specification), (f"query {query}", f"pipeline {profile.pipeline}")
     (slos,) = (other.slos for other in specification.queries if other.name == query)
+    inline = InlineSpecification.of(specification, plan_set.folder)
+    kept = {uses: file for uses, file in plan_set.code_files.items() if uses not in profile.code_versions}
     return replace(
         plan_set,
         parts={**plan_set.parts, **{name: current[name] for name in names}},
         files=files_of(specification, plan_set.folder),
-        inline=InlineSpecification.of(specification, plan_set.folder),
+        inline=inline,
         slos={**plan_set.slos, query: slos},
         coverage={**plan_set.coverage, profile.pipeline: ProfileCoverage.of(profile)},
         code_versions={**plan_set.code_versions, **profile.code_versions},
+        code_files={**kept, **code_files(profile.code_versions, specification, plan_set.folder)},
+        seal=code_seal(specification, inline),
         matching=matching,
         created_at=created_at.isoformat(timespec="seconds"),
         planning_s=planning_s,
@@ -84,7 +88,7 @@ def covered_part(
     Args:
         plan_set: the plan.
         specification: the current one.
-        compares_code: whether code is compared; else it need not be at hand.
+        compares_code: whether files of code are compared with those that the plan was made with.
     """
     current, matching = parts_of(specification), plan_set.matching
     served, rejected = matching.served, {rejection.query for rejection in matching.rejections}
@@ -94,7 +98,7 @@ def covered_part(
         part = f"pipeline {name}"
         if plan_set.parts.get(part) != current[part]:
             return False
-        return not (compares_code and _changed_code(plan_set, specification, {name}))
+        return not (compares_code and changed_code(plan_set, specification, {name}))
 
     def holds(query: Query) -> bool:
         part = f"query {query.name}"
@@ -128,12 +132,12 @@ def require_fresh(plan_set: PlanFile, specification: Specification, *, profile_s
     served = plan_set.matching.served
     pipelines = {query.pipeline for query in specification.queries if query.name in served}
     changes = _changes(plan_set, specification, served, pipelines)
-    changed_code = _changed_code(plan_set, specification, pipelines)
+    changed = changed_code(plan_set, specification, pipelines)
     if profile_store is not None and not profile_store.is_file():
-        changed_code.append(f"the profile store {profile_store} is missing")
-    if changes or changed_code:
-        message = f"the plan of {plan_set.created_at} is stale: {'; '.join((*changes, *changed_code))}"
-        hint = "Run `circinus profile` and `circinus plan` again." if changed_code else "Run `circinus plan` again."
+        changed.append(f"the profile store {profile_store} is missing")
+    if changes or changed:
+        message = f"the plan of {plan_set.created_at} is stale: {'; '.join((*changes, *changed))}"
+        hint = "Run `circinus profile` and `circinus plan` again." if changed else "Run `circinus plan` again."
         raise StalePlanError(message, code="plan.stale", hint=hint)
 
 
@@ -151,21 +155,6 @@ def parts_of(specification: Specification) -> dict[str, str]:
         documents[f"infrastructure {name}"] = Specification({}, specification.infrastructure, ())
     documents |= {f"query {query.name}": Specification({}, None, (query,)) for query in specification.queries}
     return {name: part.fingerprint() for name, part in documents.items()}
-
-
-def _changed_code(plan_set: PlanFile, specification: Specification, pipelines: Collection[str]) -> list[str]:
-    """Return the changes of the code of some pipelines."""
-    uses = {uses for name in pipelines for uses in specification.pipelines[name].code_references}
-    changes = []
-    for reference in sorted(uses & plan_set.code_versions.keys()):
-        try:
-            current_version = version_of(resolve(reference, specification.module_paths))
-        except OperatorError as error:
-            changes.append(f"the code of {reference} cannot be loaded ({error})")
-            continue
-        if current_version != plan_set.code_versions[reference]:
-            changes.append(f"the code of {reference} changed")
-    return changes
 
 
 def _changes(

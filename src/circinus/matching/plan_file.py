@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from circinus.errors import PlanningError
 from circinus.estimation import NO_CORRECTIONS, Corrections
 from circinus.matching.inline_specification import InlineSpecification
+from circinus.matching.plan_code import code_files, code_seal
 from circinus.matching.plan_decisions import files_of, parts_of
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile, ProfileCoverage
 from circinus.specification import Specification
@@ -55,12 +56,15 @@ def make_plan_set(
     """
     folder = plan_file.parent.resolve()
     versions = {uses: version for profile in profiles.values() for uses, version in profile.code_versions.items()}
+    inline = InlineSpecification.of(specification, folder)
     classes = sorted({profile.hardware_class for profile in profiles.values()})
     return PlanFile(
         parts=parts_of(specification),
         files=files_of(specification, folder),
-        inline=InlineSpecification.of(specification, folder),
+        inline=inline,
         code_versions=versions,
+        code_files=code_files(versions, specification, folder),
+        seal=code_seal(specification, inline),
         seed=seed,
         profile_store=os.path.relpath(profile_store.resolve(), folder),
         hardware_class=", ".join(classes),

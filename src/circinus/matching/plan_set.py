@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field
 
 from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
-from circinus.matching.inline_specification import InlineSpecification
+from circinus.matching.inline_specification import InlineSpecification, PathText
 from circinus.matching.tolerances import MIN_COST_BOUND_SHARE, SHARE_TOLERANCE, WEIGHT_TOLERANCE
 from circinus.planning import BestEffortPlan, Ladder
 from circinus.planning.violations import as_sized
@@ -350,13 +350,13 @@ class PlanFile:
 
     parts: Mapping[str, str]
     """`pipeline NAME`, `infrastructure NAME`, `query NAME` -> fingerprint of the document."""
-    files: tuple[str, ...]
+    files: tuple[PathText, ...]
     """Specification files and folders, relative to `folder`; none if the specification was made in Python."""
     code_versions: Mapping[str, str]
     """`uses` reference of operators, metrics and data sets -> code version when profiled."""
     seed: int
     """Random seed for the order of data set items; it determines the items that planning has not seen."""
-    profile_store: str
+    profile_store: PathText
     """Path of the profile store, relative to `folder`."""
     hardware_class: str
     """Hardware class that the profiles were measured on."""
@@ -372,6 +372,10 @@ class PlanFile:
     """Pipeline -> what was measured of it when its queries were planned; empty in files without it."""
     inline: InlineSpecification | None = None
     """The specification itself if it has no files; else it is not written."""
+    code_files: Mapping[str, PathText] = field(default_factory=dict)
+    """`uses` reference -> file whose hash is the version, relative to `folder`; code without one is not compared."""
+    seal: str = ""
+    """Seal of the user who made the plan, see `code_seal`; empty in files without it."""
     schema_version: int = field(default=SCHEMA_VERSION)
     folder: Path = field(default=Path(), compare=False)
     """Folder of the plan file; it is not written, so that a plan file can move together with what it names."""
@@ -386,8 +390,10 @@ class PlanFile:
             return os.path.relpath((source / path).resolve(), target)
 
         files = tuple(moved(file) for file in self.files)
+        code_files = {uses: moved(file) for uses, file in self.code_files.items()}
         inline = None if self.inline is None else self.inline.moved(source, target)
-        return replace(self, files=files, inline=inline, profile_store=moved(self.profile_store), folder=target)
+        store = moved(self.profile_store)
+        return replace(self, files=files, code_files=code_files, inline=inline, profile_store=store, folder=target)
 
     @property
     def omitted(self) -> set[str]:

@@ -12,7 +12,7 @@ from circinus.operators.protocol import (
     operator_of,
 )
 from circinus.operators.registry import ENTRY_POINT_GROUP, resolve, resolve_operator
-from circinus.operators.source_version import source_version, version_of
+from circinus.operators.source_version import source_version
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -28,5 +28,4 @@ __all__ = [
     "resolve",
     "resolve_operator",
     "source_version",
-    "version_of",
 ]

@@ -5,10 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import os
+import stat
+from pathlib import Path
 from typing import Any
 
 from circinus.errors import OperatorError
 from circinus.operators.protocol import operator_of
+
+MAX_FILE_BYTES = 64 * 2**20
+"""Maximum size of a file that `file_version` reads."""
 
 
 def source_version(target: Any) -> str:
@@ -21,17 +27,12 @@ def source_version(target: Any) -> str:
     Raises:
         OperatorError: the source is unavailable.
     """
-    while isinstance(target, functools.partial):
-        target = target.func
-    target = inspect.unwrap(target)
+    target = _definition(target)
     exported = getattr(target, "__circinus_version__", None)
     if exported is not None:
         return str(exported)
-    if callable(target) and not inspect.isroutine(target) and not inspect.isclass(target):
-        target = type(target)
     try:
-        path = inspect.getsourcefile(target) or inspect.getfile(target)
-        with open(path, "rb") as source:
+        with open(_source_file(target), "rb") as source:
             return hashlib.sha256(source.read()).hexdigest()
     except (TypeError, OSError) as error:
         from circinus.specification.code_references import source_of
@@ -47,11 +48,43 @@ def source_version(target: Any) -> str:
         ) from None
 
 
-def version_of(target: Any) -> str:
-    """Return the version of a resolved object: that of an operator, or the hash of the source.
+def versioned_file(target: Any, version: str) -> Path | None:
+    """Return the source file whose hash is the version of a resolved object, so that it can be compared unimported.
 
-    Raises:
-        OperatorError: the source is unavailable.
+    None if the version is declared, is that of a notebook cell or a file above `MAX_FILE_BYTES`, or is another one.
     """
     factory = operator_of(target)
-    return source_version(target) if factory is None else factory.version
+    try:
+        path = Path(_source_file(_definition(target if factory is None else factory.target)))
+        return path if file_version(path) == version else None
+    except (TypeError, OSError):
+        return None
+
+
+def file_version(path: Path) -> str:
+    """Return the SHA-256 of a regular file; devices and pipes are not opened, and nothing is imported.
+
+    Raises:
+        OSError: the file is missing, not regular, larger than `MAX_FILE_BYTES`, or cannot be read.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{path} is not a regular file")
+    # Not blocking, in case a pipe has taken the place of the file.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1) or b""
+    if len(content) > MAX_FILE_BYTES:
+        raise OSError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+    return hashlib.sha256(content).hexdigest()
+
+
+def _definition(target: Any) -> Any:
+    """Return the class or function that defines a callable."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    target = inspect.unwrap(target)
+    is_instance = callable(target) and not inspect.isroutine(target) and not inspect.isclass(target)
+    return type(target) if is_instance and not hasattr(target, "__circinus_version__") else target
+
+
+def _source_file(definition: Any) -> str:
+    return inspect.getsourcefile(definition) or inspect.getfile(definition)
