@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import circinus as c
 from circinus.serving.local.run_dir import RunDirectory
 from cli_runner import run_circinus
 from prepared import prepared_starter
@@ -42,6 +43,13 @@ def stale(folder: Path) -> str:
     said += circinus(folder, "apply")
     (folder / "starter" / "operators.py").open("a").write("\n# changed\n")
     return said + circinus(folder, "plan")
+
+
+def untrusted(folder: Path) -> str:
+    inbox = folder / "inbox"
+    c.Plan.load(folder / "plan.json").save(inbox / "plan.json")
+    replace(inbox / "plan.json", '"seal": "', '"seal": "0')
+    return circinus(inbox, "apply")
 
 
 def fix_service_times(folder: Path) -> None:
@@ -125,6 +133,7 @@ def unusable(folder: Path) -> str:
 
 CASES: dict[str, Callable[[Path], str]] = {
     "The plan is stale": stale,
+    "The code of a plan is not trusted": untrusted,
     "A query is rejected": rejected,
     "The budget was too small": small_budget,
     "An operator cannot be loaded": broken_operator,

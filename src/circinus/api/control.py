@@ -260,8 +260,11 @@ def control_plan(
     *,
     on_event: Callable[[Event], None],
     progress: ProgressFactory = no_progress,
+    trust: bool = False,
 ) -> PlanController:
     """Record what a replay needs, and return a controller that has not started yet.
+
+    With `trust`, code of plan files that other users made may run.
 
     Raises:
         PlanningError: the plan serves no query.
@@ -278,6 +281,7 @@ def control_plan(
         options.items,
         local_only=engine.on_this_machine,
         dry=options.dry_run,
+        trust=trust,
     )
     managed = source.managed
     if engine.on_this_machine:  # otherwise the controller would retry forever

@@ -61,6 +61,8 @@ class PlanFileSource:
     """True if this machine emulates all pools; it can emulate slower hardware, but not faster."""
     dry: bool = False
     """True to write nothing, the plan file included."""
+    trust: bool = False
+    """True to adopt plans that other users made; see `Workspace.open_plan`."""
     warnings: tuple[str, ...] = ()
     """Operators whose recordings for a replay other programs disturbed, of the plans prepared last."""
     _polled: Signature = ()
@@ -168,9 +170,9 @@ class PlanFileSource:
         opened, plan_file = self.opened, self.opened.path
         if plan_file is None:
             return running
-        before = self._signature()
+        before, needs_store, runs_code = self._signature(), self.mode is Mode.REPLAY, not self.trust
         try:
-            latest = load_plan(plan_file, needs_store=self.mode is Mode.REPLAY, complete=True)
+            latest = load_plan(plan_file, needs_store=needs_store, complete=True, runs_code=runs_code)
         except StalePlanError:
             if self.dry:
                 raise
@@ -183,7 +185,7 @@ class PlanFileSource:
                 running=Incumbent.of(running.matching),
                 is_superseded=lambda: self._ended or self._signature() != before,
             )
-            latest = load_plan(plan_file, needs_store=self.mode is Mode.REPLAY)
+            latest = load_plan(plan_file, needs_store=needs_store, runs_code=runs_code)
         managed, _ = self._managed(latest)
         self.opened = latest
         self._read = before  # as before anything was read: files written since are read at the next poll

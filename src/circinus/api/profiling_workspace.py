@@ -21,6 +21,7 @@ from circinus.specification.specification import Specification
 
 if TYPE_CHECKING:
     from circinus.api.reports import LearntServiceTimes, ProfileReport, ValidationReport
+    from circinus.matching import PlanFile
     from circinus.profiling import Calibration, ImportedTime, MeasurementBackend
 
 Sources = Mapping[str, "MeasurementBackend"]
@@ -71,6 +72,9 @@ class ProfilingWorkspace:
         self.seed = count(seed, "seed")
         self.engine = EngineHandle.of(engine, DEFAULT_RUN_FOLDER if run_dir is None else Path(run_dir), address, http)
         """Handle of the engine: its status, its end, and the events of its controller."""
+        self._trust = False
+        self._plan_file: tuple[PlanFile, Path] | None = None
+        """Plan file that names or contains the specification, and its path."""
 
     @property
     def specification(self) -> Specification:
@@ -85,6 +89,22 @@ class ProfilingWorkspace:
             self._specification = load_specification(self._paths)
         return self._specification
 
+    @property
+    def _code(self) -> Specification:
+        """The specification, for methods that run its code.
+
+        Raises:
+            PlanningError: it comes from a plan file that is not trusted; see `Workspace.open_plan`.
+        """
+        self._require_trust()
+        return self.specification
+
+    def _require_trust(self) -> None:
+        if self._plan_file is not None and not self._trust:
+            from circinus.api.plan_context import require_trusted
+
+            require_trusted(self._plan_file[0], self.specification, self._plan_file[1])
+
     def validate(self, *, operators: bool = True) -> ValidationReport:
         """Check the specification and, by default, import and check the operators, metrics and data sets.
 
@@ -98,7 +118,7 @@ class ProfilingWorkspace:
         from circinus.api.reports import ValidationReport
         from circinus.operators.validation import check_operators
 
-        problems = check_operators(self.specification) if operators else ()
+        problems = check_operators(self._code) if operators else ()
         if problems:
             raise SpecError(problems)
         return ValidationReport(self.specification)
@@ -148,7 +168,7 @@ class ProfilingWorkspace:
                 hint="Leave out `sources`, or make the workspace with engine='local'.",
             )
         report = profile_pipelines(
-            self.specification,
+            self._code,
             self._pipelines(pipelines),
             self.store,
             self.engine,
@@ -180,7 +200,7 @@ class ProfilingWorkspace:
         from circinus.api.profiling_service import stored_profiles
 
         names = self._pipelines(pipelines)
-        return stored_profiles(self.specification, names, self.store, seed=self.seed, sources=sources or {})
+        return stored_profiles(self._code, names, self.store, seed=self.seed, sources=sources or {})
 
     def import_times(self, table: AnyPath, *, sources: Sources | None = None) -> tuple[ImportedTime, ...]:
         """Store times of operators on hardware classes from a CSV file, which estimates use there, and return them.
@@ -206,7 +226,7 @@ class ProfilingWorkspace:
         from circinus.api.profiling_service import import_times
 
         names = self._pipelines(list(sources) if sources else None)
-        return import_times(self.specification, names, self.store, Path(table), sources=sources or {})
+        return import_times(self._code, names, self.store, Path(table), sources=sources or {})
 
     def calibrate(
         self, pipelines: Collection[str] | None = None, *, sources: Sources | None = None
@@ -224,7 +244,7 @@ class ProfilingWorkspace:
         from circinus.api.profiling_service import calibrate_pipelines
 
         names = self._pipelines(pipelines)
-        return calibrate_pipelines(self.specification, names, self.store, seed=self.seed, sources=sources or {})
+        return calibrate_pipelines(self._code, names, self.store, seed=self.seed, sources=sources or {})
 
     def learnt(
         self, *, pipeline: str | None = None, operator: str | None = None, hardware_class: str | None = None
@@ -350,7 +370,7 @@ class ProfilingWorkspace:
                 code="trace.several_pipelines",
                 hint="Name one.",
             )
-        write_trace(self.specification, names[0], self.store, Path(path), seed=self.seed)
+        write_trace(self._code, names[0], self.store, Path(path), seed=self.seed)
         return Path(path)
 
     @property

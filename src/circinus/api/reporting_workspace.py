@@ -1,16 +1,18 @@
-"""The part of the workspace that reports a plan as a page."""
+"""The part of the workspace that reads plan files, and reports a plan as a page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN
 from circinus.api.profiling_workspace import ProfilingWorkspace
 from circinus.api.quantities import AnyPath, Duration, argument_error, seconds
 from circinus.specification.diagnostics import describe
 
 if TYPE_CHECKING:
+    from circinus.api.defaults import EngineKind, HttpAddress
     from circinus.api.plan_context import LoadedPlan
     from circinus.api.plans import Plan
     from circinus.api.reports import LoadReport
@@ -18,7 +20,53 @@ if TYPE_CHECKING:
 
 
 class ReportingWorkspace(ProfilingWorkspace):
-    """Base of `Workspace` with the report of a plan."""
+    """Base of `Workspace` with what reads plan files, and the report of a plan."""
+
+    @classmethod
+    def open_plan(
+        cls,
+        path: AnyPath = DEFAULT_PLAN,
+        *,
+        check_fresh: bool = True,
+        needs_store: bool = False,
+        engine: EngineKind = "local",
+        run_dir: AnyPath | None = None,
+        address: str = DEFAULT_ADDRESS,
+        http: HttpAddress = None,
+        trust: bool = False,
+    ) -> tuple[Self, Plan]:
+        """Return the workspace that a plan file was made in, and the plan; reading them imports no code.
+
+        Args:
+            path: plan file; it names the files of its specification, or contains it, and names its profile store.
+            check_fresh: whether the plan must agree with the specification and the code.
+            needs_store: whether the profile store must exist, as for a simulation or a replay.
+            engine: `local` or `ray`; see `Workspace`.
+            run_dir: run directory of the local engine.
+            address: address of the Ray cluster.
+            http: address for HTTP requests.
+            trust: whether methods of the workspace may run code that is neither in the plan's own folder nor of a plan
+                that this user made; else they raise a PlanningError (`plan.untrusted_code`).
+
+        Raises:
+            PlanningError: the file does not exist, or it is no plan file of this version.
+            StalePlanError: the specification or the code has changed since.
+
+        Example:
+            >>> workspace, plan = c.Workspace.open_plan("plan.json")
+            >>> list(workspace.specification.pipelines)
+            ['mend']
+        """
+        from circinus.api.plan_context import LoadedPlan, read_plan
+        from circinus.api.plans import Plan
+
+        plan_set, specification, store = read_plan(Path(path), check_fresh=check_fresh, needs_store=needs_store)
+        workspace = cls(
+            specification, store=store, seed=plan_set.seed, engine=engine, run_dir=run_dir, address=address, http=http
+        )
+        workspace._trust, workspace._plan_file = trust, (plan_set, Path(path))
+        opened = LoadedPlan.of(plan_set, specification, store, Path(path), compares_code=check_fresh)
+        return workspace, Plan.of(opened)
 
     def report(
         self,

@@ -64,7 +64,7 @@ class SizingWorkspace(ReportingWorkspace):
         from circinus.matching.sufficient_machines import sufficient_machines
 
         limits = {pool: count(nodes, f"max_nodes[{pool!r}]") for pool, nodes in (max_nodes or {}).items()}
-        machines = candidate_machines(self.specification.required_infrastructure, limits, keep)
+        machines = candidate_machines(self._code.required_infrastructure, limits, keep)
         candidates = replace(self.specification, infrastructure=machines)
         profiles, _ = corrected_profiles(candidates, self.store, seed=self.seed, sources=sources, corrected=corrections)
         settings = MatchSettings(time_limit_s=None if time_limit is None else seconds(time_limit, "time_limit"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from circinus.api.defaults import DEFAULT_ADDRESS, DEFAULT_PLAN, DeploymentMode
+from circinus.api.defaults import DEFAULT_PLAN, DeploymentMode
 from circinus.api.profiling_workspace import Sources
 from circinus.api.progress import ProgressFactory, no_progress
 from circinus.api.quantities import AnyPath, Duration, choice, count, factor, price, seconds
@@ -16,7 +16,6 @@ from circinus.api.sizing_workspace import SizingWorkspace
 
 if TYPE_CHECKING:
     from circinus.api.control import ControlOptions, PlanController
-    from circinus.api.defaults import EngineKind, HttpAddress
     from circinus.api.deployment import DeployedPlan
     from circinus.api.plan_context import LoadedPlan
     from circinus.api.plans import AdmissionResult, Explanation, FrontierReport, Plan
@@ -45,47 +44,6 @@ class Workspace(SizingWorkspace):
         >>> plan["archive"].chosen.plan.pipeline
         'mend'
     """
-
-    @classmethod
-    def open_plan(
-        cls,
-        path: AnyPath = DEFAULT_PLAN,
-        *,
-        check_fresh: bool = True,
-        needs_store: bool = False,
-        engine: EngineKind = "local",
-        run_dir: AnyPath | None = None,
-        address: str = DEFAULT_ADDRESS,
-        http: HttpAddress = None,
-    ) -> tuple[Self, Plan]:
-        """Return the workspace that a plan file was made in, and the plan.
-
-        Args:
-            path: plan file; it names the files of its specification, or contains it, and names its profile store.
-            check_fresh: whether the plan must agree with the specification and the code.
-            needs_store: whether the profile store must exist, as for a simulation or a replay.
-            engine: `local` or `ray`; see `Workspace`.
-            run_dir: run directory of the local engine.
-            address: address of the Ray cluster.
-            http: address for HTTP requests.
-
-        Raises:
-            PlanningError: the file does not exist, or it is no plan file of this version.
-            StalePlanError: the specification or the code has changed since.
-
-        Example:
-            >>> workspace, plan = c.Workspace.open_plan("plan.json")
-            >>> list(workspace.specification.pipelines)
-            ['mend']
-        """
-        from circinus.api.plan_context import LoadedPlan, read_plan
-        from circinus.api.plans import Plan
-
-        plan_set, specification, store = read_plan(Path(path), check_fresh=check_fresh, needs_store=needs_store)
-        workspace = cls(
-            specification, store=store, seed=plan_set.seed, engine=engine, run_dir=run_dir, address=address, http=http
-        )
-        return workspace, Plan.of(LoadedPlan.of(plan_set, specification, store, Path(path), compares_code=check_fresh))
 
     def plan(
         self,
@@ -146,7 +104,7 @@ class Workspace(SizingWorkspace):
             running = Incumbent.of(matching, change_usd_per_h=churn_usd_per_h, max_changes=max_changes)
         path = None if output is None else Path(output)
         result = make_plan(
-            self.specification,
+            self._code,
             path or self._folder / DEFAULT_PLAN,
             self.store,
             seed=self.seed,
@@ -210,7 +168,7 @@ class Workspace(SizingWorkspace):
 
         chosen = self._query(query)
         corrections = None if plan is None else file_of(plan).corrections
-        frontier = query_frontier(self.specification, chosen, self.store, seed=self.seed, corrections=corrections)
+        frontier = query_frontier(self._code, chosen, self.store, seed=self.seed, corrections=corrections)
         return FrontierReport(frontier, plan, self.specification.pipelines[chosen.pipeline].metric.name)
 
     def admit(
@@ -240,7 +198,7 @@ class Workspace(SizingWorkspace):
         from circinus.matching import require_fresh
 
         added, path = self._query(query), None if output is None else Path(output)
-        require_fresh(file_of(plan), self.specification)
+        require_fresh(file_of(plan), self._code)
         return admit(self._opened(plan), self.specification, added, plan, output=path, sources=sources or {})
 
     def explain(self, plan: Plan, queries: Collection[str] | None = None) -> Explanation:
@@ -338,6 +296,7 @@ class Workspace(SizingWorkspace):
 
         Raises:
             StalePlanError: the specification or the code has changed since the plan was made.
+            PlanningError: its code is not trusted (`Workspace.open_plan`).
             ServingError: the plan does not fit this machine, or a replica does not start.
 
         Example:
@@ -361,6 +320,7 @@ class Workspace(SizingWorkspace):
         """
         from circinus.api.deployment import DeployedPlan
 
+        self._require_trust()
         return DeployedPlan(self._opened(plan), self.engine)
 
     def control(
@@ -405,6 +365,7 @@ class Workspace(SizingWorkspace):
             mode,
             on_event=on_event,
             progress=progress,
+            trust=self._trust,
         )
 
     def render_kubernetes(
@@ -438,7 +399,7 @@ class Workspace(SizingWorkspace):
         from circinus.matching import require_fresh
 
         store = self.store if choice(mode, "mode", get_args(DeploymentMode)) == "replay" else None
-        require_fresh(file_of(plan), self.specification, profile_store=store)
+        require_fresh(file_of(plan), self._code, profile_store=store)
         return self._opened(plan)
 
     def _query(self, name: str) -> Query:

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from circinus.cli.command import names_as_arguments
-from circinus.cli.options import DEFAULT_PLAN, OUTPUT, Json, Traces, load_trace_backends
+from circinus.cli.options import DEFAULT_PLAN, OUTPUT, Json, Traces, Trust, load_trace_backends
 
 
 def admit(
     query: Annotated[str, typer.Argument(help="Query of the specification that the plan does not serve.")],
     plan_file: Annotated[Path, typer.Option("--plan", help="Plan file of the running plan.")] = DEFAULT_PLAN,
     trace: Traces = None,
+    trust: Trust = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Answer without writing the plan file.", rich_help_panel=OUTPUT)
     ] = False,
@@ -30,7 +31,7 @@ def admit(
     from circinus.reporting.wrapping import print_wrapped
     from circinus.specification.formatting import format_duration, format_usd_per_h
 
-    workspace, plan = Workspace.open_plan(plan_file, check_fresh=False)
+    workspace, plan = Workspace.open_plan(plan_file, check_fresh=False, trust=trust)
     sources = load_trace_backends(trace, workspace.specification)
     with names_as_arguments(), elapsed_time(f"planning query {query}"):
         result = workspace.admit(query, plan, output=None if dry_run else plan_file, sources=sources)

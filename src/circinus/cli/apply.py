@@ -17,6 +17,7 @@ from circinus.cli.options import (
     PlanFile,
     ReplayItems,
     RunDir,
+    Trust,
     http_address,
 )
 
@@ -30,6 +31,7 @@ def apply(
     http: Http = "",
     no_http: NoHttp = False,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Deploy exactly the plan of a plan file.
@@ -48,6 +50,7 @@ def apply(
         run_dir=run_dir,
         address=address,
         http=http_address(http, no_http),
+        trust=trust,
     )
     try:
         running = workspace.engine.status()

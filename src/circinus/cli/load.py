@@ -23,6 +23,7 @@ from circinus.cli.options import (
     PlanFile,
     RunDir,
     TrafficSeed,
+    Trust,
     duration_option,
     positive_duration_option,
     quantity,
@@ -65,6 +66,7 @@ def load(
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    trust: Trust = False,
     controlled: Annotated[
         bool,
         typer.Option(
@@ -87,7 +89,7 @@ def load(
     from circinus.cli.output import open_plan, print_json, progress_console
     from circinus.reporting.progress import load_bar
 
-    workspace, plan = open_plan(plan_file, engine=engine, run_dir=run_dir, address=address)
+    workspace, plan = open_plan(plan_file, engine=engine, run_dir=run_dir, address=address, trust=trust)
     with load_bar(progress_console()) as bar:
         report = workspace.attach(plan).load_test(
             duration=duration,

@@ -119,6 +119,14 @@ ReplayItems = Annotated[
     ),
 ]
 TrafficSeed = Annotated[int, typer.Option(min=0, help="Random seed for arrivals and items.", rich_help_panel=TRAFFIC)]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run code and read values although this user did not write them.",
+        rich_help_panel=ENGINE,
+    ),
+]
 Traces = Annotated[
     list[Path] | None,
     typer.Option(

@@ -18,6 +18,7 @@ from circinus.cli.options import (
     Json,
     Kind,
     RunDir,
+    Trust,
     positive_duration_option,
     quantity,
 )
@@ -46,6 +47,7 @@ def request(
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    trust: Trust = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="File to write the output to.", rich_help_panel=OUTPUT),
@@ -61,7 +63,7 @@ def request(
 
     if file and item:
         raise typer.BadParameter("found a file and --item, expected one of them")
-    workspace, applied = Workspace.open_plan(plan, engine=engine, run_dir=run_dir, address=address)
+    workspace, applied = Workspace.open_plan(plan, engine=engine, run_dir=run_dir, address=address, trust=trust)
     data = None
     if file:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()

@@ -21,6 +21,7 @@ from circinus.cli.options import (
     ReplayItems,
     RunDir,
     StateFile,
+    Trust,
     factor_option,
     fraction_option,
     http_address,
@@ -98,6 +99,7 @@ def serve(
     no_http: NoHttp = False,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     state_file: StateFile = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Keep an engine at a plan until interrupted, and adapt to bursts, node failures, edits and drift.
@@ -133,6 +135,7 @@ def serve(
         run_dir=run_dir,
         address=address,
         http=http_address(http, no_http),
+        trust=trust,
     )
 
     def report(event: Event) -> None:

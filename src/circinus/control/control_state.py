@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circinus.control.ladders.policy import LadderState
@@ -37,7 +36,6 @@ class PlanSnapshot:
     pipelines: tuple[Pipeline, ...]
     infrastructure: Infrastructure
     queries: tuple[Query, ...]
-    module_paths: tuple[Path, ...]
 
 
 def snapshot_to_json(controlled: ManagedPlans) -> str:
@@ -52,7 +50,6 @@ def snapshot_to_json(controlled: ManagedPlans) -> str:
         pipelines=tuple(specification.pipelines.values()),
         infrastructure=specification.required_infrastructure,
         queries=specification.queries,
-        module_paths=specification.module_paths,
     )
     return json_text(vars(snapshot), indent=1, by_alias=False)
 
@@ -77,7 +74,7 @@ def snapshot_from_json(text: str, base: ManagedPlans) -> ManagedPlans:
         {pipeline.name: pipeline for pipeline in snapshot.pipelines},
         snapshot.infrastructure,
         snapshot.queries,
-        snapshot.module_paths,
+        base.specification.module_paths,
     )
     return replace(
         base,
