@@ -33,7 +33,7 @@ class ReportingWorkspace(ProfilingWorkspace):
         run_dir: AnyPath | None = None,
         address: str = DEFAULT_ADDRESS,
         http: HttpAddress = None,
-        trust: bool = False,
+        trust: bool | None = None,
     ) -> tuple[Self, Plan]:
         """Return the workspace that a plan file was made in, and the plan; reading them imports no code.
 
@@ -45,11 +45,11 @@ class ReportingWorkspace(ProfilingWorkspace):
             run_dir: run directory of the local engine.
             address: address of the Ray cluster.
             http: address for HTTP requests.
-            trust: whether methods of the workspace may run code that is neither in the plan's own folder nor of a plan
-                that this user made; else they raise a PlanningError (`plan.untrusted_code`).
+            trust: whether code of a plan may run that this user did not make, from another folder than the plan's own.
+                False refuses such a plan at once; by default the methods that run its code do.
 
         Raises:
-            PlanningError: the file does not exist, or it is no plan file of this version.
+            PlanningError: the file does not exist, is no plan file of this version, or is not trusted.
             StalePlanError: the specification or the code has changed since.
 
         Example:
@@ -64,7 +64,9 @@ class ReportingWorkspace(ProfilingWorkspace):
         workspace = cls(
             specification, store=store, seed=plan_set.seed, engine=engine, run_dir=run_dir, address=address, http=http
         )
-        workspace._trust, workspace._plan_file = trust, (plan_set, Path(path))
+        workspace._trust, workspace._plan_file = bool(trust), (plan_set, Path(path))
+        if trust is False:
+            workspace._require_trust()
         opened = LoadedPlan.of(plan_set, specification, store, Path(path), compares_code=check_fresh)
         return workspace, Plan.of(opened)
 
