@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 import circinus as c
+from circinus.api.plan_context import load_plan
+from circinus.api.plan_source import PlanFileSource
+from circinus.serving import Mode
 from cli_runner import answer, as_a_new_process, run_circinus, run_process
 from raised import raises_code
 
@@ -101,6 +104,17 @@ def test_methods_that_run_code_need_trust(inbox: Path, marker: Path) -> None:
         for call in calls:
             with raises_code(c.PlanningError, "plan.untrusted_code"):
                 call()
+    assert not marker.exists()
+
+
+def test_a_controller_adopts_no_plan_of_another_user(inbox: Path, application: Path, marker: Path) -> None:
+    (application / "further.yaml").unlink()
+    with as_a_new_process((), inbox):
+        opened = load_plan(Path("plan.json"))
+        sources = [PlanFileSource(opened, Mode.REAL, 1.0, 10.0, trust=trust) for trust in (False, True)]
+        with raises_code(c.PlanningError, "plan.untrusted_code"):
+            sources[0].planner().latest(sources[0].managed)
+        assert sources[1].planner().latest(sources[1].managed).fingerprint == sources[1].managed.fingerprint
     assert not marker.exists()
 
 
