@@ -138,6 +138,7 @@ def _stored_profiles(opened: LoadedPlan) -> tuple[_Profiles, Mapping[str, str]]:
     source, profiles, reasons = RecordedCode(plan_set), dict[str, PipelineProfile](), dict[str, str]()
     for name in pipelines_in_use(specification):
         try:
+            source.addresses(specification.pipelines[name], None)  # refuses a recorded trace, whatever the store has
             with ProfileStore(opened.store) as store:
                 profiles[name] = read_profile(
                     store,
