@@ -12,8 +12,8 @@ import circinus
 
 SOURCE = Path(circinus.__file__).parent
 FLOW = (
-    "arrays", "errors", "seals", "statistics", "specification", "operators", "profiling", "queueing", "estimation",
-    "simulation", "planning", "matching", "serving", "control", "testing", "reporting", "api", "cli",
+    "arrays", "errors", "private_files", "seals", "statistics", "specification", "operators", "profiling", "queueing",
+    "estimation", "simulation", "planning", "matching", "serving", "control", "testing", "reporting", "api", "cli",
 )  # fmt: skip
 HEAVY = {"highspy", "ray", "PIL", "faster_whisper", "ctranslate2", "onnxruntime", "scipy", "sklearn", "matplotlib"}
 

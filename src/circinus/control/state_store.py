@@ -8,6 +8,7 @@ lease are refused.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from circinus.errors import ServingError
+from circinus.private_files import make_private_folder, open_private, require_private
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
+_IN_MEMORY = ":memory:"
 _APPLICATION_ID = 0x43495243 + 1  # follows the one of profile stores
 _SCHEMA_VERSION = 2
 _LOCK_TIMEOUT_S = 2.0
@@ -83,17 +86,18 @@ class ControlStateStore:
         """Open or create the file.
 
         Raises:
-            ServingError: the file is of another kind or of a later version.
+            ServingError: the file is of another kind, of a later version, or another user may have placed it.
         """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if str(path) != _IN_MEMORY:
+                _create(path)
             self._connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
             self._prepare()
             self._connection.execute("PRAGMA journal_mode = WAL")
             # Decisions must survive a power failure, or they would be made twice.
             self._connection.execute("PRAGMA synchronous = FULL")
-        except sqlite3.DatabaseError as error:
+        except (OSError, sqlite3.DatabaseError) as error:
             raise ServingError(
                 f"cannot open the controller state file: {error}",
                 code="control.not_a_state_store",
@@ -288,6 +292,18 @@ class ControlStateStore:
                     location=str(self.path),
                 ) from error
             raise
+
+
+def _create(path: Path) -> None:
+    """Create an empty file, or check that the existing one is private.
+
+    An existing file is not opened here: closing it would drop the locks of other connections of this process.
+    """
+    make_private_folder(path.parent)
+    try:
+        os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        require_private(path.lstat(), path, area="control", error=ServingError)
 
 
 def _event(time_s: float, kind: str, subject: str, reason: str, details: str, number: int) -> Event:

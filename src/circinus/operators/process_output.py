@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 import sys
 import tempfile
 import traceback
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import IO
+
+from circinus.private_files import make_private_folder, open_private, require_private
 
 _LIMIT_BYTES = 2**20
 """Size above which a file is cut to its last half, between batches."""
@@ -39,15 +42,18 @@ def open_output(folder: Path | None, uses: str) -> IO[bytes]:
 
     Raises:
         OSError: the file cannot be written or locked.
+        CircinusError: another user may have placed the folder or the file (`output.foreign`, `output.unsafe`).
     """
     if folder is None:
         return tempfile.TemporaryFile(buffering=0)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(folder)
+    require_private(folder.lstat(), folder, stat.S_IFDIR, area="output")
     name = re.sub(r"[^\w.-]+", ".", uses)
     number = 1
     while True:
         path = folder / (f"{name}.log" if number == 1 else f"{name}.{number}.log")
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0)
+        descriptor = open_private(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, area="output")
+        file = os.fdopen(descriptor, "r+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # on the open file, which the process inherits
             _cut(

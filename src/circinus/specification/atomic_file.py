@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,17 +12,25 @@ from pathlib import Path
 def write_atomically(path: Path, text: str) -> None:
     """Write a file and create its folder; an existing file stays until the new one is complete.
 
+    A new file has the mode 0600, a replaced one keeps its mode. A link is replaced, not followed.
+
     Raises:
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    # A new file of a random name: another user of the folder could have placed a link at one that can be guessed.
+    descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with suppress(FileNotFoundError):
+                replaced = path.lstat()
+                if stat.S_ISREG(replaced.st_mode):
+                    os.fchmod(descriptor, replaced.st_mode & 0o777)
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
         os.replace(unfinished, path)
-    finally:
+    except BaseException:
         with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+            os.unlink(unfinished)
+        raise
