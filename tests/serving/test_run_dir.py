@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,14 +69,13 @@ def test_lock_of_a_folder_that_was_removed_is_worth_nothing(
     folder: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An ending engine removes its lock file; a process that waited for that file must not own the folder."""
-    real_open = Path.open
+    real_flock = fcntl.flock
 
-    def open_then_lose(path: Path, *args: object, **kwargs: object) -> object:
-        file = real_open(path, *args, **kwargs)  # type: ignore[call-overload]
+    def lose_then_lock(*arguments: Any) -> None:
         folder.lock.unlink()
-        return file
+        real_flock(*arguments)
 
-    monkeypatch.setattr(Path, "open", open_then_lose)
+    monkeypatch.setattr(fcntl, "flock", lose_then_lock)
     assert folder.try_lock() is None
 
 

@@ -9,7 +9,7 @@ import re
 import shlex
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +108,17 @@ class EngineHandle(ABC):
         return False
 
     @abstractmethod
-    def close(self) -> bool:
+    def close(self, on_kill: Callable[[int], None] = lambda process: None) -> bool:
         """End the engine and everything that it started, and return whether there was one.
 
-        On Ray, what Circinus runs on the cluster ends, and the cluster stays.
+        A local engine that does not respond is killed. On Ray, what Circinus runs on the cluster ends, and the cluster
+        stays.
+
+        Args:
+            on_kill: called with the process id of an engine that was killed.
+
+        Raises:
+            ServingError: the engine does not end.
         """
 
     @property
@@ -229,10 +236,10 @@ class LocalHandle(EngineHandle):
 
     def start(self) -> bool:
         from circinus.serving.engine import ENGINE_ENDED
-        from circinus.serving.local.client import connect, start_daemon
+        from circinus.serving.local.client import start_daemon
 
         try:
-            connect(self.run_dir)
+            self.status()  # an engine that does not respond is not joined
             if self.http is not None:
                 self._listen_http(self.http or None)
             return False
@@ -257,10 +264,10 @@ class LocalHandle(EngineHandle):
 
         run(listen)
 
-    def close(self) -> bool:
+    def close(self, on_kill: Callable[[int], None] = lambda process: None) -> bool:
         from circinus.serving.local.client import destroy
 
-        return outside_loop(lambda: destroy(self.run_dir))
+        return outside_loop(lambda: destroy(self.run_dir, on_kill))
 
     @property
     def process(self) -> int | None:
@@ -300,7 +307,7 @@ class RayHandle(EngineHandle):
 
         return RayEngine(self._settings)
 
-    def close(self) -> bool:
+    def close(self, on_kill: Callable[[int], None] = lambda process: None) -> bool:
         run(self.client().close)
         return True
 

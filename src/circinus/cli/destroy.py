@@ -15,17 +15,20 @@ def destroy(
 ) -> None:
     """End the engine and everything that it started.
 
-    A Ray cluster keeps running; the applications of Circinus on it end.
+    A local engine that does not respond is killed. A Ray cluster keeps running; the applications of Circinus on it end.
     """
     from circinus.api.engine_handle import EngineHandle
     from circinus.cli.output import elapsed_time, print_json, warn_of_controller
 
     handle = EngineHandle.of(engine, run_dir, address)
     warn_of_controller(handle)
+    killed: list[int] = []
     with elapsed_time(f"ending {handle}"):
-        ended = handle.close()
+        ended = handle.close(killed.append)
     if json:
-        print_json("destroy", {"ended": ended, **handle.place})
+        print_json("destroy", {"ended": ended, "killed": bool(killed), **handle.place})
+    elif killed:
+        typer.echo(f"{handle} did not respond; its process {killed[0]} was killed, with its replicas")
     elif ended:
         typer.echo(f"{handle} has ended")
     else:

@@ -1,7 +1,8 @@
-"""Frames of a small pickled header and any number of payloads, which are not unpickled in transit.
+"""Frames of a small header and any number of payloads, which are not unpickled in transit.
 
-Layout, little-endian: u32 bytes of the header, u32 number of payloads, u64 bytes of each payload, the header
-(a pickle), the payloads. Both ends belong to one user: the sockets are pairs, or closed to other users.
+Layout, little-endian: u32 bytes of the header, u32 number of payloads, u64 bytes of each payload, the header, the
+payloads. Headers between a process and its own forks are pickles; other connections have another `HeaderCodec`, with
+limits, as what they receive may be anything.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import pickle
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from circinus.operators.pickling import PROTOCOL, Payload
@@ -21,20 +24,65 @@ Frame = tuple[Any, list[memoryview]]
 _FIXED = struct.Struct("<II")
 _MAX_COPIED_BYTES = 16384
 """Maximum size of payloads that are copied into one part, which is cheaper than further writes and reads."""
+_AHEAD_BYTES = 2**20
+"""Memory taken for a frame before its bytes arrive; beyond it, as much again as has arrived."""
 
 
-def encode(header: Any, payloads: Sequence[Payload] = ()) -> list[Payload]:
-    """Return the parts of a frame, to be written one after the other; a small frame is a single part."""
-    pickled = pickle.dumps(header, protocol=PROTOCOL)
+class FrameError(ValueError):
+    """Malformed frame, or one beyond the limits."""
+
+
+@dataclass(frozen=True)
+class HeaderCodec:
+    """Form of the headers of a connection, and limits of its frames."""
+
+    encode: Callable[[Any], bytes]
+    decode: Callable[[memoryview], Any]
+    """Decoder; raises a FrameError."""
+    max_header_bytes: int = 2**32 - 1
+    max_payloads: int = 2**32 - 1
+    max_payload_bytes: int = 2**63
+    """Maximum sum of the sizes of a frame's payloads."""
+
+    def require_limits(self, header_bytes: int, payloads: int, payload_bytes: int = 0) -> None:
+        """Raise a FrameError if a frame exceeds a limit."""
+        if (
+            header_bytes > self.max_header_bytes
+            or payloads > self.max_payloads
+            or payload_bytes > self.max_payload_bytes
+        ):
+            raise FrameError(
+                f"the message is too large: a header of {header_bytes} bytes and {payloads} values of {payload_bytes} "
+                f"bytes, expected at most {self.max_header_bytes}, {self.max_payloads} and {self.max_payload_bytes}"
+            )
+
+
+PICKLED = HeaderCodec(partial(pickle.dumps, protocol=PROTOCOL), pickle.loads)
+"""Headers of processes and their own forks."""
+
+
+def encode(header: Any, payloads: Sequence[Payload] = (), codec: HeaderCodec = PICKLED) -> list[Payload]:
+    """Return the parts of a frame, to be written one after the other; a small frame is a single part.
+
+    Raises:
+        FrameError: the frame exceeds a limit.
+    """
+    encoded = codec.encode(header)
     lengths = [*map(len, payloads)]
-    parts = [_FIXED.pack(len(pickled), len(lengths)), struct.pack(f"<{len(lengths)}Q", *lengths), pickled]
-    if sum(lengths) <= _MAX_COPIED_BYTES:
+    total = sum(lengths)
+    codec.require_limits(len(encoded), len(lengths), total)
+    parts = [_FIXED.pack(len(encoded), len(lengths)), struct.pack(f"<{len(lengths)}Q", *lengths), encoded]
+    if total <= _MAX_COPIED_BYTES:
         return [b"".join((*parts, *payloads))]
     return [b"".join(parts), *payloads]
 
 
-def frame_length(prefix: Payload) -> int:
-    """Return the length of the frame that begins with `prefix`, or of the part of it that gives the length."""
+def frame_length(prefix: Payload, codec: HeaderCodec = PICKLED) -> int:
+    """Return the length of the frame that begins with `prefix`, or of the part of it that gives the length.
+
+    Raises:
+        FrameError: the frame exceeds a limit.
+    """
     if len(prefix) < _FIXED.size:
         return _FIXED.size
     header_length: int
@@ -42,16 +90,18 @@ def frame_length(prefix: Payload) -> int:
     header_length, count = _FIXED.unpack_from(prefix)
     header_start = _FIXED.size + 8 * count
     if len(prefix) < header_start:
+        codec.require_limits(header_length, count)
         return header_start
-    lengths: tuple[int, ...] = struct.unpack_from(f"<{count}Q", prefix, _FIXED.size)
-    return header_start + header_length + sum(lengths)
+    payload_bytes: int = sum(struct.unpack_from(f"<{count}Q", prefix, _FIXED.size))
+    codec.require_limits(header_length, count, payload_bytes)
+    return header_start + header_length + payload_bytes
 
 
-def decode(frame: memoryview) -> Frame:
+def decode(frame: memoryview, codec: HeaderCodec = PICKLED) -> Frame:
     """Decode a complete frame. The payloads are views into it."""
     header_length, count = _FIXED.unpack_from(frame)
     position = _FIXED.size + 8 * count
-    header = pickle.loads(frame[position : position + header_length])
+    header = codec.decode(frame[position : position + header_length])
     position += header_length
     payloads = []
     for length in struct.unpack_from(f"<{count}Q", frame, _FIXED.size):
@@ -68,10 +118,11 @@ class FrameReader:
 
     _CHUNK = 65536
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, codec: HeaderCodec = PICKLED) -> None:
         self._socket = connection
+        self._codec = codec
         self._frame = bytearray()
-        """Received part of the next frame, extended with zeros to the length known so far."""
+        """Received part of the next frame, extended with zeros to the part that is received next."""
         self._filled = 0
 
     @property
@@ -85,6 +136,7 @@ class FrameReader:
         Raises:
             BlockingIOError: the socket does not block and has no data.
             EOFError: the other end is gone.
+            FrameError: a frame is malformed or exceeds a limit; what follows it cannot be read.
         """
         missing = len(self._frame) - self._filled
         try:
@@ -102,8 +154,7 @@ class FrameReader:
             yield from self._place(memoryview(data))
         else:
             self._filled += received
-            if self._filled == len(self._frame):
-                yield self._complete()
+            yield from self._completed()
 
     def _place(self, data: memoryview) -> Iterator[Frame]:
         """Yield the complete frames of `data`, without a copy if possible, and keep the rest."""
@@ -113,23 +164,23 @@ class FrameReader:
                 self._frame[self._filled : self._filled + copied] = data[:copied]
                 self._filled += copied
                 data = data[copied:]
-                if self._filled == len(self._frame):
-                    missing = frame_length(self._frame) - self._filled
-                    if missing:
-                        self._frame.extend(bytes(missing))
-                    else:
-                        yield self._complete()
-            elif (length := frame_length(data)) <= len(data):
-                yield decode(data[:length])
+                yield from self._completed()
+            elif (length := frame_length(data, self._codec)) <= len(data):
+                yield decode(data[:length], self._codec)
                 data = data[length:]
             else:
-                self._frame = bytearray(length)
+                self._frame = bytearray(min(length, len(data) + _AHEAD_BYTES))
 
-    def _complete(self) -> Frame:
-        frame = decode(memoryview(self._frame))
-        self._frame = bytearray()
-        self._filled = 0
-        return frame
+    def _completed(self) -> Iterator[Frame]:
+        """Yield the frame if it is complete, else make room for its next part if there is none."""
+        if self._filled < len(self._frame):
+            return
+        missing = frame_length(self._frame, self._codec) - self._filled
+        if missing:
+            self._frame.extend(bytes(min(missing, max(self._filled, _AHEAD_BYTES))))
+            return
+        frame, self._frame, self._filled = self._frame, bytearray(), 0
+        yield decode(memoryview(frame), self._codec)
 
 
 class BlockingFrames:

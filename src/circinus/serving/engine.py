@@ -178,6 +178,8 @@ DROPPED_LATE = "query.dropped_late"
 """Code of the error of a request that a query with `late: drop` did not answer, as it was late."""
 TIMED_OUT = "replica.timed_out"
 """Code of the error of a request whose batch exceeded `DesiredDeployment.batch_limit_s`."""
+ENGINE_SILENT = "engine.silent"
+"""Code of the error of calls to a local engine that does not respond, as it is suspended or stuck."""
 ENGINE_ENDED = frozenset({"engine.not_running", "engine.killed"})
 """Codes of the errors of calls to a local engine that has ended."""
 

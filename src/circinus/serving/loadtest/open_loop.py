@@ -13,7 +13,7 @@ import numpy as np
 
 from circinus.errors import OVERLOADED, Diagnostic, ServingError, SpecError
 from circinus.queueing.arrivals import ArrivalProcess, Poisson
-from circinus.serving.engine import DROPPED_LATE, ENGINE_ENDED, Engine, Request, Response
+from circinus.serving.engine import DROPPED_LATE, ENGINE_ENDED, ENGINE_SILENT, Engine, Request, Response
 from circinus.specification.arrival_files import QUERY, TIME, read_arrival_rows
 
 
@@ -195,7 +195,7 @@ class OpenLoop:
         try:
             response = await self._engine.submit(request)
         except ServingError as failure:
-            if failure.code in ENGINE_ENDED:
+            if failure.code in ENGINE_ENDED or failure.code == ENGINE_SILENT:
                 self.engine_end = self.engine_end or EngineEnd(self._elapsed_s(), failure)
                 return
             dropped = failure.code in (DROPPED_LATE, OVERLOADED)

@@ -6,8 +6,8 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,29 +15,55 @@ from typing import Any
 
 from circinus.errors import OverloadedError, ServingError
 from circinus.operators.pickling import Payload, pickle_value
-from circinus.serving.engine import AuditBatch, DesiredState, EngineStatus, Request, Response
+from circinus.serving.engine import (
+    ENGINE_ENDED,
+    ENGINE_SILENT,
+    AuditBatch,
+    DesiredState,
+    EngineStatus,
+    Request,
+    Response,
+)
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
-from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
+from circinus.serving.local.rpc_protocol import (
+    EVERY_CALL,
+    REPLIES_OF_ENGINE,
+    RpcMethod,
+    RpcReply,
+    RpcRequest,
+    read_audits,
+    read_content,
+)
 from circinus.serving.local.run_dir import EXIT_TAKEN, RunDirectory
 from circinus.serving.router.request_messages import PickledResponse
 from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_to_json
+
+_CHECKS = 10
+"""Number of checks in which a ping must be answered, within `daemon_status_timeout_s`."""
+_RETRY_S = 0.05
 
 
 class LocalEngineClient:
     """`Engine` over the socket of a background engine, with any number of concurrent requests.
 
     Connects at the first call. `disconnect` leaves the engine running, `close` ends it. All calls must come from one
-    event loop.
+    event loop. While calls are under way, an engine that neither replies nor answers a ping within
+    `daemon_status_timeout_s` is silent, and all of them fail.
     """
 
     def __init__(self, run_folder: Path = DEFAULT_RUN_FOLDER) -> None:
         self._folder = RunDirectory(run_folder.absolute())
         self._connection: Connection | None = None
-        self._call_ids = count(1)
+        self._connecting = asyncio.Lock()
+        self._call_ids = count(EVERY_CALL + 1)
         self._pending: dict[int, asyncio.Future[tuple[Any, list[memoryview]]]] = {}
         self._lost = asyncio.Event()
+        self._next_check: asyncio.TimerHandle | None = None
+        self._activity = 0
+        """Activity of the engine at the last check."""
+        self._silent_checks = 0
 
     async def apply(self, desired: DesiredState) -> None:
         """Implement `Engine.apply`."""
@@ -46,7 +72,7 @@ class LocalEngineClient:
             module_paths=tuple(path.absolute() for path in desired.module_paths),
             recordings=desired.recordings.absolute() if desired.recordings is not None else None,
         )
-        await self._call(RpcMethod.APPLY, state_to_json(absolute))
+        await self._call(RpcMethod.APPLY, payloads=[state_to_json(absolute).encode()])
 
     async def listen_http(self, address: tuple[str, int] | None) -> None:
         """Call `LocalEngine.listen_http` of the engine."""
@@ -55,7 +81,8 @@ class LocalEngineClient:
     async def submit(self, request: Request) -> Response:
         """Implement `Engine.submit`. The output is unpickled in the calling process."""
         value = pickle_value(request.value)
-        (sinks, timings), outputs = await self._call(RpcMethod.SUBMIT, replace(request, value=None), [value])
+        content, outputs = await self._call(RpcMethod.SUBMIT, replace(request, value=None), [value])
+        sinks, timings = read_content(RpcMethod.SUBMIT, content)
         return PickledResponse(dict(zip(sinks, outputs, strict=True)), timings).unpickle()
 
     async def status(self) -> EngineStatus:
@@ -64,16 +91,13 @@ class LocalEngineClient:
         Raises:
             ServingError: there is no engine, or it does not answer in time.
         """
-        status: EngineStatus
-        async with self._in_time(SERVING.daemon_status_timeout_s):
-            status, _ = await self._call(RpcMethod.STATUS)
+        content, _ = await self._call(RpcMethod.STATUS)
+        status: EngineStatus = read_content(RpcMethod.STATUS, content)
         return status
 
     async def drain_audits(self) -> AuditBatch:
         """Implement `AuditableEngine.drain_audits`."""
-        audits: AuditBatch
-        audits, _ = await self._call(RpcMethod.AUDITS)
-        return audits
+        return read_audits(*await self._call(RpcMethod.AUDITS))
 
     async def disconnect(self) -> None:
         """Disconnect, and leave the engine running. Pending calls are cancelled."""
@@ -91,8 +115,11 @@ class LocalEngineClient:
             await asyncio.to_thread(self._folder.clear)
             return
         async with self._in_time(SERVING.daemon_close_timeout_s):
-            with suppress(ServingError):  # the engine may end before it replies
+            try:
                 await self._call(RpcMethod.CLOSE)
+            except ServingError as error:  # the engine may end before it replies
+                if error.code not in ENGINE_ENDED:
+                    raise
             if self._connection is not None:
                 await self._lost.wait()
 
@@ -107,49 +134,95 @@ class LocalEngineClient:
     async def _call(
         self, method: RpcMethod, argument: Any = None, payloads: Sequence[Payload] = ()
     ) -> tuple[Any, list[memoryview]]:
-        connection = self._connect()
+        connection = self._connection or await self._connect()
         call_id = next(self._call_ids)
         reply: asyncio.Future[tuple[Any, list[memoryview]]] = asyncio.get_running_loop().create_future()
         self._pending[call_id] = reply
-        connection.send(RpcRequest(call_id, method, argument), payloads)
+        if self._next_check is None:
+            self._silent_checks = 0
+            self._check_later(connection)
         try:
+            connection.send(RpcRequest(call_id, method, argument), payloads)
             return await reply
         except asyncio.CancelledError:
             connection.send(RpcRequest(next(self._call_ids), RpcMethod.CANCEL, call_id))
             raise
+        except ValueError as error:
+            raise ServingError(f"{method} cannot be sent: {error}", code="engine.unsendable") from error
         finally:
             self._pending.pop(call_id, None)
 
-    def _connect(self) -> Connection:
-        if self._connection is None:
-            socket = self._folder.connect()
-            if socket is None:
-                raise self._folder.missing_reason()
-            self._lost.clear()
-            self._connection = Connection(asyncio.get_running_loop(), socket, self._on_reply, self._on_connection_lost)
-        return self._connection
+    async def _connect(self) -> Connection:
+        async with self._connecting:
+            if self._connection is None:
+                async with self._in_time(SERVING.daemon_status_timeout_s):
+                    while True:
+                        try:
+                            socket = self._folder.connect()
+                            break
+                        except BlockingIOError:
+                            await asyncio.sleep(_RETRY_S)
+                if socket is None:
+                    raise self._folder.missing_reason()
+                self._lost.clear()
+                self._connection = Connection(
+                    asyncio.get_running_loop(), socket, self._on_reply, self._on_connection_lost, REPLIES_OF_ENGINE
+                )
+            return self._connection
+
+    def _check_later(self, connection: Connection) -> None:
+        self._activity = connection.activity
+        wait_s = SERVING.daemon_status_timeout_s / _CHECKS
+        self._next_check = asyncio.get_running_loop().call_later(wait_s, self._check, connection)
+
+    def _check(self, connection: Connection) -> None:
+        """Ping the engine if nothing came from it since the last check, and fail all calls if it does not answer.
+
+        Checks are counted rather than seconds, so that a suspended client does not take the engine for silent.
+        """
+        self._next_check = None
+        if not self._pending or connection is not self._connection:
+            return
+        self._silent_checks = self._silent_checks + 1 if connection.activity == self._activity else 0
+        if self._silent_checks > _CHECKS:
+            connection.abort()
+            self._on_connection_lost(self._folder.silence_reason)
+            return
+        if self._silent_checks == 1:
+            connection.send(RpcRequest(next(self._call_ids), RpcMethod.PING, None))
+        self._check_later(connection)
 
     def _on_reply(self, reply: RpcReply, payloads: list[memoryview]) -> None:
+        place = {"location": reply.location, "hint": reply.hint}
+        error = ServingError(reply.error, code=reply.code, **place)
+        if reply.retry_after_s is not None:
+            error = OverloadedError(reply.error, retry_after_s=reply.retry_after_s, **place)
+        if reply.call_id == EVERY_CALL and self._connection is not None:
+            self._connection.abort()
+            self._on_connection_lost(lambda: error)
+            return
         pending = self._pending.get(reply.call_id)
         if pending is None or pending.done():
             return  # the call was cancelled
-        if reply.retry_after_s is not None:
-            pending.set_exception(
-                OverloadedError(
-                    reply.error, retry_after_s=reply.retry_after_s, location=reply.location, hint=reply.hint
-                )
-            )
-        elif reply.error:
-            pending.set_exception(ServingError(reply.error, code=reply.code, location=reply.location, hint=reply.hint))
+        if reply.error:
+            pending.set_exception(error)
         else:
             pending.set_result((reply.content, payloads))
 
-    def _on_connection_lost(self) -> None:
+    def _on_connection_lost(self, reason: Callable[[], ServingError] | None = None) -> None:
         self._connection = None
         self._lost.set()
-        for pending in self._pending.values():
-            if not pending.done():
-                pending.set_exception(self._folder.missing_reason())
+        if self._next_check is not None:
+            self._next_check.cancel()
+            self._next_check = None
+        waiting = [pending for pending in self._pending.values() if not pending.done()]
+        if waiting:
+            try:
+                error = (reason or self._folder.missing_reason)()
+            except ServingError as unreadable:  # the folder is no longer this user's
+                error = unreadable
+            for pending in waiting:
+                pending.set_exception(error)
 
 
 def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
@@ -193,21 +266,41 @@ def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
     return LocalEngineClient(run_folder)
 
 
-def destroy(run_folder: Path = DEFAULT_RUN_FOLDER) -> bool:
+def destroy(run_folder: Path = DEFAULT_RUN_FOLDER, on_kill: Callable[[int], None] = lambda process: None) -> bool:
     """End the engine of `run_folder`, or remove the files of a killed one.
+
+    An engine that does not end in time is killed, with its replicas.
+
+    Args:
+        run_folder: run folder of the engine.
+        on_kill: called with the process id of a killed engine.
 
     Returns:
         False if there was neither; a folder without files of an engine is not touched.
+
+    Raises:
+        ServingError: the engine is silent, and its process cannot be identified.
     """
     folder = RunDirectory(run_folder.absolute())
-    if not _is_reachable(folder):
-        return folder.clear()
-    asyncio.run(LocalEngineClient(run_folder).close())
+    try:
+        if not _is_reachable(folder):
+            return folder.clear()
+        asyncio.run(LocalEngineClient(run_folder).close())
+    except ServingError as error:
+        if error.code != ENGINE_SILENT:
+            raise
+        from circinus.serving.local.engine_process import kill_engine
+
+        on_kill(kill_engine(folder))
+        folder.clear()
     return True
 
 
 def _is_reachable(folder: RunDirectory) -> bool:
-    connection = folder.connect()
+    try:
+        connection = folder.connect()
+    except BlockingIOError:
+        return True
     if connection is None:
         return False
     connection.close()

@@ -7,16 +7,19 @@ frames are written from their buffers, and received into their own.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from circinus.operators.framing import FrameReader, encode
+from circinus.operators.framing import PICKLED, FrameError, FrameReader, HeaderCodec, encode
 from circinus.operators.pickling import Payload
 
 _MAX_PARTS_PER_SEND = 64
 """Maximum number of buffers per `sendmsg`, well below the limits of all systems."""
+
+_log = logging.getLogger(__name__)
 
 
 class Connection:
@@ -28,36 +31,55 @@ class Connection:
         connection: socket.socket,
         on_frame: Callable[[Any, list[memoryview]], None],
         on_lost: Callable[[], None],
+        codec: HeaderCodec = PICKLED,
+        max_unsent_bytes: int | None = None,
     ) -> None:
         """Take over `connection`.
 
         Args:
             loop: event loop that waits for the socket.
             connection: a connected stream socket.
-            on_frame: called with the header and payloads of every frame.
-            on_lost: called once when the other end is gone, but not after `close`.
+            on_frame: called with the header and payloads of every frame; may raise a FrameError.
+            on_lost: called once when the other end is gone or has sent a malformed frame, but not after `close`.
+            codec: form of the headers.
+            max_unsent_bytes: size of unsent frames above which none are received, for another end that may not read
+                what it is sent. Two ends must not both wait for each other so; by default, frames are always received.
         """
         connection.setblocking(False)
+        self.activity = 0
+        """Number of times that the other end was seen to send or receive."""
         self._loop = loop
         self._socket = connection
-        self._reader = FrameReader(connection)
+        self._codec = codec
+        self._reader = FrameReader(connection, codec)
         self._on_frame = on_frame
         self._on_lost = on_lost
+        self._max_unsent_bytes = max_unsent_bytes
         self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
+        self._paused = False
         self._open = True
         self._closing = False
         loop.add_reader(connection, self._receive_frames)
 
     def send(self, header: Any, payloads: Sequence[Payload] = ()) -> None:
-        """Write a frame. Does nothing after the loss of the connection, which `on_lost` reports."""
+        """Write a frame. Does nothing after the loss of the connection, which `on_lost` reports.
+
+        Raises:
+            ValueError: the header cannot be encoded, or the frame exceeds a limit (FrameError).
+        """
         if not self._open or self._closing:
             return
         was_writing = bool(self._unsent)
-        self._unsent.extend(memoryview(part) for part in encode(header, payloads) if len(part))
+        for part in encode(header, payloads, self._codec):
+            if len(part):
+                self._unsent.append(memoryview(part))
+                self._unsent_bytes += len(part)
         if not was_writing:
             self._write()
             if self._unsent:
                 self._loop.add_writer(self._socket, self._write_more)
+        self._pause()
 
     def receive(self) -> None:
         """Process all data that has arrived."""
@@ -68,6 +90,12 @@ class Connection:
         """Close after all sent frames have left."""
         self._closing = True
         if self._open and not self._unsent:
+            self._release()
+
+    def abort(self) -> None:
+        """Close at once, without sending what has not left."""
+        self._closing = True
+        if self._open:
             self._release()
 
     def _receive_frames(self) -> None:
@@ -83,9 +111,13 @@ class Connection:
         try:
             for header, payloads in self._reader.receive():
                 self._on_frame(header, payloads)
+            self.activity += 1
         except BlockingIOError:
             return False
         except EOFError:
+            self._lost()
+        except FrameError as error:
+            _log.warning("a connection was closed: %s", error)
             self._lost()
         return self._open
 
@@ -94,6 +126,7 @@ class Connection:
             while self._unsent:
                 parts = [self._unsent[i] for i in range(min(len(self._unsent), _MAX_PARTS_PER_SEND))]
                 sent = self._socket.sendmsg(parts)
+                self._unsent_bytes -= sent
                 while sent:
                     head = self._unsent[0]
                     if sent < len(head):
@@ -106,11 +139,24 @@ class Connection:
             self._lost()
 
     def _write_more(self) -> None:
+        self.activity += 1
         self._write()
+        self._pause()
         if self._open and not self._unsent:
             self._loop.remove_writer(self._socket)
             if self._closing:
                 self._release()
+
+    def _pause(self) -> None:
+        """Stop or start to receive, by the size of unsent frames."""
+        if self._max_unsent_bytes is None or not self._open or not (self._unsent or self._paused):
+            return
+        pauses = self._unsent_bytes > self._max_unsent_bytes
+        if pauses and not self._paused:
+            self._loop.remove_reader(self._socket)
+        elif self._paused and not pauses:
+            self._loop.add_reader(self._socket, self._receive_frames)
+        self._paused = pauses
 
     def _lost(self) -> None:
         if self._open:

@@ -15,12 +15,22 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from circinus.errors import CircinusError, OverloadedError, ServingError
+from circinus.operators.framing import FrameError, encode
 from circinus.operators.pickling import Payload
 from circinus.operators.process_output import output_folder
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.high_resolution_loop import new_event_loop
-from circinus.serving.local.rpc_protocol import RpcMethod, RpcReply, RpcRequest
+from circinus.serving.local.peer import Peer
+from circinus.serving.local.rpc_protocol import (
+    EVERY_CALL,
+    REQUESTS_TO_ENGINE,
+    RpcMethod,
+    RpcReply,
+    RpcRequest,
+    audit_reply,
+    require_payloads,
+)
 from circinus.serving.local.run_dir import EXIT_TAKEN, RunDirectory
 from circinus.serving.state_serialization import state_from_json
 
@@ -44,16 +54,24 @@ class ClientSession:
         self._handler = handler
         self._on_closed = on_closed
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._connection = Connection(loop, accepted, self._on_request, self._on_connection_lost)
+        self._connection = Connection(
+            loop, accepted, self._on_request, self._on_connection_lost, REQUESTS_TO_ENGINE, _MAX_UNSENT_BYTES
+        )
 
     async def finish(self) -> None:
         """Wait until all calls have ended."""
         await asyncio.gather(*self._calls.values(), return_exceptions=True)
 
     def _on_request(self, call: RpcRequest, payloads: list[memoryview]) -> None:
+        require_payloads(call, payloads)
         if call.method is RpcMethod.CANCEL:
             if call.argument in self._calls:
                 self._calls[call.argument].cancel()
+            return
+        if call.call_id in self._calls:
+            raise FrameError(f"the id {call.call_id} is that of a running call")
+        if call.method is RpcMethod.PING:
+            self._connection.send(RpcReply(call.call_id, "", None))
             return
         task = self._loop.create_task(self._reply(call, payloads))
         self._calls[call.call_id] = task
@@ -62,16 +80,22 @@ class ClientSession:
     async def _reply(self, call: RpcRequest, payloads: list[memoryview]) -> None:
         try:
             content, outputs = await self._handler(call, payloads)
+            self._connection.send(RpcReply(call.call_id, "", content), outputs)
         except CircinusError as error:
-            retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else None
-            failure = RpcReply(call.call_id, error.message, None, error.code, error.location, error.hint, retry_after_s)
-            self._connection.send(failure)
+            self._fail(call, error)
         except Exception as error:  # the client needs a reply even after a bug of the engine
             _log.exception("%s failed", call.method)
             reason = f"the engine failed with {type(error).__name__}: {error}"
-            self._connection.send(RpcReply(call.call_id, reason, None, code="engine.failed"))
-        else:
-            self._connection.send(RpcReply(call.call_id, "", content), outputs)
+            self._fail(call, ServingError(reason, code="engine.failed"))
+
+    def _fail(self, call: RpcRequest, error: CircinusError) -> None:
+        # Messages of operators may have text that is not Unicode, such as names of files.
+        message, location, hint = (
+            text[:_MAX_TEXT_LENGTH].encode(errors="backslashreplace").decode()
+            for text in (error.message, error.location, error.hint)
+        )
+        retry_after_s = error.retry_after_s if isinstance(error, OverloadedError) else None
+        self._connection.send(RpcReply(call.call_id, message, None, error.code, location, hint, retry_after_s))
 
     def _on_connection_lost(self) -> None:
         for task in self._calls.values():
@@ -80,6 +104,14 @@ class ClientSession:
 
 
 _READY = b"."
+_MAX_CLIENTS = 256
+"""Number of clients at a time; each takes a descriptor, and memory for what it sends."""
+_MAX_UNSENT_BYTES = 16 * 2**20
+"""Size of replies that a client has not read, above which no more of its requests are."""
+_MAX_TEXT_LENGTH = 2**20
+"""Length to which texts of errors are cut."""
+_ACCEPT_PAUSE_S = 1.0
+"""Pause after the system refused to accept a client, which it does for lack of descriptors or memory."""
 
 
 class Daemon:
@@ -89,6 +121,7 @@ class Daemon:
         self._folder = folder
         self._engine = LocalEngine(output=output_folder(folder.path))
         self._sessions: set[ClientSession] = set()
+        self._refused = 0
         self._closing = asyncio.Event()
 
     async def serve(self, listener: socket.socket) -> None:
@@ -110,14 +143,50 @@ class Daemon:
             accepted, _ = listener.accept()
         except (BlockingIOError, ConnectionError):
             return  # the client has disconnected
-        self._sessions.add(ClientSession(loop, accepted, self._handle, self._sessions.discard))
+        except OSError as error:
+            _log.warning("cannot accept a client: %s", error)
+            loop.remove_reader(listener)
+            loop.call_later(_ACCEPT_PAUSE_S, self._resume, loop, listener)
+            return
+        peer = Peer.of(accepted)
+        if peer.is_foreign:
+            accepted.close()
+            self._note_refusal(f"a client of another user (user id {peer.user})")
+        elif len(self._sessions) >= _MAX_CLIENTS:
+            self._refuse(accepted)
+            self._note_refusal(f"a client beyond {_MAX_CLIENTS}")
+        else:
+            self._sessions.add(ClientSession(loop, accepted, self._handle, self._sessions.discard))
+
+    def _resume(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+        if not self._closing.is_set():
+            loop.add_reader(listener, self._accept, loop, listener)
+
+    def _refuse(self, accepted: socket.socket) -> None:
+        reason = RpcReply(
+            EVERY_CALL,
+            f"the engine has {_MAX_CLIENTS} clients already",
+            None,
+            "engine.too_many_clients",
+            str(self._folder.path),
+            "End some of the programs that use it, then try again.",
+        )
+        with accepted, suppress(OSError):
+            accepted.setblocking(False)
+            accepted.sendall(b"".join(encode(reason, (), REQUESTS_TO_ENGINE)))
+
+    def _note_refusal(self, client: str) -> None:
+        """Log the first refusal, and then each time their number has doubled: there may be any number."""
+        self._refused += 1
+        if self._refused & (self._refused - 1) == 0:
+            _log.warning("refused %s (refusals so far: %d)", client, self._refused)
 
     async def _handle(self, call: RpcRequest, payloads: list[memoryview]) -> tuple[Any, Sequence[Payload]]:
         if call.method is RpcMethod.SUBMIT:
             response = await self._engine.submit_pickled(replace(call.argument, value=payloads[0]))
             return (tuple(response.outputs), response.timings), tuple(response.outputs.values())
         if call.method is RpcMethod.APPLY:
-            await self._apply(call.argument)
+            await self._apply(str(payloads[0], "utf-8", "replace"))
             return None, ()
         if call.method is RpcMethod.LISTEN_HTTP:
             await self._listen_http(call.argument)
@@ -125,7 +194,7 @@ class Daemon:
         if call.method is RpcMethod.STATUS:
             return await self._engine.status(), ()
         if call.method is RpcMethod.AUDITS:
-            return await self._engine.drain_audits(), ()
+            return audit_reply(await self._engine.drain_audits())
         self._closing.set()
         return None, ()
 
@@ -171,7 +240,7 @@ def _run(folder: RunDirectory, lock: IO[str], report: int) -> NoReturn:
     code = 1
     try:
         os.setsid()
-        log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        log = folder.open_log()
         for output in (1, 2):
             os.dup2(log, output)
         os.close(log)

@@ -1,16 +1,34 @@
-"""Messages between a client and the background engine."""
+"""Messages between a client and the background engine.
+
+Headers are JSON, so that nothing is run by reading a message, whoever sent it. Values of requests and their outputs are
+payloads, which the engine hands on without reading them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from circinus.errors import ServingError
+from circinus.operators.framing import FrameError, HeaderCodec
+from circinus.operators.pickling import Payload
+from circinus.serving.engine import AuditBatch, AuditSample, EngineStatus, Request, ResponseTimings
+
+_MAX_HEADER_BYTES = 64 * 2**20
+_MAX_PAYLOADS = 65_536
+_MAX_PAYLOAD_BYTES = 2 * 2**30
 
 
 class RpcMethod(StrEnum):
     """Operation of the engine."""
 
     APPLY = "apply"
-    """Argument: the desired state as JSON."""
+    """Payload: the desired state as JSON."""
     LISTEN_HTTP = "listen_http"
     """Argument: address (host, port) for requests over HTTP, or None."""
     SUBMIT = "submit"
@@ -22,11 +40,13 @@ class RpcMethod(StrEnum):
     STATUS = "status"
     """Content: `EngineStatus`."""
     AUDITS = "audits"
-    """Content: `AuditBatch`."""
+    """Content: see `audit_reply`."""
+    PING = "ping"
+    """Answered at once, unless the engine is suspended or stuck."""
     CANCEL = "cancel"
     """Argument: id of an abandoned call. Not answered."""
     CLOSE = "close"
-    """No reply: the connection closes when the process ends."""
+    """The connection closes when the process ends."""
 
 
 class RpcRequest(NamedTuple):
@@ -42,6 +62,7 @@ class RpcReply(NamedTuple):
     """Message to a client."""
 
     call_id: int
+    """Id of the call; `EVERY_CALL` for an error of all calls of the connection, which then closes."""
     error: str
     """Error message; empty after success."""
     content: Any
@@ -50,3 +71,126 @@ class RpcReply(NamedTuple):
     hint: str = ""
     retry_after_s: float | None = None
     """Of an `OverloadedError`."""
+
+
+EVERY_CALL = 0
+
+_AuditHeader = tuple[tuple[tuple[str, str, str, bool, tuple[str, ...]], ...], int]
+"""Query, item, configuration, whether there is a value, and sinks of each sample; number of dropped samples."""
+
+_ARGUMENTS: Mapping[RpcMethod, Any] = {
+    RpcMethod.LISTEN_HTTP: tuple[str, int] | None,
+    RpcMethod.SUBMIT: Request,
+    RpcMethod.CANCEL: int,
+}
+"""Types of arguments; the others have none."""
+_PAYLOADS: Mapping[RpcMethod, int] = {RpcMethod.APPLY: 1, RpcMethod.SUBMIT: 1}
+_CONTENTS: Mapping[RpcMethod, Any] = {
+    RpcMethod.SUBMIT: tuple[tuple[str, ...], ResponseTimings],
+    RpcMethod.STATUS: EngineStatus,
+    RpcMethod.AUDITS: _AuditHeader,
+}
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _encode(message: RpcRequest | RpcReply) -> bytes:
+    return to_json(message, fallback=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"cannot send a {type(value).__name__}")
+
+
+def _decode_request(data: memoryview) -> RpcRequest:
+    try:
+        call_id, name, argument = from_json(bytes(data))
+        method = RpcMethod(name)
+        if type(call_id) is not int:
+            raise TypeError(f"found the call id {call_id!r}, expected a number")
+        return RpcRequest(call_id, method, _adapter(_ARGUMENTS.get(method)).validate_python(argument))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise FrameError(f"the request cannot be read: {error}") from error
+
+
+def _decode_reply(data: memoryview) -> RpcReply:
+    try:
+        reply = RpcReply(*from_json(bytes(data)))
+        if type(reply.call_id) is not int or not all(
+            isinstance(text, str) for text in (reply.error, reply.code, reply.location, reply.hint)
+        ):
+            raise TypeError("found other types of fields")
+        if not isinstance(reply.retry_after_s, float | int | None):
+            raise TypeError(f"found {reply.retry_after_s!r} as time to wait, expected seconds")
+        return reply
+    except (ValueError, TypeError, RecursionError) as error:
+        raise FrameError(f"the reply cannot be read: {error}") from error
+
+
+REQUESTS_TO_ENGINE, REPLIES_OF_ENGINE = (
+    HeaderCodec(_encode, decode, _MAX_HEADER_BYTES, _MAX_PAYLOADS, _MAX_PAYLOAD_BYTES)
+    for decode in (_decode_request, _decode_reply)
+)
+"""Codecs of connections whose other end is a client, and the engine."""
+
+
+def require_payloads(call: RpcRequest, payloads: Sequence[Payload]) -> None:
+    """Raise a FrameError if a request has another number of payloads than its method."""
+    if len(payloads) != (expected := _PAYLOADS.get(call.method, 0)):
+        raise FrameError(f"{call.method} has {len(payloads)} payloads, expected {expected}")
+
+
+def read_content(method: RpcMethod, content: Any) -> Any:
+    """Return the typed content of a reply.
+
+    Raises:
+        ServingError: the content is of another type, as that of another version of Circinus may be.
+    """
+    try:
+        return _adapter(_CONTENTS.get(method)).validate_python(content)
+    except ValidationError as error:
+        raise ServingError(
+            f"the engine's reply to {method} cannot be read: {error.errors()[0]['msg']}",
+            code="engine.unreadable_reply",
+            hint="Use one version of Circinus for client and engine: run `circinus destroy`, then `circinus apply`.",
+        ) from error
+
+
+def audit_reply(batch: AuditBatch) -> tuple[Any, list[Payload]]:
+    """Return the content and payloads of a reply with audit samples."""
+    header = [
+        (sample.query, sample.item_key, sample.configuration, sample.value is not None, tuple(sample.outputs))
+        for sample in batch.samples
+    ]
+    values: list[Payload] = [
+        value
+        for sample in batch.samples
+        for value in (*([] if sample.value is None else [sample.value]), *sample.outputs.values())
+    ]
+    return (header, batch.dropped), values
+
+
+def read_audits(content: Any, payloads: Sequence[Payload]) -> AuditBatch:
+    """Return the audit samples of a reply.
+
+    Raises:
+        ServingError: see `read_content`.
+    """
+    header, dropped = read_content(RpcMethod.AUDITS, content)
+    values = iter(payloads)
+    samples = tuple(
+        AuditSample(
+            query,
+            item_key,
+            configuration,
+            bytes(next(values)) if has_value else None,
+            {sink: bytes(next(values)) for sink in sinks},
+        )
+        for query, item_key, configuration, has_value, sinks in header
+    )
+    return AuditBatch(samples, dropped)

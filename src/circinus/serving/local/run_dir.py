@@ -11,11 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from circinus.errors import ServingError
-from circinus.serving.engine import DesiredState
+from circinus.private_files import make_private_folder, open_private, require_private
+from circinus.serving.engine import ENGINE_SILENT, DesiredState
+from circinus.serving.local.peer import Peer
 from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_from_json, state_to_json
 
@@ -23,11 +26,21 @@ EXIT_TAKEN = 75
 """Exit code of an engine if another one runs in the folder, or is just starting."""
 _MAX_SOCKET_PATH_BYTES = 100
 """Maximum length of a socket path; systems allow 104 to 108 bytes."""
+_BACKLOG = 256
+"""Number of clients that may wait for a busy engine to accept them."""
+_LOG_END_BYTES = 65536
+_AREA = "run_folder"
+_require_private = partial(require_private, area=_AREA, error=ServingError)
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Folder and paths of one background engine."""
+    """Folder and paths of one background engine.
+
+    Nothing in the folder is read, changed or connected to before folder and entries are known to belong to this user,
+    with no other user who may write to them. All methods raise a ServingError with the code `run_folder.foreign` or
+    `run_folder.unsafe` otherwise.
+    """
 
     path: Path
 
@@ -65,32 +78,32 @@ class RunDirectory:
         """Address of the engine for HTTP requests."""
         return self.path / "http"
 
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        """All files of an engine, the lock last."""
+        drafts = _draft(self.desired), _draft(self.http)
+        return (self.desired, self.http, *drafts, self.load_lock, self.log, self.lock)
+
     def create(self) -> None:
         """Create the folder without access for other users, or check that the existing folder can be used.
 
         Raises:
-            ServingError: the path is not a folder, the folder contains other files, or every user may write to it.
+            ServingError: the path is not a folder, the folder contains other files, or other users may write to it.
         """
-        try:
-            self.path.mkdir(mode=0o700, parents=True)
+        make_private_folder(self.path.parent)
+        with suppress(FileExistsError):
+            self.path.mkdir(mode=0o700)
             return
-        except FileExistsError:
-            if not self.path.is_dir():
+        with self._entered() as folder:
+            if folder is None:
                 raise ServingError(
                     "the path is a file, not a folder",
                     code="run_folder.not_a_folder",
                     location=str(self.path),
                     hint="Name another folder.",
-                ) from None
-        if self.path.stat().st_mode & stat.S_IWOTH:
-            raise ServingError(
-                "every user may write to the folder",
-                code="run_folder.unsafe",
-                location=str(self.path),
-                hint="Name a new folder.",
-            )
-        # A load test that began while the engine ended may leave its lock.
-        entries = sorted({entry.name for entry in self.path.iterdir()} - {self.load_lock.name})
+                )
+            # A load test that began while the engine ended may leave its lock.
+            entries = sorted(set(os.listdir(folder)) - {self.load_lock.name})
         # `is_owned` is checked last, as another engine may just have taken the folder.
         if entries and self.lock.name not in entries and not self.is_owned():
             raise ServingError(
@@ -102,23 +115,27 @@ class RunDirectory:
 
     def is_owned(self) -> bool:
         """Return whether the folder belongs to an engine, running or killed."""
-        return self.lock.is_file()
+        with self._entered() as folder:
+            return folder is not None and self.lock.name in os.listdir(folder)
 
     def try_lock(self) -> IO[str] | None:
         """Return the locked lock file, or None if another process holds the lock.
 
         The file must stay open as long as this process (or a fork of it) is the engine.
         """
-        try:
-            file = self.lock.open("a+", encoding="utf-8")
-        except FileNotFoundError:
-            return None  # the folder has just been removed
-        with suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), self.lock.stat()):
-                return file
-        file.close()  # another process holds the lock, or has just removed it
-        return None
+        with self._entered() as folder:
+            if folder is None:
+                return None
+            try:
+                file = self._open(folder, self.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, "a+")
+            except FileNotFoundError:
+                return None  # the folder has just been removed
+            with suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.lock.name, dir_fd=folder)):
+                    return file
+            file.close()  # another process holds the lock, or has just removed it
+            return None
 
     @contextmanager
     def one_load_test(self) -> Iterator[None]:
@@ -127,17 +144,15 @@ class RunDirectory:
         Raises:
             ServingError: another load test runs, or the folder belongs to no engine.
         """
-        try:
-            file = self.load_lock.open("a+", encoding="utf-8")
-        except FileNotFoundError:
-            raise self.missing_reason() from None
-        with file:
-            if not self.is_owned():
+        with self._entered() as folder:
+            if folder is None or not self.is_owned():
                 raise self.missing_reason()
+            file = self._open(folder, self.load_lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, "a+")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = self.load_lock.read_text(encoding="utf-8")
+                holder = self._read(self.load_lock)
                 raise ServingError(
                     f"another load test{holder and f' (process {holder})'} is running, and the requests of both would "
                     "add up",
@@ -150,10 +165,23 @@ class RunDirectory:
             file.flush()
             yield
 
+    def open_log(self) -> int:
+        """Return the descriptor of the emptied log, to append to."""
+        with self._entered() as folder:
+            log = open_private(
+                self.log,
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+                folder=self._existing(folder),
+                area=_AREA,
+                error=ServingError,
+            )
+        os.ftruncate(log, 0)
+        return log
+
     def listen(self) -> socket.socket:
         """Return a listening socket. The caller must hold the lock, as a stale socket is removed."""
-        with suppress(FileNotFoundError):
-            self.address.unlink()
+        with self._entered() as folder, suppress(FileNotFoundError):
+            os.unlink(self.address.name, dir_fd=folder)
         listener = socket.socket(socket.AF_UNIX)
         mask = os.umask(0o177)  # other users must never have access
         try:
@@ -161,65 +189,77 @@ class RunDirectory:
                 listener.bind(path)
         finally:
             os.umask(mask)
-        listener.listen(64)
+        listener.listen(_BACKLOG)
         return listener
 
     def connect(self) -> socket.socket | None:
         """Return a connection to the engine, or None if no engine listens or the folder belongs to other programs.
 
         Raises:
-            ServingError: the socket cannot be connected for another reason.
+            BlockingIOError: an engine listens, and has not accepted the clients that wait already.
+            ServingError: the socket cannot be connected for another reason, or another user listens.
         """
         if not self.is_owned():
             return None
         connection = socket.socket(socket.AF_UNIX)
+        connection.setblocking(False)  # a suspended engine accepts none, and connecting would wait for it
         try:
             with _socket_path(self.address) as path:
                 connection.connect(path)
+            peer = Peer.of(connection)
+            if peer.is_foreign:
+                raise ServingError(
+                    f"the engine runs as another user (user id {peer.user}), so nothing was sent to it",
+                    code="run_folder.foreign",
+                    location=str(self.path),
+                    hint="Work in a folder of your own.",
+                )
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()
             return None
+        except BlockingIOError:
+            connection.close()
+            raise
         except OSError as error:
             connection.close()
             raise ServingError(
                 f"cannot connect to the engine: {error}", code="engine.unreachable", location=str(self.path)
             ) from error
+        except ServingError:
+            connection.close()
+            raise
         return connection
 
     def save(self, desired: DesiredState) -> None:
         """Save the applied state atomically."""
-        draft = self.path / "desired.json.new"
-        draft.write_text(state_to_json(desired), encoding="utf-8")
-        draft.replace(self.desired)
+        self._save(self.desired, state_to_json(desired))
 
     def save_http_address(self, address: tuple[str, int] | None) -> None:
         """Save the address of the engine for HTTP requests; None: it has none."""
-        if address is None:
-            self.http.unlink(missing_ok=True)
-        else:
-            self.http.write_text("{}:{}".format(*address), encoding="utf-8")
+        if address is not None:
+            self._save(self.http, "{}:{}".format(*address))
+            return
+        with self._entered() as folder, suppress(FileNotFoundError):
+            os.unlink(self.http.name, dir_fd=self._existing(folder))
 
     def http_address(self) -> tuple[str, int] | None:
         """Return the saved address for HTTP requests, or None."""
+        host, _, port = self._read(self.http).rpartition(":")
         try:
-            host, _, port = self.http.read_text(encoding="utf-8").rpartition(":")
             return host, int(port)
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             return None
 
     def process(self) -> int | None:
         """Return the process id of the engine that runs or was killed in the folder, or None."""
         try:
-            return int(self.lock.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            return int(self._read(self.lock))
+        except ValueError:
             return None
 
     def log_end(self, lines: int = 12) -> str:
         """Return the last lines of the log."""
-        try:
-            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-        except FileNotFoundError:
-            return ""
+        return "\n".join(self._read(self.log, _LOG_END_BYTES).splitlines()[-lines:])
 
     def clear(self) -> bool:
         """Remove the files of a killed engine, or wait until an ending one has. Return False if there is neither.
@@ -242,10 +282,10 @@ class RunDirectory:
 
     def remove(self) -> None:
         """Remove all files of an engine, and the folder if it is empty. The caller must hold the lock."""
-        draft = self.path / "desired.json.new"
-        for file in (self.address, self.desired, self.http, draft, self.load_lock, self.log, self.lock):
-            with suppress(FileNotFoundError):
-                file.unlink()
+        with self._entered() as folder:
+            for file in () if folder is None else (self.address, *self._files):
+                with suppress(FileNotFoundError):
+                    os.unlink(file.name, dir_fd=folder)
         with suppress(OSError):
             self.path.rmdir()
 
@@ -254,9 +294,10 @@ class RunDirectory:
         process = self.process()
         return ServingError(
             f"the engine (process {process}) is running but does not respond",
-            code="engine.silent",
+            code=ENGINE_SILENT,
             location=str(self.path),
-            hint=f"Try again; `kill -9 {process}` ends it at once, with its replicas.",
+            hint=f"Try again, or continue it with `kill -CONT {process}` if it was suspended; `circinus destroy` ends "
+            "it with its replicas.",
         )
 
     def missing_reason(self) -> ServingError:
@@ -267,10 +308,10 @@ class RunDirectory:
                 "no engine is running", code="engine.not_running", location=str(self.path), hint="Run `circinus apply`."
             )
         try:
-            state = state_from_json(self.desired.read_text(encoding="utf-8"))
+            state = state_from_json(self._read(self.desired))
             queries = ", ".join(route.query for route in state.routes)
             deployed = f" (deployments: {len(state.deployments)}, queries: {queries})"
-        except (FileNotFoundError, ServingError):
+        except ServingError:
             deployed = ""
         return ServingError(
             f"the engine (process {process}) was killed, and its replicas with it{deployed}",
@@ -278,6 +319,78 @@ class RunDirectory:
             location=str(self.path),
             hint="Run `circinus apply` to start a new engine, or `circinus destroy` to remove its files.",
         )
+
+    @contextmanager
+    def _entered(self) -> Iterator[int | None]:
+        """Yield a descriptor of the checked folder, or None if there is none.
+
+        What is opened through the descriptor is in the checked folder, even if another one takes its place.
+        """
+        for path in (self.path, *self.path.parents):
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                status = path.lstat()
+                if stat.S_ISLNK(status.st_mode) and status.st_uid:  # links of root are part of the system
+                    _require_private(status, path, stat.S_IFLNK)
+        try:
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+            return
+        except PermissionError as error:
+            raise ServingError(
+                "this user may not enter the folder",
+                code="run_folder.foreign",
+                location=str(self.path),
+                hint="Work in a folder of your own.",
+            ) from error
+        try:
+            _require_private(os.fstat(folder), self.path, stat.S_IFDIR)
+            for entry in (self.address, *self._files):
+                with suppress(FileNotFoundError):
+                    status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
+                    _require_private(status, entry, stat.S_IFSOCK if entry == self.address else stat.S_IFREG)
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _existing(self, folder: int | None) -> int:
+        if folder is None:
+            raise ServingError(
+                "the folder of the running engine was removed",
+                code="run_folder.removed",
+                location=str(self.path),
+                hint="Run `circinus apply` to start a new engine.",
+            )
+        return folder
+
+    def _open(self, folder: int, file: Path, flags: int, mode: str) -> IO[str]:
+        descriptor = open_private(file, flags, folder=folder, area=_AREA, error=ServingError)
+        return os.fdopen(descriptor, mode, encoding="utf-8", errors="replace")
+
+    def _read(self, file: Path, last_bytes: int | None = None) -> str:
+        """Return the text of a file, or "" if there is none."""
+        with self._entered() as folder:
+            if folder is None:
+                return ""
+            with suppress(FileNotFoundError), self._open(folder, file, os.O_RDONLY, "r") as opened:
+                if last_bytes is not None:
+                    opened.seek(max(os.fstat(opened.fileno()).st_size - last_bytes, 0))
+                return opened.read()
+            return ""
+
+    def _save(self, file: Path, text: str) -> None:
+        draft = _draft(file)
+        with self._entered() as entered:
+            folder = self._existing(entered)
+            with suppress(FileNotFoundError):
+                os.unlink(draft.name, dir_fd=folder)  # of a killed engine
+            with self._open(folder, draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "w") as opened:
+                opened.write(text)
+            os.replace(draft.name, file.name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _draft(file: Path) -> Path:
+    return file.with_name(f"{file.name}.new")
 
 
 @contextmanager
