@@ -149,3 +149,15 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_done_twice(path: Pa
     assert counts == list(range(1, len(counts) + 1))
     assert json.loads(records.state() or "0") == len(counts)
     assert len(counts) >= confirmed, "every confirmed commit is stored"
+
+
+def test_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").touch()
+    (tmp_path / "control.sqlite").symlink_to(tmp_path / "victim")
+    with raises_code(ServingError, "control.unsafe"):
+        ControlStateStore(tmp_path / "control.sqlite")
+    assert (tmp_path / "victim").stat().st_size == 0
+    records = ControlStateStore(tmp_path / "new" / "control.sqlite")
+    records.acquire("first", 0.0, 1.0)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()} == {0o600}
+    records.close()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from budget import HANG_LIMIT_S
+from circinus.errors import CircinusError
 from circinus.operators import process_output
 from circinus.operators.executor_process import OperatorProcessError
 from circinus.operators.fork_server_client import ForkServerClient
@@ -18,6 +19,7 @@ from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.operators.process_output import excerpt, open_output, output_folder
 from circinus.profiling.measurement.operator_process import OperatorProcess, OperatorProcessKey
 from circinus.specification import KnobValues
+from raised import raises_code
 
 SOURCE = """
 import os, sys
@@ -162,3 +164,17 @@ def test_an_excerpt_is_the_last_lines_behind_an_offset(tmp_path: Path) -> None:
 def test_the_folder_is_beside_its_owner() -> None:
     assert output_folder(Path("a/.circinus/engine")) == Path("a/.circinus/engine-output")
     assert output_folder(Path("a/profiles.sqlite")) == Path("a/profiles-output")
+
+
+@pytest.mark.parametrize("place", [Path.symlink_to, Path.hardlink_to])
+def test_links_are_not_followed(tmp_path: Path, place: Any) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "output"
+    victim.write_bytes(b"x" * (process_output._LIMIT_BYTES + 1))
+    folder.mkdir(mode=0o700)
+    place(folder / "a.B.log", victim)
+    with raises_code(CircinusError, "output.unsafe"):
+        open_output(folder, "a:B")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with raises_code(CircinusError, "output.unsafe"):
+        open_output(tmp_path / "link", "a:B")
+    assert victim.stat().st_size == process_output._LIMIT_BYTES + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,105 @@ def test_absence_says_what_was_lost(folder: RunDirectory) -> None:
     folder.desired.write_text("half a docu")
     assert folder.missing_reason().code == "engine.killed"
     assert "process 4711" in str(folder.missing_reason())
+
+
+ENTRIES = (
+    "circinus-engine.lock",
+    "load-test.lock",
+    "log",
+    "desired.json",
+    "desired.json.new",
+    "http",
+    "http.new",
+    "socket",
+)
+
+
+def all_operations(folder: RunDirectory) -> list[Callable[[], object]]:
+    def load() -> None:
+        with folder.one_load_test():
+            pass
+
+    return [
+        *(folder.create, folder.connect, folder.try_lock, folder.clear, folder.process, folder.http_address, load),
+        *(folder.remove, folder.missing_reason, folder.open_log, folder.log_end),
+        *(lambda: folder.save_http_address(("127.0.0.1", 1)), lambda: folder.save_http_address(None)),
+    ]
+
+
+@pytest.mark.parametrize("place", [Path.symlink_to, Path.hardlink_to])
+@pytest.mark.parametrize("name", ENTRIES)
+def test_links_in_the_folder_are_not_followed(folder: RunDirectory, tmp_path: Path, name: str, place: Any) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("4711")
+    folder.lock.touch()
+    (folder.path / name).unlink(missing_ok=True)
+    place(folder.path / name, victim)
+    for operation in all_operations(folder):
+        with raises_code(ServingError, "run_folder.unsafe") as caught:
+            operation()
+        assert caught.value.location == str(folder.path / name)
+        assert caught.value.hint
+    assert victim.read_text() == "4711"
+    assert victim.stat().st_mode & 0o777 == 0o644
+
+
+def test_pipe_in_place_of_a_file_is_refused_rather_than_waited_for(folder: RunDirectory) -> None:
+    os.mkfifo(folder.log)
+    with raises_code(ServingError, "run_folder.unsafe"):
+        folder.open_log()
+
+
+def test_folder_of_another_user_is_not_used(folder: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.lock.write_text("4711")
+    before = {path.name: path.stat() for path in folder.path.iterdir()}
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    for operation in all_operations(folder):
+        with raises_code(ServingError, "run_folder.foreign"):
+            operation()
+    assert {path.name: path.stat() for path in folder.path.iterdir()} == before
+
+
+def test_folder_that_others_may_write_to_is_not_used(folder: RunDirectory) -> None:
+    folder.lock.write_text("4711")
+    folder.path.chmod(0o770)
+    for operation in all_operations(folder):
+        with raises_code(ServingError, "run_folder.unsafe"):
+            operation()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_entries_and_links_of_another_user_are_refused(folder: RunDirectory, tmp_path: Path) -> None:
+    folder.lock.write_text("4711")
+    link = tmp_path / "link"
+    link.symlink_to(folder.path)
+    assert RunDirectory(link).process() == 4711
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    with raises_code(ServingError, "run_folder.foreign"):
+        RunDirectory(link).process()
+    with raises_code(ServingError, "run_folder.foreign"):
+        RunDirectory(link / "below").create()
+    assert folder.process() == 4711
+    os.chown(folder.lock, 65534, 65534)
+    with raises_code(ServingError, "run_folder.foreign"):
+        folder.process()
+
+
+def test_what_an_engine_writes_is_its_users_only(tmp_path: Path) -> None:
+    folder = RunDirectory(tmp_path / "new" / "run")
+    mask = os.umask(0)
+    try:
+        folder.create()
+        lock = folder.try_lock()
+        assert lock is not None
+        with lock, folder.one_load_test(), folder.listen():
+            folder.save(chain("q", StageSpec("first", "add")))
+            folder.save_http_address(("127.0.0.1", 1))
+            os.close(folder.open_log())
+            modes = {path.name: path.stat().st_mode & 0o777 for path in folder.path.iterdir()}
+    finally:
+        os.umask(mask)
+    assert set(modes) == set(ENTRIES) - {"desired.json.new", "http.new"}
+    assert set(modes.values()) == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in (folder.path, folder.path.parent)} == {0o700}

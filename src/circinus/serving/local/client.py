@@ -193,19 +193,15 @@ class LocalEngineClient:
         self._check_later(connection)
 
     def _on_reply(self, reply: RpcReply, payloads: list[memoryview]) -> None:
-        place = {"location": reply.location, "hint": reply.hint}
-        error = ServingError(reply.error, code=reply.code, **place)
-        if reply.retry_after_s is not None:
-            error = OverloadedError(reply.error, retry_after_s=reply.retry_after_s, **place)
         if reply.call_id == EVERY_CALL and self._connection is not None:
             self._connection.abort()
-            self._on_connection_lost(lambda: error)
+            self._on_connection_lost(lambda: _error(reply))
             return
         pending = self._pending.get(reply.call_id)
         if pending is None or pending.done():
             return  # the call was cancelled
         if reply.error:
-            pending.set_exception(error)
+            pending.set_exception(_error(reply))
         else:
             pending.set_result((reply.content, payloads))
 
@@ -223,6 +219,13 @@ class LocalEngineClient:
                 error = unreadable
             for pending in waiting:
                 pending.set_exception(error)
+
+
+def _error(reply: RpcReply) -> ServingError:
+    place = {"location": reply.location, "hint": reply.hint}
+    if reply.retry_after_s is not None:
+        return OverloadedError(reply.error, retry_after_s=reply.retry_after_s, **place)
+    return ServingError(reply.error, code=reply.code, **place)
 
 
 def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:

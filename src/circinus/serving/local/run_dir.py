@@ -90,6 +90,7 @@ class RunDirectory:
         Raises:
             ServingError: the path is not a folder, the folder contains other files, or other users may write to it.
         """
+        self._require_own_links()
         make_private_folder(self.path.parent)
         with suppress(FileExistsError):
             self.path.mkdir(mode=0o700)
@@ -326,11 +327,7 @@ class RunDirectory:
 
         What is opened through the descriptor is in the checked folder, even if another one takes its place.
         """
-        for path in (self.path, *self.path.parents):
-            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                status = path.lstat()
-                if stat.S_ISLNK(status.st_mode) and status.st_uid:  # links of root are part of the system
-                    _require_private(status, path, stat.S_IFLNK)
+        self._require_own_links()
         try:
             folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -352,6 +349,13 @@ class RunDirectory:
             yield folder
         finally:
             os.close(folder)
+
+    def _require_own_links(self) -> None:
+        for path in (self.path, *self.path.parents):
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                status = path.lstat()
+                if stat.S_ISLNK(status.st_mode) and status.st_uid:  # links of root are part of the system
+                    _require_private(status, path, stat.S_IFLNK)
 
     def _existing(self, folder: int | None) -> int:
         if folder is None:

@@ -1,0 +1,319 @@
+"""Control socket of a background engine against other users, malformed frames and engines that do not respond."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import psutil
+import pytest
+
+from budget import HANG_LIMIT_S
+from circinus.errors import ServingError
+from circinus.operators.framing import encode
+from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
+from circinus.serving.local.rpc_protocol import REQUESTS_TO_ENGINE, RpcMethod, RpcRequest
+from circinus.serving.local.run_dir import RunDirectory
+from circinus.serving.settings import SERVING
+from circinus.testing.desired_states import StageSpec, chain
+from circinus.testing.engine_conformance import ask, is_alive
+from cli_runner import run_process
+from raised import raises_code
+
+pytestmark = pytest.mark.slow
+
+WHO = chain("q", StageSpec("who", "process_id"))
+OTHER_USER = 65534
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "run"
+    yield path
+    destroy(path)
+
+
+def run_steps(client: LocalEngineClient, *steps: Callable[[LocalEngineClient], Any]) -> list[Any]:
+    async def session() -> list[Any]:
+        try:
+            return [await step(client) for step in steps]
+        finally:
+            await client.disconnect()
+
+    return asyncio.run(session())
+
+
+def engine_of(folder: Path) -> psutil.Process:
+    process = RunDirectory(folder).process()
+    assert process is not None
+    return psutil.Process(process)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + HANG_LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+FAKE_ENGINE = """
+import os, pickle, socket, struct, sys
+folder, proof, user = sys.argv[1:]
+os.setgroups([])
+os.setgid(int(user))
+os.setuid(int(user))
+os.mkdir(folder, 0o755)
+open(os.path.join(folder, "circinus-engine.lock"), "w").write(str(os.getpid()))
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, (proof,)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(os.path.join(folder, "socket"))
+os.chmod(os.path.join(folder, "socket"), 0o777)
+listener.listen()
+print("ready", flush=True)
+while True:
+    connection, _ = listener.accept()
+    if connection.recv(65536):
+        reply = pickle.dumps((1, "", Bomb()))
+        connection.sendall(struct.pack("<II", len(reply), 0) + reply)
+"""
+
+
+@only_root
+def test_engine_that_another_user_placed_is_not_talked_to(tmp_path: Path) -> None:
+    workspace, proof = tmp_path / "workspace", tmp_path / "proof"
+    run_folder = workspace / ".circinus" / "engine"
+    run_folder.parent.mkdir(parents=True)
+    for path in (run_folder.parent, *(parent for parent in run_folder.parents if parent.is_relative_to(tmp_path))):
+        os.chown(path, OTHER_USER, OTHER_USER)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    arguments = [sys.executable, "-c", FAKE_ENGINE, str(run_folder), str(proof), str(OTHER_USER)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as fake:
+        try:
+            assert fake.stdout is not None
+            assert fake.stdout.readline() == "ready\n"
+            for verb in ("status", "destroy"):
+                run = run_process(verb, "--json", cwd=workspace)
+                assert run.returncode == 1
+                assert '"run_folder.foreign"' in run.stdout
+            # The engine's user is checked, too, as the folder may have been this user's.
+            for path in (run_folder, *run_folder.iterdir()):
+                os.chown(path, 0, 0)
+            (run_folder / "socket").chmod(0o600)
+            for operation in (connect, destroy):
+                with raises_code(ServingError, "run_folder.foreign"):
+                    operation(run_folder)
+        finally:
+            fake.kill()
+    assert not proof.exists()
+
+
+@only_root
+def test_client_of_another_user_is_disconnected(folder: Path) -> None:
+    start_daemon(folder)
+    address = RunDirectory(folder).address
+    program = (
+        "import os, socket, sys\nclient = socket.socket(socket.AF_UNIX)\nos.setuid(int(sys.argv[1]))\n"
+        "os.chdir('/')\nclient.connect(sys.argv[2])\n"
+        "try:\n    client.sendall(bytes.fromhex(sys.argv[3]))\n    sys.exit(len(client.recv(1)))\n"
+        "except ConnectionError:\n    pass\n"
+    )
+    request = b"".join(encode(RpcRequest(1, RpcMethod.CLOSE, None), codec=REQUESTS_TO_ENGINE)).hex()
+    for path in (address, folder, *folder.parents[:3]):
+        path.chmod(0o777 if path == address else 0o755)
+    run = subprocess.run([sys.executable, "-c", program, str(OTHER_USER), str(address), request], check=False)
+    address.chmod(0o600)
+    assert run.returncode == 0
+    run_steps(connect(folder), lambda client: client.apply(WHO))
+
+
+@contextmanager
+def impatience() -> Iterator[None]:
+    """Set times after which silence is noticed soon; the engine has its own settings."""
+    short = replace(SERVING, daemon_status_timeout_s=0.3, daemon_close_timeout_s=1.0)
+    with patch("circinus.serving.local.client.SERVING", short):
+        yield
+
+
+def start_suspended(folder: Path) -> tuple[psutil.Process, int]:
+    """Start an engine with a replica and suspend it; return its process, and that of the replica."""
+    client = start_daemon(folder)
+    _, replica = run_steps(client, lambda client: client.apply(WHO), lambda client: ask(client, 0))
+    engine = engine_of(folder)
+    engine.suspend()
+    wait_for(lambda: engine.status() == psutil.STATUS_STOPPED)
+    return engine, replica
+
+
+def test_calls_to_a_suspended_engine_end(folder: Path) -> None:
+    engine, _ = start_suspended(folder)
+    calls: list[Callable[[LocalEngineClient], Any]] = [
+        *(lambda client: client.status(), lambda client: client.apply(WHO), lambda client: ask(client, 0)),
+        *(lambda client: client.listen_http(None), lambda client: client.drain_audits(), lambda client: client.close()),
+    ]
+    with impatience():
+        for call in calls:
+            with raises_code(ServingError, "engine.silent") as caught:
+                run_steps(connect(folder), call)
+            assert str(engine.pid) in caught.value.hint
+        with ExitStack() as stack:  # with no room for further clients, connecting must not wait either
+            while True:
+                try:
+                    connection = RunDirectory(folder).connect()
+                except BlockingIOError:
+                    break
+                assert connection is not None
+                stack.enter_context(connection)
+            with raises_code(ServingError, "engine.silent"):
+                run_steps(LocalEngineClient(folder), lambda client: client.status())
+    engine.send_signal(signal.SIGCONT)
+
+
+def test_engine_that_is_continued_answers_the_call_under_way(folder: Path) -> None:
+    engine, replica = start_suspended(folder)
+
+    async def resume_meanwhile(client: LocalEngineClient) -> int:
+        call = asyncio.create_task(ask(client, 0))
+        await asyncio.sleep(0.1)
+        engine.resume()
+        process: int = await call
+        return process
+
+    assert run_steps(connect(folder), resume_meanwhile) == [replica]
+
+
+@pytest.mark.parametrize("with_fork_server", [False, True])
+def test_destroy_kills_a_suspended_engine_with_its_replicas(folder: Path, with_fork_server: bool) -> None:
+    engine, replica = start_suspended(folder)
+    if with_fork_server:
+        for child in engine.children(recursive=True):
+            child.suspend()
+    killed: list[int] = []
+    with impatience():
+        assert destroy(folder, killed.append)
+    assert killed == [engine.pid]
+    wait_for(lambda: not is_alive(engine.pid) and not is_alive(replica))
+    assert not folder.exists()
+
+
+def test_process_that_is_no_engine_is_not_killed(folder: Path) -> None:
+    run = RunDirectory(folder)
+    run.create()
+    lock = run.try_lock()
+    assert lock is not None
+    with lock, subprocess.Popen(["sleep", str(HANG_LIMIT_S)]) as other, run.listen():
+        lock.write(str(other.pid))
+        lock.flush()
+        with impatience(), raises_code(ServingError, "engine.silent"):
+            destroy(folder)
+        assert other.poll() is None
+        other.kill()
+
+
+def raw_socket(folder: Path) -> socket.socket:
+    while True:
+        with suppress(BlockingIOError):
+            connection = RunDirectory(folder).connect()
+            assert connection is not None
+            connection.settimeout(HANG_LIMIT_S)
+            return connection
+
+
+def frame(header: bytes, lengths: list[int] | None = None) -> bytes:
+    lengths = lengths or []
+    return struct.pack(f"<II{len(lengths)}Q", len(header), len(lengths), *lengths) + header
+
+
+MALFORMED = {
+    "header beyond the limit": struct.pack("<II", 2**32 - 1, 0),
+    "count beyond the limit": struct.pack("<II", 0, 2**32 - 1),
+    "payload of 4 GiB": frame(b"", [2**32])[:16],
+    "payloads whose sum is beyond the limit": frame(b"", [2**30] * 3),
+    "payload of 2**64 - 1 bytes": frame(b"", [2**64 - 1]),
+    "pickle": frame(pickle.dumps((1, "status", None))),
+    "no JSON": frame(b"{"),
+    "nesting": frame(b"[" * 100_000),
+    "empty header": frame(b""),
+    "other JSON": frame(b"7"),
+    "too few fields": frame(b'[1,"status"]'),
+    "unknown method": frame(b'[1,"run",null]'),
+    "id that is no number": frame(b'["1","status",null]'),
+    "argument where there is none": frame(b'[1,"status",{"a":1}]'),
+    "argument of another type": frame(b'[1,"submit",["q"]]') + b"",
+    "request without a value": frame(b'[1,"submit",{"query":"q","item_key":"k","value":null,"input_bytes":1.0}]'),
+    "number of 5,000 digits": frame(b"[" + b"9" * 5_000 + b',"status",null]'),
+}
+
+
+def test_malformed_frames_close_their_connection_and_nothing_else(folder: Path) -> None:
+    start_daemon(folder)
+    healthy = connect(folder)
+
+    async def attack(client: LocalEngineClient) -> None:
+        await client.apply(WHO)
+        before = await ask(client, 0)
+        for name, data in MALFORMED.items():
+            with raw_socket(folder) as connection:
+                connection.sendall(data)
+                assert await asyncio.to_thread(connection.recv, 1) == b"", name
+        generator = random.Random(28)
+        for _ in range(20):
+            with raw_socket(folder) as connection:
+                connection.sendall(generator.randbytes(generator.randrange(1, 3000)))
+        assert await ask(client, 0) == before
+        assert (await client.status()).healthy
+
+    run_steps(healthy, attack)
+    log = RunDirectory(folder).log.read_text()
+    assert log.count("a connection was closed") >= len(MALFORMED)
+    assert "Traceback" not in log
+
+
+def test_memory_and_descriptors_of_the_engine_are_bounded(folder: Path) -> None:
+    start_daemon(folder)
+    run_steps(connect(folder), lambda client: client.apply(WHO))
+    engine = engine_of(folder)
+    ids = count(1)
+    before_bytes, descriptors = engine.memory_info().rss, engine.num_fds()
+    with ExitStack() as stack:
+        for _ in range(100):  # each declares 2 GiB, and sends none of it
+            half = stack.enter_context(raw_socket(folder))
+            half.sendall(frame(b'[1,"submit",null]', [2 * 2**30 - 1]) + b"x" * 1000)
+        mute = stack.enter_context(raw_socket(folder))  # reads no reply
+        mute.setblocking(False)
+        unsent, blocked = b"", 0
+        while blocked < 50:
+            unsent = unsent or b"".join(frame(b'[%d,"status",null]' % next(ids)) for _ in range(1000))
+            try:
+                unsent = unsent[mute.send(unsent) :]
+                blocked = 0
+            except BlockingIOError:
+                blocked += 1
+                time.sleep(0.01)
+        for _ in range(300):  # with those above, more than the engine takes
+            stack.enter_context(raw_socket(folder))
+        with raises_code(ServingError, "engine.too_many_clients"):
+            run_steps(LocalEngineClient(folder), lambda client: client.status())
+        assert engine.memory_info().rss - before_bytes < 300 * 2**20
+        assert engine.num_fds() - descriptors < 300
+    wait_for(lambda: engine.num_fds() <= descriptors + 1)
+    (answer,) = run_steps(connect(folder), lambda client: ask(client, 0))
+    assert is_alive(answer)
