@@ -312,7 +312,7 @@ def test_memory_and_descriptors_of_the_engine_are_bounded(folder: Path) -> None:
             stack.enter_context(raw_socket(folder))
         with raises_code(ServingError, "engine.too_many_clients"):
             run_steps(LocalEngineClient(folder), lambda client: client.status())
-        assert engine.memory_info().rss - before_bytes < 300 * 2**20
+        assert engine.memory_info().rss - before_bytes < 100 * 2**20
         assert engine.num_fds() - descriptors < 300
     wait_for(lambda: engine.num_fds() <= descriptors + 1)
     (answer,) = run_steps(connect(folder), lambda client: ask(client, 0))

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 from circinus.operators.pickling import PROTOCOL, Payload
@@ -24,8 +25,6 @@ Frame = tuple[Any, list[memoryview]]
 _FIXED = struct.Struct("<II")
 _MAX_COPIED_BYTES = 16384
 """Maximum size of payloads that are copied into one part, which is cheaper than further writes and reads."""
-_AHEAD_BYTES = 2**20
-"""Memory taken for a frame before its bytes arrive; beyond it, as much again as has arrived."""
 
 
 class FrameError(ValueError):
@@ -43,6 +42,9 @@ class HeaderCodec:
     max_payloads: int = 2**32 - 1
     max_payload_bytes: int = 2**63
     """Maximum sum of the sizes of a frame's payloads."""
+    reserved_bytes: int = 2**25
+    """Maximum size of a frame whose memory is taken before its bytes arrive: memory that was used before is quicker.
+    The memory of larger frames is taken page by page."""
 
     def require_limits(self, header_bytes: int, payloads: int, payload_bytes: int = 0) -> None:
         """Raise a FrameError if a frame exceeds a limit."""
@@ -121,8 +123,8 @@ class FrameReader:
     def __init__(self, connection: socket.socket, codec: HeaderCodec = PICKLED) -> None:
         self._socket = connection
         self._codec = codec
-        self._frame = bytearray()
-        """Received part of the next frame, extended with zeros to the part that is received next."""
+        self._frame: bytearray | mmap = bytearray()
+        """Received part of the next frame, extended with zeros to the length known so far."""
         self._filled = 0
 
     @property
@@ -169,18 +171,33 @@ class FrameReader:
                 yield decode(data[:length], self._codec)
                 data = data[length:]
             else:
-                self._frame = bytearray(min(length, len(data) + _AHEAD_BYTES))
+                self._frame = self._buffer(length)
 
     def _completed(self) -> Iterator[Frame]:
-        """Yield the frame if it is complete, else make room for its next part if there is none."""
+        """Yield the frame if it is complete, else make room for the length known now."""
         if self._filled < len(self._frame):
             return
-        missing = frame_length(self._frame, self._codec) - self._filled
-        if missing:
-            self._frame.extend(bytes(min(missing, max(self._filled, _AHEAD_BYTES))))
+        length = frame_length(memoryview(self._frame), self._codec)
+        if self._filled < length:
+            longer = self._buffer(length)
+            longer[: self._filled] = bytes(self._frame)
+            self._frame = longer
             return
         frame, self._frame, self._filled = self._frame, bytearray(), 0
         yield decode(memoryview(frame), self._codec)
+
+    def _buffer(self, length: int) -> bytearray | mmap:
+        """Return a buffer of zeros.
+
+        Raises:
+            FrameError: the system refuses that much memory.
+        """
+        if length <= self._codec.reserved_bytes:
+            return bytearray(length)
+        try:
+            return mmap(-1, length, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+        except (OSError, OverflowError) as error:
+            raise FrameError(f"the message of {length} bytes is too large: {error}") from error
 
 
 class BlockingFrames:

@@ -117,7 +117,7 @@ class Connection:
         except EOFError:
             self._lost()
         except FrameError as error:
-            _log.warning("a connection was closed: %s", error)
+            _log.warning("a connection was closed: %.300s", error)
             self._lost()
         return self._open
 

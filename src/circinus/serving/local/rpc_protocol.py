@@ -132,11 +132,12 @@ def _decode_reply(data: memoryview) -> RpcReply:
         raise FrameError(f"the reply cannot be read: {error}") from error
 
 
-REQUESTS_TO_ENGINE, REPLIES_OF_ENGINE = (
-    HeaderCodec(_encode, decode, _MAX_HEADER_BYTES, _MAX_PAYLOADS, _MAX_PAYLOAD_BYTES)
-    for decode in (_decode_request, _decode_reply)
+REQUESTS_TO_ENGINE = HeaderCodec(
+    _encode, _decode_request, _MAX_HEADER_BYTES, _MAX_PAYLOADS, _MAX_PAYLOAD_BYTES, reserved_bytes=2**20
 )
-"""Codecs of connections whose other end is a client, and the engine."""
+"""Codec of connections whose other end is a client."""
+REPLIES_OF_ENGINE = HeaderCodec(_encode, _decode_reply, _MAX_HEADER_BYTES, _MAX_PAYLOADS, _MAX_PAYLOAD_BYTES)
+"""Codec of connections whose other end is the engine."""
 
 
 def require_payloads(call: RpcRequest, payloads: Sequence[Payload]) -> None:
