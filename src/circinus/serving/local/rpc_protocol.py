@@ -78,6 +78,7 @@ EVERY_CALL = 0
 _AuditHeader = tuple[tuple[tuple[str, str, str, bool, tuple[str, ...]], ...], int]
 """Query, item, configuration, whether there is a value, and sinks of each sample; number of dropped samples."""
 
+_METHODS: Mapping[str, RpcMethod] = {method.value: method for method in RpcMethod}
 _ARGUMENTS: Mapping[RpcMethod, Any] = {
     RpcMethod.LISTEN_HTTP: tuple[str, int] | None,
     RpcMethod.SUBMIT: Request,
@@ -110,9 +111,9 @@ def _plain(value: Any) -> Any:
 def _decode_request(data: memoryview) -> RpcRequest:
     try:
         call_id, name, argument = from_json(bytes(data))
-        method = RpcMethod(name)
-        if type(call_id) is not int:
-            raise TypeError(f"found the call id {call_id!r}, expected a number")
+        method = _METHODS.get(name)
+        if type(call_id) is not int or method is None:  # not shown, as they may be long
+            raise TypeError("found an invalid call id or method")
         return RpcRequest(call_id, method, _adapter(_ARGUMENTS.get(method)).validate_python(argument))
     except (ValueError, TypeError, RecursionError) as error:
         raise FrameError(f"the request cannot be read: {error}") from error
