@@ -25,7 +25,12 @@ def pickle_value(value: Any) -> bytes:
 
 def unpickle_value(data: Payload) -> Any:
     """Return the value serialized as `data`."""
-    return pickle.loads(data) if data[:1] != _LIST else [unpickle_value(value) for value in unpack_list(data)]
+    return [unpickle_value(value) for value in unpack_list(data)] if is_list(data) else pickle.loads(data)
+
+
+def is_list(data: Payload) -> bool:
+    """Return whether a payload is a packed list."""
+    return data[:1] == _LIST
 
 
 def unpack_list(data: Payload) -> list[memoryview]:
@@ -34,7 +39,7 @@ def unpack_list(data: Payload) -> list[memoryview]:
     Raises:
         ValueError: it is another value.
     """
-    if data[:1] != _LIST:
+    if not is_list(data):
         raise ValueError("found another value, expected a packed list")
     view = memoryview(data)
     (count,) = _COUNT.unpack_from(view, len(_LIST))

@@ -14,8 +14,9 @@ from circinus.profiling.measurement.runner import AllocationMeasurement, Measure
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
-from circinus.profiling.store.store_queries import coverage, read_outputs, read_services
+from circinus.profiling.store.store_queries import coverage, read_services
 from circinus.profiling.store.store_writer import StoreWriter
+from circinus.profiling.store.stored_outputs import read_outputs
 from circinus.specification import Configuration, Pipeline
 
 

@@ -20,13 +20,13 @@ from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import (
     StoredDataset,
     read_item_runs,
-    read_outputs,
     read_recorded_dataset,
     read_replicas,
     read_run_times,
     read_services,
 )
 from circinus.profiling.store.store_writer import prefix_label
+from circinus.profiling.store.stored_outputs import read_outputs
 from circinus.specification import Configuration, KnobValues, Pipeline, prefix_configuration
 
 _T = TypeVar("_T")

@@ -122,6 +122,9 @@ CREATE TABLE item_runs (subject INTEGER NOT NULL, item INTEGER NOT NULL, runs TE
 """Runs of an operator for an item that had none, several, or a branch, see `item_runs.ItemRuns.as_json`; `service` has
 their totals, and alone the single runs of other items."""
 
+_OUTPUT_SEALS = "ALTER TABLE output ADD COLUMN seal BLOB;"
+"""`output.seal`: see `stored_outputs`; NULL if an earlier version recorded the output."""
+
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,
     _MACHINES_AND_STRATA,
@@ -134,6 +137,7 @@ STEPS: tuple[str, ...] = (
     _WORKER_WAITS,
     _IMPORTED_TIMES,
     _ITEM_RUNS,
+    _OUTPUT_SEALS,
 )
 """Migrations: step k leads from schema k to schema k + 1; 0 is an empty file. Released steps are immutable: add
 another."""

@@ -236,14 +236,6 @@ def read_effort(store: ProfileStore, hashes: Iterable[str]) -> tuple[float, floa
     return sum(ran_s for _, ran_s, _ in rows), sum(saved_s for _, _, saved_s in rows)
 
 
-def read_outputs(store: ProfileStore, content_hash: str, item_ids: IntArray) -> Mapping[int, bytes]:
-    """Return pickled outputs by index of the item."""
-    index = {int(item_id): i for i, item_id in enumerate(item_ids)}
-    return {
-        index[item]: data for _, item, data in _rows(store, "output", "item, packed", [content_hash]) if item in index
-    }
-
-
 def coverage(
     store: ProfileStore, keys: MeasurementKeys, configuration: Configuration, item_ids: IntArray
 ) -> tuple[NDArray[np.bool_], FloatArray]:

@@ -12,6 +12,7 @@ from circinus.profiling.profile import FailedConfiguration, disturbance
 from circinus.profiling.store.measurement_keys import MeasurementKeys
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import read_disturbances
+from circinus.profiling.store.stored_outputs import write_outputs
 from circinus.specification import Configuration, KnobValues, prefix_configuration
 
 
@@ -57,10 +58,7 @@ class StoreWriter:
             for name, runs in measurement.runs.items():
                 write_services(store, ids[services[name]], item_ids, runs)
             for name, packed in measurement.outputs.items():
-                store.write(
-                    "INSERT OR IGNORE INTO output VALUES (?, ?, ?)",
-                    [(ids[outputs[name]], item, data) for item, data in zip(item_ids, packed, strict=True)],
-                )
+                write_outputs(store, ids[outputs[name]], item_ids, packed)
             self._write_scores(ids[score], item_ids, measurement.scores)
             for name, stats in measurement.replicas.items():
                 write_replica(store, keys.replica(name, configuration[name]), stats)

@@ -1,0 +1,240 @@
+"""Plain payloads: values of data types come back, nothing of a hostile pickle runs, and no payload grows."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import uuid
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from circinus.operators.pickling import pack_list, pickle_value, unpickle_value
+from circinus.operators.plain_payloads import UnsafePayloadError, plain_payload
+
+keys = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.uuids() | st.dates(),
+    lambda parts: st.tuples(parts, parts) | st.frozensets(parts, max_size=3),
+    max_leaves=5,
+)
+values = st.recursive(
+    keys
+    | st.floats(allow_nan=False)
+    | st.complex_numbers(allow_nan=False)
+    | st.decimals(allow_nan=False)
+    | st.datetimes(timezones=st.none() | st.just(datetime.UTC))
+    | st.times()
+    | st.timedeltas()
+    | st.builds(PurePosixPath, st.text(st.characters(categories=["L"]), min_size=1))
+    | st.builds(range, st.integers(-9, 9), st.integers(-9, 9)),
+    lambda parts: st.lists(parts) | st.dictionaries(keys, parts) | st.builds(deque, st.lists(parts)) | st.tuples(parts),
+    max_leaves=20,
+)
+dtypes = (
+    arrays.scalar_dtypes()
+    | arrays.byte_string_dtypes()
+    | arrays.unicode_string_dtypes()
+    | arrays.array_dtypes(arrays.scalar_dtypes(), max_size=3, allow_subarrays=False)
+)
+
+
+@given(value=values)
+def test_values_of_data_types_come_back(value: Any) -> None:
+    found = unpickle_value(plain_payload(pickle_value(value)))
+    assert found == value
+    assert type(found) is type(value)
+
+
+@given(array=arrays.arrays(dtypes, arrays.array_shapes(min_side=0)), view=st.sampled_from(["C", "F", "K", "strided"]))
+def test_arrays_come_back(array: np.ndarray[Any, Any], view: str) -> None:
+    assume(array.dtype.names is None or all(len(field) == 2 for field in array.dtype.fields.values()))  # no titles
+    if view == "strided":
+        array = array[::2]
+    elif view == "K":
+        array = np.moveaxis(array, 0, -1)
+    else:
+        array = np.asarray(array, order=view)  # type: ignore[call-overload]
+    found = unpickle_value(plain_payload(pickle_value([array, array, *array.flat][:4])))
+    assert _native(found[0]).dtype == _native(array).dtype
+    assert found[0].shape == array.shape
+    assert _native(found[0]).tobytes() == _native(array).tobytes()
+    assert found[0] is found[1]
+    assert [type(scalar) for scalar in found[2:]] == [type(scalar) for scalar in [*array.flat][:2]]
+
+
+def _native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array in this machine's byte order, into which some pickles of numpy turn others."""
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+@pytest.mark.parametrize("name", ["numpy.core", "numpy._core"])
+def test_arrays_of_both_numpy_generations_are_read(name: str) -> None:
+    array = np.arange(6.0).reshape(2, 3)
+    for value in (array, array[:, ::2], array[0, 1]):
+        data = pickle_value(value)
+        np.testing.assert_array_equal(unpickle_value(plain_payload(_renamed(data, name))), value)
+
+
+def _renamed(data: bytes, name: str) -> bytes:
+    """The pickle with modules of numpy as another generation names them."""
+    data = data[:2] + data[11:]  # without the frame, which has a length
+    for module in ("numeric", "multiarray"):
+        for core in ("numpy.core", "numpy._core"):
+            data = data.replace(_short_text(f"{core}.{module}"), _short_text(f"{name}.{module}"))
+    return data
+
+
+def _short_text(text: str) -> bytes:
+    return pickle.SHORT_BINUNICODE + bytes([len(text)]) + text.encode()
+
+
+def test_other_data_types_come_back() -> None:
+    identifier = uuid.UUID(int=7)
+    value = {
+        "deque": deque([1, [2]], maxlen=3),
+        "ordered": OrderedDict([("b", 1), ("a", 2)]),
+        "shared": [identifier, identifier, {identifier: Decimal("1.50")}],
+        "buffers": [bytearray(b"1"), b"2", np.dtype("f4"), np.datetime64("2026-01-01"), np.float32(3)],
+        "set": {1, 2},
+        "slice": slice(1, None, 2),
+        "many": list(range(3000)),
+        "zone": datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=1), "x")),
+    }
+    found = unpickle_value(plain_payload(pickle_value(value)))
+    assert found == value
+    assert found["deque"].maxlen == 3
+    assert list(found["ordered"]) == ["b", "a"]
+    assert found["shared"][0] is found["shared"][1]
+
+
+def test_lists_of_values_that_stay_serialized_are_checked_inside() -> None:
+    assert unpickle_value(plain_payload(pack_list([pickle_value(1), pack_list([pickle_value("x")])]))) == [1, ["x"]]
+    with pytest.raises(UnsafePayloadError, match=r"posix\.system"):
+        plain_payload(pack_list([pickle_value(1), pack_list([pickle_value(_Call(os.system, "true"))])]))
+
+
+class _Call:
+    """Object whose pickle calls a function."""
+
+    def __init__(self, function: Any, *arguments: Any, state: Any = None) -> None:
+        self.reduced = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+@dataclass
+class Sample:
+    """Type of a user's module."""
+
+    value: int
+
+
+FIELD_OUTSIDE = (3, "|", None, ("a",), {"a": (np.dtype("f8"), 99)}, 8, 1, 0)
+OBJECT_IN_BYTES = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+"""States of a dtype that the `__setstate__` of numpy accepts."""
+RECONSTRUCT = np.zeros(1)[:0].__reduce__()[0]
+OBJECT_FIELD = np.dtype([("a", "O")])
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (_Call(os.system, "touch run"), r"posix\.system"),
+        (_Call(eval, "1"), r"builtins\.eval"),
+        (_Call(getattr, "", "join"), r"builtins\.getattr"),
+        (_Call(np.load, "run", None, True), "numpy"),
+        (print, r"builtins\.print"),
+        (np.ndarray, "function"),
+        (Sample(1), r"test_plain_payloads\.Sample"),
+        (Sample, r"test_plain_payloads\.Sample"),
+        (object(), "object"),
+        (_Call(np.ndarray, (10**12,)), "numpy.ndarray"),
+        (_Call(np.dtype, "O"), "unfinished"),
+        (np.array([None]), "O8"),
+        (OBJECT_FIELD, "O8"),
+        (np.ma.masked_array([1.0]), "numpy"),
+        (_Call(deque, range(10**15)), "range"),
+        (_Call(RECONSTRUCT, np.matrix, (0,), b"b", state=()), "matrix"),
+        (_Call(RECONSTRUCT, np.ndarray, (10**12,), b"b", state=()), "subclass"),
+        (_Call(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (10**12,), np.dtype("f8"), False, b"1234")), "buffer"),
+        (_Call(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (10**15,), np.dtype("V0"), False, b"")), "elements"),
+        (_Call(RECONSTRUCT, np.ndarray, (0,), b"b", state={"shape": 1}), "damaged"),
+        (
+            _Call(np.dtype, "V8", False, True, state=FIELD_OUTSIDE),
+            "itemsize",
+        ),
+        (_Call(np.dtype, "V8", False, True, state=OBJECT_IN_BYTES), "O8"),
+        (_Call(np.dtype, "(9,9)f8", False, True, state=(3, "|", None, None, None, -1, -1, 0)), r"\(9,9\)"),
+    ],
+)
+def test_other_types_and_calls_are_refused(value: Any, named: str, tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for payload in (pickle_value(value), pickle_value([1, {"x": value}])):
+        with pytest.raises(UnsafePayloadError, match=named):
+            plain_payload(payload)
+    assert not list(tmp_path.iterdir())
+
+
+START = pickle.PROTO + b"\5"
+
+
+def _nested_key(depth: int) -> bytes:
+    """A dictionary whose key takes 2^depth steps to hash."""
+    nesting = pickle.EMPTY_TUPLE + pickle.MEMOIZE
+    for level in range(depth):
+        nesting += 2 * (pickle.BINGET + bytes([level])) + pickle.TUPLE2 + pickle.MEMOIZE
+    return START + pickle.EMPTY_DICT + nesting + pickle.NONE + pickle.SETITEM + pickle.STOP
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        START + pickle.NONE + pickle.LONG_BINPUT + b"\xff\xff\xff\xff" + pickle.STOP,
+        START + pickle.BYTEARRAY8 + struct.pack("<Q", 10**12) + pickle.STOP,
+        START + pickle.BINBYTES8 + struct.pack("<Q", 10**12) + pickle.STOP,
+        START + pickle.FRAME + struct.pack("<Q", 10**12) + pickle.STOP,
+        _nested_key(200),
+        START + pickle.MARK + pickle.EMPTY_SET * 3_000_000 + pickle.LIST + pickle.STOP,
+        START + pickle.EMPTY_LIST * 3_000_000 + pickle.STOP,
+        START + pickle.EMPTY_TUPLE + pickle.TUPLE1 * 1_000_000 + pickle.STOP,
+        START + pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + pickle.TUPLE1 * 100_000 + pickle.NONE + b"s.",
+        START
+        + pickle.EMPTY_LIST
+        + pickle.LONG1
+        + b"\xff"
+        + b"\1" * 255
+        + pickle.MEMOIZE
+        + pickle.APPEND
+        + (pickle.BINGET + b"\0" + pickle.APPEND) * 100_000
+        + pickle.STOP,
+        b"\0\xff\xff\xff\xff",
+        b"\0\1\0\0\0" + struct.pack("<Q", 2**63),
+        b"",
+        b"text",
+        b"cposix\nsystem\n(S'touch run'\ntR.",
+        START + b"\x8c\5posix\x8c\6system\x93.",
+    ],
+    ids=range(16),
+)
+def test_bombs_and_other_protocols_are_refused_in_little_memory(payload: bytes) -> None:
+    program = (
+        "import resource, sys; from circinus.operators.plain_payloads import *; data = sys.stdin.buffer.read()\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    plain_payload(data)\nexcept UnsafePayloadError:\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], input=payload, capture_output=True, check=True)
+    assert int(run.stdout) < 400_000  # KiB; a million empty sets have 220 MB
