@@ -10,6 +10,9 @@ from circinus.control.drift.audit_scores import Agreements
 from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.profiling import PipelineProfile
+from circinus.seals import SEAL_BYTES, is_sealed, seal
+
+_PURPOSE = "re-profiled data"
 
 Profiles = Mapping[str, PipelineProfile]
 
@@ -59,21 +62,27 @@ class ProfileOverrides:
         )
 
     def document(self) -> str | None:
-        """Return text that `from_document` decodes, or None if there are no overrides."""
+        """Return text that `from_document` decodes, or None if there are no overrides or no key to seal them with."""
         if not self.profiles:
             return None
         content = dict(self.profiles), dict(self.stored), dict(self.agreements), self.data_moved, self.without_truth
-        return base64.b85encode(pickle_value(content)).decode()
+        data = pickle_value(content)
+        proof = seal(_PURPOSE, data)
+        return base64.b85encode(proof + data).decode() if proof else None
 
     @classmethod
     def from_document(cls, text: str) -> ProfileOverrides:
         """Return the overrides from stored text.
 
         Raises:
-            ServingError: the text is damaged, or another version of Circinus wrote it.
+            ServingError: the text is damaged, or another user or version of Circinus wrote it.
         """
         try:
-            return cls(*unpickle_value(base64.b85decode(text)))
+            content = base64.b85decode(text)
+            proof, data = content[:SEAL_BYTES], content[SEAL_BYTES:]
+            if not is_sealed(_PURPOSE, data, proof):
+                raise ValueError("no seal of this user, and unpickling may run code")
+            return cls(*unpickle_value(data))
         except Exception as error:  # unpickling may raise anything
             raise ServingError(
                 f"cannot read re-profiled data: {type(error).__name__}: {error}",
