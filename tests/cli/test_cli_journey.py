@@ -244,6 +244,7 @@ def test_apply_load_status_destroy(
         assert lines[0] == f"starting replicas: 0 of {planned}"
         with closing(sqlite3.connect(application / ".circinus" / "profiles.sqlite")) as store, store:
             store.execute("UPDATE run_times SET wait_s = elapsed_s")
+            store.execute("DELETE FROM checksum")
         report = answer(
             "load", plan_file, "--duration", "1s", "--warm-up", "0.5s", "--run-dir", run_dir,
             cwd=application, kind="load",

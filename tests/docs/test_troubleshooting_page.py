@@ -57,6 +57,7 @@ def fix_service_times(folder: Path) -> None:
     with closing(sqlite3.connect(folder / ".circinus" / "profiles.sqlite")) as store, store:
         store.execute("UPDATE service SET service_s = 0.001")
         store.execute("UPDATE allocation SET ratio = batch_size")
+        store.execute("DELETE FROM checksum")
 
 
 def rejected(folder: Path) -> str:

@@ -9,7 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,49 @@ def test_a_writer_that_is_killed_leaves_nothing_half_written(path: Path) -> None
         assert set(store.existing_ids(["committed", "lost"])) == {"committed"}
         store.ids(["next"])
     assert os.path.exists(path)
+
+
+def test_its_files_are_closed_to_other_users(path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with ProfileStore(path, create=True) as store, store.transaction():
+            store.ids(["one"])
+            modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {f"profiles.sqlite{end}": 0o600 for end in ("", "-wal", "-shm", "-writer")}
+
+
+@pytest.mark.parametrize(
+    ("end", "link"),
+    [
+        ("-writer", os.symlink),
+        ("-writer", os.link),
+        ("-wal", os.symlink),
+        ("-shm", os.symlink),
+        ("-journal", os.symlink),
+    ],
+)
+def test_links_in_place_of_its_files_are_not_written_to(
+    path: Path, tmp_path: Path, end: str, link: Callable[[Path, Path], None]
+) -> None:
+    ProfileStore(path, create=True).close()
+    target = tmp_path / "target"
+    target.write_bytes(b"content " * 1000)
+    file = path.with_name(path.name + end)
+    file.unlink(missing_ok=True)
+    link(target, file)
+    with suppress(ProfileError), ProfileStore(path, create=True) as store, store.transaction():
+        store.ids(["one"])
+    assert target.read_bytes() == b"content " * 1000
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+def test_a_link_of_another_user_is_no_store(path: Path, tmp_path: Path) -> None:
+    ProfileStore(path, create=True).close()
+    link = tmp_path / "link.sqlite"
+    link.symlink_to(path)
+    ProfileStore(link).close()
+    os.chown(link, 1, 1, follow_symlinks=False)
+    with raises_code(ProfileError, "store.inaccessible"):
+        ProfileStore(link)

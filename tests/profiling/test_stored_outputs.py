@@ -47,6 +47,7 @@ def _outputs(application: Application, configuration: Configuration) -> dict[str
 def _replace(store: Path, payload: bytes) -> None:
     with sqlite3.connect(store) as connection:
         connection.execute("UPDATE output SET packed = ?", [payload])
+        connection.execute("DELETE FROM checksum")  # as a careful sender does
     connection.close()
 
 

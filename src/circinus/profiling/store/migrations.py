@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 
 from circinus.errors import ProfileError
+from circinus.profiling.store.table_checksums import Columns, read_columns, write_checksums
 
 _MEASUREMENTS = """
 CREATE TABLE address (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
@@ -122,8 +124,11 @@ CREATE TABLE item_runs (subject INTEGER NOT NULL, item INTEGER NOT NULL, runs TE
 """Runs of an operator for an item that had none, several, or a branch, see `item_runs.ItemRuns.as_json`; `service` has
 their totals, and alone the single runs of other items."""
 
-_OUTPUT_SEALS = "ALTER TABLE output ADD COLUMN seal BLOB;"
-"""`output.seal`: see `stored_outputs`; NULL if an earlier version recorded the output."""
+_SEALS_AND_CHECKSUMS = """
+ALTER TABLE output ADD COLUMN seal BLOB;
+CREATE TABLE checksum (name TEXT PRIMARY KEY, sum INTEGER NOT NULL) WITHOUT ROWID;
+"""
+"""`output.seal`: see `stored_outputs`; NULL in rows of earlier versions. `checksum`: see `table_checksums`."""
 
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,
@@ -137,7 +142,7 @@ STEPS: tuple[str, ...] = (
     _WORKER_WAITS,
     _IMPORTED_TIMES,
     _ITEM_RUNS,
-    _OUTPUT_SEALS,
+    _SEALS_AND_CHECKSUMS,
 )
 """Migrations: step k leads from schema k to schema k + 1; 0 is an empty file. Released steps are immutable: add
 another."""
@@ -169,6 +174,24 @@ def migrate(
                 for statement in STEPS[version].split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {version + 1}")
+                if version + 1 == SCHEMA_VERSION:
+                    write_checksums(connection, current_columns())
+
+
+def current_columns() -> Columns:
+    """Return the columns of a store of the current schema."""
+    return _columns_after(STEPS)
+
+
+@cache
+def _columns_after(steps: tuple[str, ...]) -> Columns:
+    connection = sqlite3.connect(":memory:")
+    try:
+        for step in steps:
+            connection.executescript(step)
+        return read_columns(connection)
+    finally:
+        connection.close()
 
 
 def schema_version(connection: sqlite3.Connection) -> int:

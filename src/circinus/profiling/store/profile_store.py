@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from circinus.errors import ProfileError
-from circinus.profiling.store.migrations import migrate
+from circinus.profiling.store.migrations import current_columns, migrate
+from circinus.profiling.store.table_checksums import content_fault, enable_checksums, update_checksums
 
 try:
     import fcntl
@@ -24,6 +27,7 @@ except ImportError:  # Windows: SQLite's own lock suffices, but the lock holder 
     fcntl = None  # type: ignore[assignment]  # not on Windows
 
 _POLLING_INTERVAL_S = 0.005
+_DESCRIPTION_BYTES = 4096
 
 
 class WriteLock:
@@ -47,7 +51,7 @@ class WriteLock:
         if fcntl is None:
             return True
         if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            self._descriptor = _open_lock(self.path)
         end_s = time.monotonic() + timeout_s
         while True:
             try:
@@ -69,16 +73,26 @@ class WriteLock:
 
     def holder(self) -> str:
         """Return the lock holder's description of itself, after `acquire` has failed."""
-        try:
-            return self.path.read_text(encoding="utf-8", errors="replace") or "another process"
-        except OSError:
+        if self._descriptor is None:
             return "another process"
+        return os.pread(self._descriptor, _DESCRIPTION_BYTES, 0).decode(errors="replace") or "another process"
 
     def close(self) -> None:
         """Release the lock if it is held. Idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock file, never another file in its place: its content is overwritten."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o600)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "the lock is no regular file or has several names", str(path))
 
 
 def _description() -> str:
@@ -89,6 +103,12 @@ def _description() -> str:
 
 _APPLICATION_ID = 0x43495243  # "CIRC"
 _BUSY_S = 30.0
+_DAMAGE = {None, sqlite3.SQLITE_ERROR}
+"""Error codes of a text that is no UTF-8, and of a missing table or column."""
+_sound_files = set[object]()
+"""Versions of files that were checked. `PRAGMA integrity_check` reads some 1 GB a second."""
+_CONTENT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+"""Errors of code that reads rows of another form than was written."""
 
 
 class ProfileStore:
@@ -112,17 +132,24 @@ class ProfileStore:
         """
         self.path = path
         self._busy_s = busy_s
+        self._reads_only = not create
+        self._is_current = self._updates_checksums = False
+        self._files = path, path.with_name(f"{path.name}-wal")
         self._lock = WriteLock(path.with_name(f"{path.name}-writer"))
-        if not create and not path.is_file():
-            raise ProfileError(
-                "the profile store does not exist",
-                code="store.missing",
-                location=str(path),
-                hint="Run `circinus profile`.",
-            )
         with self._translated_errors():
+            if not create and not path.exists():
+                raise ProfileError(
+                    "the profile store does not exist",
+                    code="store.missing",
+                    location=str(path),
+                    hint="Run `circinus profile`.",
+                )
+            if path.exists() and not path.is_file():
+                raise self._wrong_kind("a folder or device is no profile store")
+            _check_link(path)
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                _create_private(path)
             self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
             try:
                 self._prepare(create)
@@ -135,6 +162,8 @@ class ProfileStore:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+        if isinstance(error, _CONTENT_ERRORS) and self._reads_only:
+            raise self.damaged(f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         self._connection.close()
@@ -158,6 +187,9 @@ class ProfileStore:
         """
         with self._locked():
             with self._translated_errors():
+                if self._is_current and not self._updates_checksums:
+                    update_checksums(self._connection, current_columns())
+                    self._updates_checksums = True
                 self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -185,19 +217,46 @@ class ProfileStore:
     def _prepare(self, create: bool) -> None:
         execute = self._connection.execute
         execute("PRAGMA synchronous = NORMAL")
+        enable_checksums(self._connection)
         if create and not self._application() and not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             self._create()
         if self._application() != _APPLICATION_ID:
-            raise ProfileError(
-                "the database is not a profile store",
-                code="store.wrong_kind",
-                location=str(self.path),
-                hint="Use another file.",
-            )
+            raise self._wrong_kind("the database is not a profile store")
+        is_sound = self._file_version() in _sound_files
+        if not is_sound:
+            self._check_pages()
         if create and execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             with self._locked():  # the mode cannot be changed during a transaction
                 execute("PRAGMA journal_mode = WAL")
         migrate(self._connection, self.transaction, self.path)
+        if not is_sound:
+            self._check_content()
+            _sound_files.add(self._file_version())
+        self._is_current = True
+
+    def _check_pages(self) -> None:
+        execute = self._connection.execute
+        ((found,),) = execute("PRAGMA integrity_check(1)")
+        if found != "ok":
+            raise self.damaged(found)
+        ((expected_bytes,),) = execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+        log = _status(self._files[1])  # first: its pages are in the store before it is removed
+        found_bytes = self.path.stat().st_size
+        if not (log and log.st_size) and found_bytes < expected_bytes:
+            raise self.damaged(f"found {found_bytes} bytes, expected {expected_bytes}")
+
+    def _check_content(self) -> None:
+        self._connection.execute("BEGIN")  # others may write
+        try:
+            fault = content_fault(self._connection, current_columns())
+        finally:
+            self._connection.execute("ROLLBACK")
+        if fault is not None:
+            raise self.damaged(fault)
+
+    def _file_version(self) -> tuple[object, ...]:
+        """Return what changes whenever the store is written."""
+        return tuple((file, s.st_ino, s.st_size, s.st_mtime_ns) for file in self._files if (s := _status(file)))
 
     def _create(self) -> None:
         """Mark the database as a store, unless another process has created tables."""
@@ -215,6 +274,18 @@ class ProfileStore:
             code="store.busy",
             location=str(self.path),
             hint="Wait for it to finish, or use another store.",
+        )
+
+    def _wrong_kind(self, fault: str) -> ProfileError:
+        return ProfileError(fault, code="store.wrong_kind", location=str(self.path), hint="Use another file.")
+
+    def damaged(self, fault: str) -> ProfileError:
+        """Return the error for content that was not written so."""
+        return ProfileError(
+            f"the file is not a profile store, or is damaged: {fault}",
+            code="store.damaged",
+            location=str(self.path),
+            hint="Use a copy or another file.",
         )
 
     def _unusable(self, error: Exception) -> ProfileError:
@@ -239,16 +310,31 @@ class ProfileStore:
         except sqlite3.OperationalError as error:
             if "locked" in str(error) or "busy" in str(error):
                 raise self._busy("another process") from error
+            if getattr(error, "sqlite_errorcode", None) in _DAMAGE:
+                raise self.damaged(str(error)) from error
             raise self._unusable(error) from error
-        except sqlite3.DatabaseError as error:
-            raise ProfileError(
-                f"the file is not a profile store, or is damaged: {error}",
-                code="store.damaged",
-                location=str(self.path),
-                hint="Use another file.",
-            ) from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise self.damaged(str(error)) from error
         except OSError as error:
             raise self._unusable(error) from error
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _create_private(path: Path) -> None:
+    """Create a file that other users cannot read, unless it exists; SQLite gives its other files the same mode."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _check_link(path: Path) -> None:
+    if path.is_symlink() and hasattr(os, "geteuid") and path.lstat().st_uid not in (0, os.geteuid()):
+        raise OSError(errno.ELOOP, "a symbolic link of another user", str(path))
 
 
 def as_json(value: Any) -> str:

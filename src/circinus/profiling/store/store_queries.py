@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.arrays import FloatArray, IntArray
-from circinus.errors import ProfileError
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.item_runs import ItemRuns
 from circinus.profiling.profile import FailedConfiguration, disturbance
@@ -182,9 +181,7 @@ def read_item_runs(
             try:
                 found.setdefault(content_hash, {})[index[item]] = ItemRuns.from_json(text)
             except (ValueError, TypeError) as error:
-                raise ProfileError(
-                    f"the runs of an item are damaged ({error})", code="store.damaged", location=str(store.path)
-                ) from error
+                raise store.damaged(f"runs of an item ({error})") from error
     return found
 
 

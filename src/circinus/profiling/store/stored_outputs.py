@@ -84,10 +84,5 @@ def _checked(store: ProfileStore, data: Any, found: Any) -> bytes:
 
 def _payload(store: ProfileStore, data: Any) -> bytes:
     if not isinstance(data, bytes):
-        raise ProfileError(
-            f"found a recorded output of type {type(data).__name__}, expected bytes",
-            code="store.damaged",
-            location=str(store.path),
-            hint="Profile into a new store.",
-        )
+        raise store.damaged(f"found a recorded output of type {type(data).__name__}, expected bytes")
     return data

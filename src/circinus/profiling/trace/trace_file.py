@@ -68,7 +68,7 @@ def load_trace(path: Path) -> MeasurementTrace:
         raise ProfileError(
             error.message,
             code=error.code,
-            location=error.location or str(path),
+            location=str(path),
             hint="Record a trace with `circinus profile --show --record`.",
         ) from error
 
@@ -77,10 +77,6 @@ def _load_trace(store: ProfileStore) -> MeasurementTrace:
     rows = store.rows("SELECT pipeline, code_versions FROM trace")
     if not rows:
         raise ProfileError("the profile store is no trace", code="trace.wrong_kind")
-    ((pages, page_bytes),) = store.rows("SELECT page_count, page_size FROM pragma_page_count, pragma_page_size")
-    found_bytes = store.path.stat().st_size
-    if found_bytes < pages * page_bytes:  # the missing pages may be of tables that no trace is read from
-        raise ProfileError(f"found {found_bytes} bytes, expected {pages * page_bytes}", code="trace.truncated")
     try:
         pipeline, versions = Pipeline.model_validate_json(rows[0][0]), json.loads(rows[0][1])
         machine = next(iter(read_machines(store)), None)
