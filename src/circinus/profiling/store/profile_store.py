@@ -256,7 +256,9 @@ class ProfileStore:
 
     def _file_version(self) -> tuple[object, ...]:
         """Return what changes whenever the store is written."""
-        return tuple((file, s.st_ino, s.st_size, s.st_mtime_ns) for file in self._files if (s := _status(file)))
+        return tuple(
+            (file, s.st_ino, s.st_size, s.st_mtime_ns) for file in self._files if (s := _status(file)) and s.st_size
+        )
 
     def _create(self) -> None:
         """Mark the database as a store, unless another process has created tables."""
