@@ -101,6 +101,10 @@ def _is_whole(value: object) -> TypeGuard[Integral]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+_MAX_COUNT = 2**63 - 1
+"""Largest number that a store can keep."""
+
+
 def count(value: int, name: str, *, minimum: int = 0) -> int:
     """Return a whole number of at least `minimum`.
 
@@ -109,6 +113,8 @@ def count(value: int, name: str, *, minimum: int = 0) -> int:
     """
     if not _is_whole(value) or value < minimum:
         raise argument_error(name, describe(value), f"a whole number of at least {minimum}")
+    if value > _MAX_COUNT:
+        raise argument_error(name, describe(value), f"a whole number of at most {_MAX_COUNT}")
     return int(value)
 
 

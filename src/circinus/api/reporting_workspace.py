@@ -47,6 +47,7 @@ class ReportingWorkspace(ProfilingWorkspace):
             http: address for HTTP requests.
             trust: whether code of a plan may run that this user did not make, from another folder than the plan's own.
                 False refuses such a plan at once; by default the methods that run its code do.
+                True also seals the values in its profile store, which may then be read and replayed by this user.
 
         Raises:
             PlanningError: the file does not exist, is no plan file of this version, or is not trusted.
@@ -59,6 +60,7 @@ class ReportingWorkspace(ProfilingWorkspace):
         """
         from circinus.api.plan_context import LoadedPlan, read_plan
         from circinus.api.plans import Plan
+        from circinus.profiling.store.stored_outputs import trust_outputs
 
         plan_set, specification, store = read_plan(Path(path), check_fresh=check_fresh, needs_store=needs_store)
         workspace = cls(
@@ -67,6 +69,8 @@ class ReportingWorkspace(ProfilingWorkspace):
         workspace._trust, workspace._plan_file = bool(trust), (plan_set, Path(path))
         if trust is False:
             workspace._require_trust()
+        elif trust:
+            trust_outputs(store)
         opened = LoadedPlan.of(plan_set, specification, store, Path(path), compares_code=check_fresh)
         return workspace, Plan.of(opened)
 

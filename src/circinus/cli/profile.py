@@ -20,6 +20,7 @@ from circinus.cli.options import (
     Seed,
     Store,
     Traces,
+    Trust,
     duration_option,
     load_trace_backends,
     quantity,
@@ -96,6 +97,7 @@ def profile(
     allow_declared_speeds: DeclaredSpeeds = False,
     seed: Seed = 0,
     store: Store = None,
+    trust: Trust = False,
     everything: Annotated[
         bool,
         typer.Option(
@@ -152,6 +154,7 @@ def profile(
             exhaustive=exhaustive,
             declared_speeds=allow_declared_speeds,
             sources=sources,
+            trust=trust,
             progress=progress_bar,
             on_profile=show_profile,
         )

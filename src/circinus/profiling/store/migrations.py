@@ -127,8 +127,10 @@ their totals, and alone the single runs of other items."""
 _SEALS_AND_CHECKSUMS = """
 ALTER TABLE output ADD COLUMN seal BLOB;
 CREATE TABLE checksum (name TEXT PRIMARY KEY, sum INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verdicts (pipeline TEXT PRIMARY KEY, content_hash TEXT, content TEXT);
 """
-"""`output.seal`: see `stored_outputs`; NULL in rows of earlier versions. `checksum`: see `table_checksums`."""
+"""`output.seal`: see `stored_outputs`; NULL in rows of earlier versions. `checksum`: see `table_checksums`.
+`verdicts`: last run of each pipeline, see `stored_verdicts`; earlier versions created it on demand."""
 
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,

@@ -20,8 +20,6 @@ from circinus.specification import Specification
 
 _RULES = 2
 """Version of the rules of verdicts; raise it where the same measurements lead to other verdicts."""
-_TABLE = "CREATE TABLE IF NOT EXISTS verdicts (pipeline TEXT PRIMARY KEY, content_hash TEXT, content TEXT)"
-"""Cache with the last run of each pipeline, created on demand: stores without it are complete."""
 
 
 def write_verdicts(
@@ -37,7 +35,6 @@ def write_verdicts(
         "verdicts": [[prefix_label(c), v.verdict, v.reason] for c, v in profile.verdicts.items()],
     }
     with store.transaction():
-        store.rows(_TABLE)
         row = profile.pipeline, _content_hash(keys, specification, profile), json.dumps(content)
         store.write("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", [row])
 
@@ -46,8 +43,6 @@ def with_stored_verdicts(
     store: ProfileStore, keys: MeasurementKeys, specification: Specification, profile: PipelineProfile
 ) -> PipelineProfile | None:
     """Return the profile with the stored verdicts; None if there are none for its measurements, SLOs and hardware."""
-    if not store.rows("SELECT 1 FROM sqlite_master WHERE name = 'verdicts'"):
-        return None
     content_hash = _content_hash(keys, specification, profile)
     rows = store.rows("SELECT content FROM verdicts WHERE content_hash = ?", content_hash)
     if not rows:
