@@ -199,6 +199,7 @@ def test_a_wrong_value_has_the_name_of_its_argument(workspace: c.Workspace) -> N
         ("duration", partial(workspace.simulate, plan), 0),
         ("duration", attached.load_test, "10 apples"),
         ("seed", partial(workspace.simulate, plan), -1),
+        ("seed", partial(workspace.simulate, plan), 2**63),
         ("items", attached.load_test, 0),
         ("items", attached.load_test, True),
         ("items", partial(workspace.deploy, plan, mode="replay"), 0.5),
