@@ -113,7 +113,7 @@ def count(value: int, name: str, *, minimum: int = 0) -> int:
     """
     if not _is_whole(value) or value < minimum:
         raise argument_error(name, describe(value), f"a whole number of at least {minimum}")
-    if value > _MAX_COUNT:
+    if int(value) > _MAX_COUNT:
         raise argument_error(name, describe(value), f"a whole number of at most {_MAX_COUNT}")
     return int(value)
 

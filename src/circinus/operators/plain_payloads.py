@@ -240,7 +240,8 @@ def _dtype(description: str, align: bool = False, copy: bool = False) -> _Draft:
             dtype = np.dtype(description + unit)
         if subarray is not None or dtype.hasobject:
             raise UnsafePayloadError("a dtype with objects or subarrays")
-        return dtype if names is not None else np.dtype(dtype.newbyteorder(order))
+        ordered: np.dtype[Any] = dtype if names is not None else dtype.newbyteorder(order)
+        return ordered
 
     return _Draft(finish)
 
