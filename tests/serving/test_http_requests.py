@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.http_requests import HttpRequests, address_text
+from circinus.serving.http_answers import HttpRefusalError
+from circinus.serving.http_bodies import RequestBodies, decode_body, media_type
+from circinus.serving.http_requests import HttpRequests
+from circinus.serving.http_tokens import HttpTokens
+from circinus.serving.settings import SERVING
 from circinus.testing.desired_states import StageSpec, chain, limited
 from router_scenario import Scene, driven
 
@@ -22,8 +28,9 @@ async def send(
 ) -> tuple[int, dict[str, str], Any]:
     """Return status, headers, and the body, decoded if it is JSON."""
 
-    async def read_body() -> bytes:
-        return body
+    async def read_body() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 16):
+            yield body[start : start + 16]
 
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     answer = await ingress.answer(method, path, sent, read_body)
@@ -51,15 +58,24 @@ async def test_what_is_wrong_is_said() -> None:
         (404, "queries with a route: q", {"path": "/home/nobody"}),
         (404, "queries with a route: q", {"path": "/"}),
         (404, "/home/q", {"path": "/elsewhere/q"}),
-        (404, "/home/q", {"path": "q"}),
+        (404, "queries with a route: q", {"path": "q"}),
+        (404, "queries with a route: q", {"path": "/proxy/home/q"}),
+        (404, "queries with a route: q", {"path": "/home/../home/q"}),
+        (404, "queries with a route: q", {"path": "/home/q%00"}),
         (405, "POST", {"method": "GET"}),
         (400, "not JSON", {"body": b"{"}),
         (400, "not JSON", {"body": b"[" * 100_000}),
         (400, "not JSON", {"body": b"9" * 5000}),
+        (400, "not JSON", {"body": b"NaN"}),
+        (400, "not JSON", {"body": b'"\xff"'}),
         (400, "recursion", {"body": b"[" * 600 + b"]" * 600}),
+        (400, "UTF-8", {"body": b"\xff", "content_type": "text/plain"}),
+        (413, "values", {"body": b"[" + b"0," * 500_000 + b"0]"}),
+        (413, "67108864 bytes", {"content_length": "67108865"}),
+        (413, "67108864 bytes", {"content_length": "9" * 5000}),
         (400, "content type multipart/form-data", {"content_type": "multipart/form-data; boundary=x"}),
-        (400, "circinus-deadline-ms: must be a number of milliseconds, got 'soon'", {"circinus_deadline_ms": "soon"}),
-        (400, "must be positive", {"circinus_deadline_ms": "-1"}),
+        (400, "circinus-deadline-ms: must be a positive, finite number", {"circinus_deadline_ms": "soon"}),
+        (400, "got '-1'", {"circinus_deadline_ms": "-1"}),
         (500, "operator start failed on item 'mine': ValueError: -1", {"body": b"-1", "circinus_item": "mine"}),
     ):
         status, _, body = await send(ingress, **request)  # type: ignore[arg-type]
@@ -82,11 +98,12 @@ async def test_what_operators_print_is_not_answered() -> None:
 
 @driven
 async def test_bytes_stay_bytes_and_what_is_neither_is_refused() -> None:
-    from circinus.serving.http_requests import _answer, _value
+    from circinus.serving.http_requests import _answer
 
-    assert _value("application/octet-stream", b"\x00\xff") == b"\x00\xff"
-    assert _value("image/png", b"\x89PNG") == b"\x89PNG"
-    assert _value("text/plain; charset=utf-8", "é".encode()) == "é"
+    assert decode_body("application/octet-stream", b"\x00\xff") == b"\x00\xff"
+    assert decode_body(media_type({"content-type": "image/PNG"}), b"\x89PNG") == b"\x89PNG"
+    assert decode_body(media_type({"content-type": "text/plain; charset=utf-8"}), "é".encode()) == "é"
+    assert decode_body(media_type({}), b'\xef\xbb\xbf{"a": 1, "a": 2}') == {"a": 2}
     plain = _answer(b"\x00\xff", 0.1)
     assert (plain.status, plain.body) == (200, b"\x00\xff")
     rejected = _answer({1, 2}, 0.1)
@@ -110,8 +127,6 @@ async def test_an_output_of_a_type_that_the_engine_cannot_import_is_refused() ->
 
 @driven
 async def test_a_replay_sends_no_values() -> None:
-    from dataclasses import replace
-
     _, ingress = opened(replace(chain("q", START), mode=Mode.REPLAY))
     status, _, body = await send(ingress, b"41", circinus_item="a")
     assert (status, body) == (200, [])  # what the replica got
@@ -120,15 +135,118 @@ async def test_a_replay_sends_no_values() -> None:
 
 @driven
 async def test_beyond_the_admitted_rate_clients_are_told_when_to_come_again() -> None:
-    from dataclasses import replace
-
     desired = chain("q", START)
     (route,) = desired.routes
     _, ingress = opened(replace(desired, routes=(replace(route, rate_limit_per_s=0.01),)))
-    answers = [await send(ingress) for _ in range(7)]
+    wrong = [await send(ingress, body) for body in (b"{", b"[" * 300) for _ in range(40)]
+    assert {(status, headers["connection"]) for status, headers, _ in wrong} == {(400, "close")}
+    answers = [await send(ingress) for _ in range(7)]  # invalid ones have used up nothing
     assert [status for status, _, _ in answers] == [200] * 5 + [429] * 2
     assert 0 < int(answers[-1][1]["retry-after"]) <= 100
     assert "exceeds the admitted 0.01/s" in answers[-1][2]["error"]
+    assert (await send(ingress, b"{"))[0] == 429, "no body is read while none can be admitted"
+
+
+@driven
+async def test_requests_whose_bodies_arrive_together_do_not_exceed_the_rate() -> None:
+    desired = chain("q", START)
+    (route,) = desired.routes
+    _, ingress = opened(replace(desired, routes=(replace(route, rate_limit_per_s=0.01),)))
+    arrived = asyncio.Event()
+
+    async def late() -> AsyncIterator[bytes]:
+        await arrived.wait()
+        yield b"1"
+
+    requests = [asyncio.ensure_future(ingress.answer("POST", "/home/q", {}, late)) for _ in range(20)]
+    await asyncio.sleep(0)
+    arrived.set()
+    assert sorted(answer.status for answer in await asyncio.gather(*requests)) == [200] * 5 + [429] * 15
+
+
+@driven
+async def test_an_overloaded_query_says_when_to_come_again() -> None:
+    scene, ingress = opened(chain("q", START))
+    error = ServingError("the queue is full", code="query.overloaded")
+    error.retry_after_s = 2.2  # type: ignore[attr-defined]
+
+    async def submit(*_: Any) -> Any:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.boards["home"], "submit", submit)
+        status, headers, body = await send(ingress)
+        assert (status, headers["retry-after"], body["code"]) == (503, "3", "query.overloaded")
+        error.retry_after_s = 0.0  # type: ignore[attr-defined]
+        assert (await send(ingress))[1]["retry-after"] == "1"
+
+
+@driven
+async def test_the_sum_of_all_bodies_is_bounded_until_their_requests_end() -> None:
+    bodies = RequestBodies()
+    part = b"x" * 2**20
+    read = 0
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1
+            yield part
+
+    async def body(count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield part
+
+    async with bodies.read({}, body(40)) as first:
+        assert bodies.total_bytes == len(first) == 40 * 2**20
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("circinus.serving.http_bodies.SERVING", replace(SERVING, http_total_body_bytes=50 * 2**20))
+            with pytest.raises(HttpRefusalError) as refused:
+                async with bodies.read({}, parts()):
+                    pass
+        assert (refused.value.answer.status, refused.value.answer.headers) == (503, {"retry-after": "1"})
+        assert read == 11  # 10 fit
+        assert bodies.total_bytes == 40 * 2**20
+    with pytest.raises(HttpRefusalError) as refused:
+        async with bodies.read({}, parts()):
+            pass
+    assert refused.value.answer.status == 413
+    assert bodies.total_bytes == 0
+
+
+ACME, ALL = "acme-" + "t" * 16, "all-" + "t" * 16
+
+
+@driven
+async def test_a_token_opens_the_queries_of_its_tenant_only() -> None:
+    shared, owned = chain("shared", START), chain("owned", START)
+    routes = (*shared.routes, *(replace(route, tenant="acme") for route in owned.routes))
+    _, ingress = opened(replace(shared, routes=routes))
+    assert (await send(ingress, path="/home/owned"))[0] == 200, "no tokens are required"
+    ingress.tokens = HttpTokens.parse(f"acme {ACME}\n* {ALL}\nother other-{'t' * 16}", "test")
+    for expected, query, token in (
+        (200, "owned", f"Bearer {ACME}"),
+        (200, "owned", f"bearer  {ALL}"),
+        (200, "shared", f"Bearer {ALL}"),
+        (403, "shared", f"Bearer {ACME}"),
+        (403, "owned", f"Bearer other-{'t' * 16}"),
+        (401, "owned", ""),
+        (401, "owned", ACME),
+        (401, "owned", f"Basic {ACME}"),
+        (401, "owned", "Bearer"),
+        (401, "owned", f"Bearer {ACME}x"),
+        (401, "owned", f"Bearer {ingress.tokens.hashes[0][1]}"),
+        (401, "owned", "Bearer \xff"),
+        (401, "nobody", ""),
+    ):
+        status, headers, body = await send(ingress, b"1", f"/home/{query}", authorization=token)
+        assert status == expected, (query, token)
+        assert headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
+        assert ACME not in str(body)
+    status, _, body = await send(ingress, path="/home/nobody", authorization=f"Bearer {ACME}")
+    assert status == 404
+    assert "owned" in body["error"]
+    assert "shared" not in body["error"], "queries of others are not told"
 
 
 @driven
@@ -143,14 +261,8 @@ async def test_a_deadline_that_passes_is_a_gateway_timeout() -> None:
 
 @driven
 async def test_a_dropped_request_is_a_gateway_timeout_with_its_code() -> None:
-    from dataclasses import replace
-
     desired = chain("q", START)
     (route,) = desired.routes
     _, ingress = opened(replace(desired, routes=(limited(route, -1.0, drops=True),)))
     status, _, body = await send(ingress)
     assert (status, body["code"]) == (504, "query.dropped_late")
-
-
-def test_hosts_of_ipv6_are_in_brackets() -> None:
-    assert [address_text(host, 80) for host in ("::1", "127.0.0.1")] == ["[::1]:80", "127.0.0.1:80"]

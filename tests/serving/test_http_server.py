@@ -4,37 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 
 from budget import HANG_LIMIT_S
-from circinus.serving.http_requests import HttpAnswer
-from circinus.serving.local.http_server import HttpServer, _Client
-from circinus.serving.settings import SERVING
+from circinus.serving.http_answers import HttpAnswer, address_text, is_loopback
+from circinus.serving.http_bodies import RequestBodies
+from circinus.serving.local.http_server import HttpServer, _Client, _peer
+from circinus.serving.settings import SERVING, ServingSettings
 
 HEAD = b"POST /q HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 async def echo(
-    method: str, path: str, headers: Mapping[str, str], read_body: Callable[[], Awaitable[bytes]]
+    method: str, path: str, headers: Mapping[str, str], read_body: Callable[[], AsyncIterator[bytes]]
 ) -> HttpAnswer:
     if path == "/bug":
         raise KeyError(path)
     if path == "/refused":
         return HttpAnswer(404, "text/plain", b"unread")
-    return HttpAnswer(200, "text/plain", await read_body(), {"seen": f"{method} {path}"})
+    async with RequestBodies().read(headers, read_body()) as body:
+        return HttpAnswer(200, "text/plain", body, {"seen": f"{method} {path}"})
+
+
+def limit_serving(monkeypatch: pytest.MonkeyPatch, settings: ServingSettings) -> None:
+    for module in ("local.http_server", "http_bodies"):
+        monkeypatch.setattr(f"circinus.serving.{module}.SERVING", settings)
 
 
 @pytest.fixture(autouse=True)
 def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(
-        SERVING, http_body_bytes=1000, http_head_bytes=2000, http_connections=20, http_linger_s=HANG_LIMIT_S
+        SERVING,
+        http_body_bytes=1000,
+        http_head_bytes=2000,
+        http_connections=20,
+        http_connections_per_peer=10,
+        http_linger_s=HANG_LIMIT_S,
     )
-    monkeypatch.setattr("circinus.serving.local.http_server.SERVING", small)
+    limit_serving(monkeypatch, small)
 
 
 def served(scenario: Callable[[HttpServer], Awaitable[None]]) -> None:
@@ -127,6 +140,8 @@ def test_a_client_that_expects_it_is_told_to_continue() -> None:
         (431, b"POST /" + b"q" * 5000),
         (431, HEAD + b"a: b\r\n" * 1000),
         (431, HEAD + b"a: b\r\n" * 400 + b"\r\n"),
+        (400, HEAD.replace(b"/q", b"http://localhost/q") + b"\r\n"),
+        (400, HEAD.replace(b"/q", b"*") + b"\r\n"),
         (404, post(b"x" * 900, "/refused")),
         (500, post(b"1", "/bug")),
     ],
@@ -177,7 +192,7 @@ def test_a_refused_client_that_sends_on_still_reads_why() -> None:
 @pytest.mark.parametrize("part", [b"POST /q HT", post(b"1", size=5)])
 def test_a_slow_client_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
     short = replace(SERVING, http_head_timeout_s=0.01, http_body_timeout_s=0.01)
-    monkeypatch.setattr("circinus.serving.local.http_server.SERVING", short)
+    limit_serving(monkeypatch, short)
 
     async def run() -> None:
         server = await HttpServer.open(echo, "127.0.0.1", 0)
@@ -187,20 +202,79 @@ def test_a_slow_client_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, part: 
     asyncio.run(run())
 
 
-def test_more_connections_than_allowed_are_refused_until_some_end() -> None:
+def test_more_connections_than_allowed_are_refused_while_all_have_a_request() -> None:
     async def scenario(server: HttpServer) -> None:
         streams = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
-        for reader, writer in streams:  # all are accepted
-            writer.write(post(b"1"))
-            await read_answer(reader)
-        assert (await exchange(server, b""))[0] == 503
         for _, writer in streams:
-            writer.close()
-            await writer.wait_closed()
-        while (await exchange(server, post(b"1")))[0] == 503:
+            writer.write(post(b"1", size=2))
+        while sum(bool(client.method) for client in server._connections.values()) < 20:
             await asyncio.sleep(0)
+        status, headers = await refused(server)
+        assert (status, headers["retry-after"]) == (503, "1")
+        for reader, writer in streams:  # all are served
+            writer.write(b"2")
+            assert await read_answer(reader) == (200, b"12")
+            writer.close()
 
     served(scenario)
+
+
+async def refused(server: HttpServer) -> tuple[int, dict[str, str]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().splitlines()
+    writer.close()
+    return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines)
+
+
+@pytest.mark.parametrize("part", [b"", b"POST /q HT"])
+def test_connections_without_a_request_give_way(part: bytes) -> None:
+    async def scenario(server: HttpServer) -> None:
+        streams = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(60)]
+        for _, writer in streams:
+            writer.write(part)
+        assert await exchange(server, post(b"1")) == (200, b"1")
+        for reader, _ in streams[:40]:
+            with suppress(ConnectionError):
+                assert await reader.read() == b""  # ended, the oldest first
+        for _, writer in streams:
+            writer.close()
+
+    served(scenario)
+
+
+def test_one_other_machine_gets_its_share_of_the_connections_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = ["192.0.2.7"]
+    monkeypatch.setattr("circinus.serving.local.http_server._peer", lambda _: machine[0])
+
+    async def scenario(server: HttpServer) -> None:
+        streams = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(10)]
+        for reader, writer in streams:
+            writer.write(post(b"1"))
+            assert await read_answer(reader) == (200, b"1")
+        assert (await refused(server))[0] == 503
+        machine[0] = "192.0.2.8"
+        assert await exchange(server, post(b"1")) == (200, b"1")
+        for _, writer in streams:
+            writer.close()
+
+    served(scenario)
+
+
+@pytest.mark.parametrize(
+    ("address", "peer"),
+    [
+        (("127.0.0.3", 1), ""),
+        (("::1", 1, 0, 0), ""),
+        (("::ffff:127.0.0.1", 1, 0, 0), ""),
+        (("192.0.2.7", 1), "192.0.2.7"),
+        (("::ffff:192.0.2.7", 1, 0, 0), "192.0.2.7"),
+        (("2001:db8::1:2:3:4", 1, 0, 0), "2001:db8::/64"),
+        (("fe80::1%eth0", 1, 0, 2), "fe80::/64"),
+        (None, ""),
+    ],
+)
+def test_addresses_of_one_machine_count_as_one(address: tuple[object, ...] | None, peer: str) -> None:
+    assert _peer(Mock(get_extra_info=lambda _: address)) == peer
 
 
 def test_the_request_of_a_client_that_left_is_cancelled() -> None:
@@ -226,6 +300,10 @@ def test_the_request_of_a_client_that_left_is_cancelled() -> None:
     asyncio.run(asyncio.wait_for(run(), HANG_LIMIT_S))
 
 
+async def _joined(client: _Client) -> bytes:
+    return b"".join([part async for part in client.read_body()])
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "reads_body"),
     [
@@ -237,17 +315,15 @@ def test_the_request_of_a_client_that_left_is_cancelled() -> None:
 def test_a_body_that_has_arrived_leaves_turns_to_others(
     monkeypatch: pytest.MonkeyPatch, request_bytes: bytes, reads_body: bool
 ) -> None:
-    monkeypatch.setattr(
-        "circinus.serving.local.http_server.SERVING", replace(SERVING, http_body_bytes=20_000, http_head_bytes=2000)
-    )
+    limit_serving(monkeypatch, replace(SERVING, http_body_bytes=20_000, http_head_bytes=2000))
 
     async def run() -> None:
         reader = asyncio.StreamReader()
         reader.feed_data(request_bytes)
-        client = _Client(reader, Mock(drain=lambda: asyncio.sleep(0)))
+        client = _Client(reader, Mock(drain=lambda: asyncio.sleep(0), get_extra_info=lambda _: None))
         await client.read_head()
         answer = HttpAnswer(404, "text/plain", b"")
-        work = asyncio.ensure_future(client.read_body() if reads_body else client.send(answer))
+        work = asyncio.ensure_future(_joined(client) if reads_body else client.send(answer))
         turns = 0
         while not work.done():
             await asyncio.sleep(0)
@@ -256,6 +332,19 @@ def test_a_body_that_has_arrived_leaves_turns_to_others(
         assert turns > 5
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
+     ("10.0.0.5", False), ("gpu.example", False), ("", False), ("localhost.example", False)],
+)  # fmt: skip
+def test_only_loopback_hosts_are_of_this_machine_alone(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_hosts_of_ipv6_are_in_brackets() -> None:
+    assert [address_text(host, 80) for host in ("::1", "127.0.0.1")] == ["[::1]:80", "127.0.0.1:80"]
 
 
 def test_a_malformed_request_after_a_head_request_gets_its_answer_with_its_body() -> None:

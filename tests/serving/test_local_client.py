@@ -22,8 +22,10 @@ import psutil
 import pytest
 
 from budget import HANG_LIMIT_S
+from circinus.api.engine_handle import EngineHandle
 from circinus.errors import ServingError
 from circinus.serving.engine import EngineStatus
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
 from circinus.serving.local.run_dir import RunDirectory
 from circinus.serving.settings import SERVING
@@ -173,11 +175,11 @@ async def listen(client: LocalEngineClient) -> None:
     await client.listen_http(("127.0.0.1", 0))
 
 
-def http_answer(base: str, path: str) -> tuple[int, Any]:
+def http_answer(base: str, path: str, token: str = "") -> tuple[int, Any]:
     """Return status and content of the answer to a POST of 20 to a URL of the engine."""
     connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=HANG_LIMIT_S)
     with closing(connection):
-        connection.request("POST", path, b"20")
+        connection.request("POST", path, b"20", {"authorization": f"Bearer {token}"} if token else {})
         response = connection.getresponse()
         return response.status, json.load(response)
 
@@ -201,6 +203,51 @@ def test_engine_takes_requests_over_http_at_one_address_until_it_is_closed(folde
         http_answer(again.http, "/home/q")
     destroy(folder)
     assert not folder.exists()
+
+
+def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path) -> None:
+    applied, token, file = chain("q", StageSpec("next", "add")), "t" * 32, tmp_path / "tokens"
+    file.write_text(f"* {token}\n", encoding="ascii")
+    file.chmod(0o600)
+    handle = EngineHandle.of("local", folder, http_tokens=file)
+    assert handle.start()
+    (_, before) = in_session(connect(folder), lambda client: client.apply(applied), status)
+    assert http_answer(before.http, "/home/q")[0] == 401
+    assert http_answer(before.http, "/home/q", token) == (200, 21)
+    engine = RunDirectory(folder).process()
+    assert engine is not None
+    os.kill(engine, signal.SIGKILL)
+    block_until(lambda: not is_alive(engine))
+    again = EngineHandle.of("local", folder)
+    assert not again.start(), "if its apply fails, its end must not forget the tokens"
+    (_, after) = in_session(connect(folder), lambda client: client.apply(applied), status)
+    assert http_answer(after.http, "/home/q")[0] == 401
+    assert http_answer(after.http, "/home/q", token) == (200, 21)
+    saved = [path for path in folder.iterdir() if path.is_file() and token.encode() in path.read_bytes()]
+    assert not saved, "a token is in a file"
+    assert RunDirectory(folder).tokens.stat().st_mode & 0o777 == 0o600
+    engine = RunDirectory(folder).process()
+    assert engine is not None
+    assert token not in " ".join((*psutil.Process(engine).cmdline(), *psutil.Process(engine).environ().values()))
+    file.write_text(f"* {token[::-1]}x\n", encoding="ascii")
+    assert not handle.start()
+    assert http_answer(after.http, "/home/q", token)[0] == 401, "a running engine has the new tokens at once"
+    destroy(folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("damage", ["* sha256:0", ""])
+def test_an_engine_does_not_start_without_the_tokens_of_the_killed_one(folder: Path, damage: str) -> None:
+    (_,) = in_session(start_daemon(folder), lambda client: client.require_tokens(HttpTokens.parse("* " + "t" * 32, "")))
+    engine = RunDirectory(folder).process()
+    assert engine is not None
+    os.kill(engine, signal.SIGKILL)
+    block_until(lambda: not is_alive(engine))
+    RunDirectory(folder).tokens.write_text(damage, encoding="ascii")
+    with raises_code(ServingError, "engine.not_started") as caught:
+        start_daemon(folder)
+    assert str(RunDirectory(folder).tokens) in caught.value.message
+    assert "Traceback" not in caught.value.message
 
 
 def test_address_in_use_is_refused_and_the_engine_keeps_its_own(folder: Path) -> None:

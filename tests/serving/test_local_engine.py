@@ -18,7 +18,7 @@ from budget import HANG_LIMIT_S
 from circinus.errors import ServingError
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.serving.engine import DesiredState
-from circinus.serving.http_requests import HttpAnswer
+from circinus.serving.http_answers import HttpAnswer
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.http_server import HttpServer
 from circinus.serving.local.replica_executor import ReplicaExecutor

@@ -110,14 +110,15 @@ class PlanController:
         self._source, self._handle, self._options = source, engine, options
         self._on_event = on_event
         self._metrics: ControlMetrics | None = None
+        self._http_warnings = engine.http_warnings(options.metrics)
         self._stop_requested = False
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         """Event loop of the control loop, and the event that ends it."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Operators whose recordings for a replay other programs disturbed; see `DeployedPlan.warnings`."""
-        return self._source.warnings
+        """Warnings as of `DeployedPlan`, and of an address at which other machines read the metrics without a token."""
+        return (*self._source.warnings, *self._http_warnings)
 
     def run(self) -> None:
         """Control the engine until `stop`, Ctrl-C or SIGTERM; may be called again afterwards.
@@ -149,7 +150,8 @@ class PlanController:
         try:
             if self._options.metrics is not None:
                 host, port = self._options.metrics
-                self._metrics = ControlMetrics(port, host)
+                tokens = await asyncio.to_thread(self._handle.http_tokens_in_force)
+                self._metrics = await ControlMetrics.open(port, host, tokens)
             if self._options.dry_run:
                 await self._watch(stop)
             else:
@@ -157,7 +159,7 @@ class PlanController:
         finally:
             self._running, self._stop_requested = None, False
             if self._metrics is not None:
-                self._metrics.close()
+                await self._metrics.close()
                 self._metrics = None
 
     def stop(self) -> None:

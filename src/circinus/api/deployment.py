@@ -49,7 +49,8 @@ class DeployedPlan:
         self._opened = opened
         self._engine = engine
         self.warnings = warnings
-        """Warnings of `Workspace.deploy`: operators whose recordings for a replay other programs disturbed."""
+        """Warnings of `Workspace.deploy`: operators whose recordings for a replay other programs disturbed, and
+        addresses at which other machines need no token."""
 
     def __repr__(self) -> str:
         queries = ", ".join(sorted(self._opened.plan_set.matching.served))

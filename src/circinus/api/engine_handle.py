@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,6 +24,7 @@ from circinus.serving.local import DEFAULT_RUN_FOLDER
 if TYPE_CHECKING:
     from circinus.control.state_store import ControlStateStore, Event
     from circinus.serving import EngineStatus
+    from circinus.serving.http_tokens import HttpTokens
     from circinus.serving.local.client import LocalEngineClient
     from circinus.serving.ray.engine import RayEngine
     from circinus.serving.ray.lease import ClusterLease
@@ -61,6 +62,8 @@ class EngineHandle(ABC):
     """Address of the Ray cluster."""
     http: HttpAddress = None
     """Address for HTTP requests: of the local engine, or of every node of a Ray cluster."""
+    http_tokens: Path | None = None
+    """File with the tokens of HTTP requests, instead of the environment variable `CIRCINUS_HTTP_TOKENS`."""
 
     @staticmethod
     def of(
@@ -68,6 +71,7 @@ class EngineHandle(ABC):
         run_dir: Path = DEFAULT_RUN_FOLDER,
         address: str = DEFAULT_ADDRESS,
         http: HttpAddress = None,
+        http_tokens: Path | None = None,
     ) -> EngineHandle:
         """Return the handle of an engine of a kind.
 
@@ -83,7 +87,7 @@ class EngineHandle(ABC):
             )
         if http is not None and http is not False:
             listen_address(http, "http")
-        return kinds[choice(kind, "engine", kinds)](run_dir, address, http)
+        return kinds[choice(kind, "engine", kinds)](run_dir, address, http, http_tokens)
 
     @property
     @abstractmethod
@@ -129,6 +133,50 @@ class EngineHandle(ABC):
     def lease(self) -> ClusterLease | None:
         """Return the lease that one controller of the engine holds at a time; None: that of its state file."""
         return None
+
+    def required_tokens(self) -> HttpTokens | None:
+        """Return the tokens that HTTP requests are to need, by file or environment; None: those in force, if any.
+
+        Raises:
+            ServingError: they cannot be read, other users may read them, or a line is malformed.
+        """
+        from circinus.serving.http_tokens import HttpTokens
+
+        return HttpTokens.given(self.http_tokens)
+
+    @abstractmethod
+    def deployed_http(self) -> tuple[tuple[str, int] | None, HttpTokens]:
+        """Return the address (host, port) of HTTP requests, and the tokens that they need.
+
+        Raises:
+            ServingError: there is no such cluster, or the tokens cannot be read.
+        """
+
+    def http_tokens_in_force(self) -> HttpTokens:
+        """Return the tokens that HTTP requests need once the engine was started."""
+        required = self.required_tokens()
+        return self.deployed_http()[1] if required is None else required
+
+    def http_warnings(self, metrics: tuple[str, int] | None = None) -> tuple[str, ...]:
+        """Return a warning for each address at which other machines need no token.
+
+        Args:
+            metrics: address of metrics.
+        """
+        from circinus.serving.http_answers import address_text, is_loopback
+
+        address, tokens = self.deployed_http()
+        if self.http is not None:
+            address = self.http or None
+        if self.required_tokens() or tokens:
+            return ()
+        uses = {"send requests to every query": address, "read the metrics": metrics}
+        return tuple(
+            f"every machine that reaches {address_text(*used)} may {use}, without a token. Pass --http-tokens FILE, or "
+            "listen on 127.0.0.1."
+            for use, used in uses.items()
+            if used is not None and not is_loopback(used[0])
+        )
 
     @abstractmethod
     def one_load_test(self) -> AbstractContextManager[None]:
@@ -237,32 +285,51 @@ class LocalHandle(EngineHandle):
     def start(self) -> bool:
         from circinus.serving.engine import ENGINE_ENDED
         from circinus.serving.local.client import start_daemon
+        from circinus.serving.local.run_dir import RunDirectory
 
+        tokens = self.required_tokens()
         try:
             self.status()  # an engine that does not respond is not joined
-            if self.http is not None:
-                self._listen_http(self.http or None)
+            if self.http is not None or tokens is not None:
+                self._set_http(tokens, self.http)
             return False
         except ServingError as error:
             if error.code not in ENGINE_ENDED:
                 raise
+        tokens_kept = bool(RunDirectory(self.run_dir).http_tokens())
         start_daemon(self.run_dir)
         try:
-            self._listen_http((_LOOPBACK, 0) if self.http is None else self.http or None)
+            self._set_http(tokens, (_LOOPBACK, 0) if self.http is None else self.http)
         except ServingError:
-            self.close()
+            if not tokens_kept:
+                self.close()
             raise
-        return True
+        return not tokens_kept  # the end of the engine would forget the tokens of a killed one
 
-    def _listen_http(self, address: tuple[str, int] | None) -> None:
+    def _set_http(self, tokens: HttpTokens | None, address: HttpAddress) -> None:
+        """Set the tokens and then the address, as far as there are new ones."""
+
         async def listen() -> None:
             client = self.client()
             try:
-                await client.listen_http(address)
+                if tokens is not None:
+                    await client.require_tokens(tokens)
+                if address is not None:
+                    await client.listen_http(address or None)
             finally:
                 await client.disconnect()
 
         run(listen)
+
+    def deployed_http(self) -> tuple[tuple[str, int] | None, HttpTokens]:
+        from circinus.serving.local.run_dir import RunDirectory
+
+        folder = RunDirectory(self.run_dir)
+        connection = folder.connect()
+        if connection is None:  # a new engine prefers this machine only
+            return None, folder.http_tokens()
+        connection.close()
+        return folder.http_address(), folder.http_tokens()
 
     def close(self, on_kill: Callable[[int], None] = lambda process: None) -> bool:
         from circinus.serving.local.client import destroy
@@ -305,7 +372,12 @@ class RayHandle(EngineHandle):
     def client(self) -> RayEngine:
         from circinus.serving.ray.engine import RayEngine
 
-        return RayEngine(self._settings)
+        return RayEngine(replace(self._settings, tokens=self.required_tokens()))
+
+    def deployed_http(self) -> tuple[tuple[str, int] | None, HttpTokens]:
+        from circinus.serving.ray.cluster_observer import deployed_http
+
+        return deployed_http(self._settings)
 
     def close(self, on_kill: Callable[[int], None] = lambda process: None) -> bool:
         run(self.client().close)

@@ -59,6 +59,7 @@ class ProfilingWorkspace:
         run_dir: AnyPath | None = None,
         address: str = DEFAULT_ADDRESS,
         http: HttpAddress = None,
+        http_tokens: AnyPath | None = None,
     ) -> None:
         self._paths: list[Path] = []
         self._specification: Specification | None = None
@@ -70,7 +71,9 @@ class ProfilingWorkspace:
             self._paths = [Path(path) for path in _paths(specification)]
         self.store = self._folder / ".circinus" / "profiles.sqlite" if store is None else Path(store)
         self.seed = count(seed, "seed")
-        self.engine = EngineHandle.of(engine, DEFAULT_RUN_FOLDER if run_dir is None else Path(run_dir), address, http)
+        run_folder = DEFAULT_RUN_FOLDER if run_dir is None else Path(run_dir)
+        tokens = None if http_tokens is None else Path(http_tokens)
+        self.engine = EngineHandle.of(engine, run_folder, address, http, tokens)
         """Handle of the engine: its status, its end, and the events of its controller."""
         self._trust = False
         self._plan_file: tuple[PlanFile, Path] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -33,6 +34,7 @@ class ReportingWorkspace(ProfilingWorkspace):
         run_dir: AnyPath | None = None,
         address: str = DEFAULT_ADDRESS,
         http: HttpAddress = None,
+        http_tokens: AnyPath | None = None,
         trust: bool | None = None,
     ) -> tuple[Self, Plan]:
         """Return the workspace that a plan file was made in, and the plan; reading them imports no code.
@@ -41,10 +43,7 @@ class ReportingWorkspace(ProfilingWorkspace):
             path: plan file; it names the files of its specification, or contains it, and names its profile store.
             check_fresh: whether the plan must agree with the specification and the code.
             needs_store: whether the profile store must exist, as for a simulation or a replay.
-            engine: `local` or `ray`; see `Workspace`.
-            run_dir: run directory of the local engine.
-            address: address of the Ray cluster.
-            http: address for HTTP requests.
+            engine, run_dir, address, http, http_tokens: as for `Workspace`.
             trust: whether code of a plan may run that this user did not make, from another folder than the plan's own.
                 False refuses such a plan at once; by default the methods that run its code do.
                 True also seals the values in its profile store, which may then be read and replayed by this user.
@@ -63,16 +62,14 @@ class ReportingWorkspace(ProfilingWorkspace):
         from circinus.profiling.store.stored_outputs import trust_outputs
 
         plan_set, specification, store = read_plan(Path(path), check_fresh=check_fresh, needs_store=needs_store)
-        workspace = cls(
-            specification, store=store, seed=plan_set.seed, engine=engine, run_dir=run_dir, address=address, http=http
-        )
+        opened = partial(cls, specification, store=store, seed=plan_set.seed)
+        workspace = opened(engine=engine, run_dir=run_dir, address=address, http=http, http_tokens=http_tokens)
         workspace._trust, workspace._plan_file = bool(trust), (plan_set, Path(path))
         if trust is False:
             workspace._require_trust()
         elif trust:
             trust_outputs(store)
-        opened = LoadedPlan.of(plan_set, specification, store, Path(path), compares_code=check_fresh)
-        return workspace, Plan.of(opened)
+        return workspace, Plan.of(LoadedPlan.of(plan_set, specification, store, Path(path), compares_code=check_fresh))
 
     def report(
         self,

@@ -36,6 +36,7 @@ class Workspace(SizingWorkspace):
         run_dir: run directory of the local engine.
         address: address of the Ray cluster, as `ray.init` takes it.
         http: address (host, port) for HTTP requests, of the local engine or of every node of a cluster; False: none.
+        http_tokens: file with lines `TENANT TOKEN` or `* TOKEN`, of which each HTTP request needs one.
 
     Example:
         >>> import circinus as c

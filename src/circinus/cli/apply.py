@@ -10,6 +10,7 @@ from circinus.cli.options import (
     DEFAULT_RUN_FOLDER,
     Address,
     Http,
+    HttpTokens,
     Json,
     Kind,
     Mode,
@@ -30,6 +31,7 @@ def apply(
     address: Address = DEFAULT_ADDRESS,
     http: Http = "",
     no_http: NoHttp = False,
+    http_tokens: HttpTokens = None,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     trust: Trust = False,
     json: Json = False,
@@ -50,6 +52,7 @@ def apply(
         run_dir=run_dir,
         address=address,
         http=http_address(http, no_http),
+        http_tokens=http_tokens,
         trust=trust,
     )
     try:

@@ -101,6 +101,17 @@ Http = Annotated[
 NoHttp = Annotated[
     bool, typer.Option("--no-http", help="Do not take HTTP requests (local engine).", rich_help_panel=ENGINE)
 ]
+HttpTokens = Annotated[
+    Path | None,
+    typer.Option(
+        "--http-tokens",
+        metavar="FILE",
+        help="File of mode 0600 with lines `TENANT TOKEN` or `* TOKEN` (all queries), of which each HTTP request needs "
+        "one. The variable CIRCINUS_HTTP_TOKENS may hold the lines instead.",
+        show_default="the tokens in force, or none",
+        rich_help_panel=ENGINE,
+    ),
+]
 Mode = Annotated[
     DeploymentMode,
     typer.Option(

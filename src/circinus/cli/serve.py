@@ -13,6 +13,7 @@ from circinus.cli.options import (
     DEFAULT_RUN_FOLDER,
     Address,
     Http,
+    HttpTokens,
     Json,
     Kind,
     Mode,
@@ -97,6 +98,7 @@ def serve(
     address: Address = DEFAULT_ADDRESS,
     http: Http = "",
     no_http: NoHttp = False,
+    http_tokens: HttpTokens = None,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     state_file: StateFile = None,
     trust: Trust = False,
@@ -135,6 +137,7 @@ def serve(
         run_dir=run_dir,
         address=address,
         http=http_address(http, no_http),
+        http_tokens=http_tokens,
         trust=trust,
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.ladders.policy import LadderState
@@ -12,6 +13,12 @@ from circinus.control.managed_plans import ManagedPlans
 from circinus.control.state_store import Event
 from circinus.errors import ServingError
 from circinus.serving import EngineStatus
+from circinus.serving.http_answers import HttpAnswer, rejection
+from circinus.serving.http_tokens import ALL_TENANTS, HttpTokens, may_use
+from circinus.serving.local.http_server import HttpServer
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _PERCENTILES = (50, 95, 99)
 _SCORE_WINDOW = 100
@@ -19,25 +26,10 @@ _SCORE_WINDOW = 100
 
 
 class ControlMetrics:
-    """Prometheus endpoint that serves metrics until the process ends."""
+    """Prometheus endpoint that serves metrics until it is closed."""
 
-    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
-        """Start the HTTP endpoint.
-
-        Port 0 stands for a free one.
-
-        Raises:
-            ServingError: the client library is not installed, or the port is in use.
-        """
-        try:
-            from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
-        except ImportError as error:
-            raise ServingError(
-                f"the Prometheus client is not installed: {error}",
-                code="control.no_metrics_client",
-                hint="Run `pip install 'circinus-planner[metrics]'`.",
-            ) from error
-        registry = CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry, server: HttpServer) -> None:
+        from prometheus_client import Counter, Gauge
 
         self._series: list[_Series] = []
 
@@ -62,23 +54,45 @@ class ControlMetrics:
         self._score = gauge("audited_score", "Mean score of recent audits", "query")
         self._scores: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_SCORE_WINDOW))
         self._events = Counter("circinus_events", "Number of controller events", ("kind", "why"), registry=registry)
+        self._server = server
+        self.port = server.port
+        """Port of the endpoint."""
+
+    @classmethod
+    async def open(cls, port: int, address: str = "127.0.0.1", tokens: HttpTokens | None = None) -> ControlMetrics:
+        """Serve metrics on the running event loop.
+
+        Args:
+            port: port; 0 stands for a free one.
+            address: address to listen at.
+            tokens: tokens, of which each request needs one for all queries; by default none.
+
+        Raises:
+            ServingError: the client library is not installed, or the port is in use.
+        """
         try:
-            self._server, self._thread = start_http_server(port, address, registry=registry)
+            from prometheus_client import CollectorRegistry
+        except ImportError as error:
+            raise ServingError(
+                f"the Prometheus client is not installed: {error}",
+                code="control.no_metrics_client",
+                hint="Run `pip install 'circinus-planner[metrics]'`.",
+            ) from error
+        registry = CollectorRegistry()
+        try:
+            server = await HttpServer.open(partial(_answer, registry, tokens or HttpTokens()), address, port)
         except OSError as error:
             raise ServingError(
-                f"cannot serve metrics: {error}",
+                f"cannot serve metrics: {error.strerror or error}",
                 code="control.metrics_port",
                 location=f"{address}:{port}",
                 hint="Choose another port.",
             ) from error
-        self.port: int = self._server.server_port
-        """Port of the endpoint."""
+        return cls(registry, server)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the endpoint, so that the port is free."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        await self._server.close()
 
     def event(self, event: Event) -> None:
         self._events.labels(event.kind, event.details.get("why", "")).inc()
@@ -130,6 +144,20 @@ class ControlMetrics:
             self._replicas.set(deployment.replicas_ready, name, "ready")
         for series in self._series:
             series.sweep()
+
+
+async def _answer(
+    registry: CollectorRegistry, tokens: HttpTokens, method: str, path: str, headers: Mapping[str, str], *_: object
+) -> HttpAnswer:
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    if not may_use(tokens.tenants(headers), ALL_TENANTS):
+        return rejection(403, "the token is of one tenant, and the metrics are of all. Send one for all queries (`*`).")
+    if method not in ("GET", "HEAD"):
+        return rejection(405, f"method {method} is not allowed. Send GET.", {"allow": "GET, HEAD"})
+    if path != "/metrics":
+        return rejection(404, "the metrics are at /metrics")
+    return HttpAnswer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
 
 
 class _Series:

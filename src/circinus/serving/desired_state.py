@@ -122,6 +122,7 @@ def build_route(
         late=query.late,
         rate_limit_per_s=SERVING.admission_headroom * query.rate_per_s * max(peak, _burst_factor(query)),
         audit_rate=audited_share,
+        tenant=query.tenant or "",
         others=tuple(others),
     )
 

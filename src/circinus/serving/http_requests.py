@@ -6,21 +6,20 @@ import asyncio
 import json
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from circinus.errors import ServingError
 from circinus.operators.pickling import pickle_value
 from circinus.operators.process_output import without_excerpt
 from circinus.serving.engine import DROPPED_LATE
+from circinus.serving.http_answers import HttpAnswer, HttpRefusalError, rejection, retry_header
+from circinus.serving.http_bodies import RequestBodies, decode_body, media_type
+from circinus.serving.http_tokens import HttpTokens, may_use
+from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.router.request_messages import UNREADABLE_RESPONSE
-from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
+from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore, missing_route
 from circinus.serving.settings import SERVING
-
-
-def address_text(host: str | None, port: int) -> str:
-    """Return an address as in a URL: hosts of IPv6 are in brackets."""
-    return f"[{host}]:{port}" if host and ":" in host else f"{host}:{port}"
 
 
 class TokenBucket:
@@ -41,15 +40,19 @@ class TokenBucket:
         self._tokens = burst
         self._updated_s: float | None = None
 
-    def retry_after_s(self, now_s: float) -> float:
-        """Admit a request and return 0, or return the seconds until the next one can be admitted."""
+    def wait_s(self, now_s: float) -> float:
+        """Return the seconds until a request can be admitted."""
         if self._updated_s is not None:
             self._tokens = min(self._burst, self._tokens + (now_s - self._updated_s) * self.rate_per_s)
         self._updated_s = now_s
-        if self._tokens >= 1.0:
+        return 0.0 if self._tokens >= 1.0 else (1.0 - self._tokens) / self.rate_per_s
+
+    def retry_after_s(self, now_s: float) -> float:
+        """Admit a request and return 0, or return the seconds until the next one can be admitted."""
+        wait_s = self.wait_s(now_s)
+        if wait_s == 0.0:
             self._tokens -= 1.0
-            return 0.0
-        return (1.0 - self._tokens) / self.rate_per_s
+        return wait_s
 
 
 ITEM_HEADER = "circinus-item"
@@ -60,67 +63,98 @@ LATENCY_HEADER = "circinus-latency-ms"
 _BURST_S = 10.0
 """Burst size in seconds of the admitted rate, so that random arrivals at that rate are rarely rejected."""
 _MIN_BURST = 5.0
+_LARGE_BODY_BYTES = 2**16
+"""Size above which decoding a body delays other requests noticeably."""
 _STATUS = {DEADLINE_PASSED: 504, DROPPED_LATE: 504, UNREADABLE_RESPONSE: 406}
 """Statuses of errors by code; 500 for all others."""
-
-
-class HttpAnswer(NamedTuple):
-    """Response to an HTTP request."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: Mapping[str, str] = {}
 
 
 class HttpRequests:
     """Handler of the HTTP requests of a router, whatever server receives them."""
 
-    def __init__(self, core: RouterCore, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, core: RouterCore, loop: asyncio.AbstractEventLoop, tokens: HttpTokens | None = None) -> None:
+        self.tokens = tokens or HttpTokens()
+        """Tokens of the clients; may be replaced at any time."""
         self._core = core
         self._loop = loop
         self._buckets: dict[str, TokenBucket] = {}
+        self._bodies = RequestBodies()
+        self._decoding = asyncio.Lock()
 
     async def answer(
-        self, method: str, path: str, headers: Mapping[str, str], read_body: Callable[[], Awaitable[bytes]]
+        self, method: str, path: str, headers: Mapping[str, str], read_body: Callable[[], AsyncIterator[bytes]]
     ) -> HttpAnswer:
         """Handle a request.
+
+        A request uses up the rate of its query only if it is valid.
 
         Args:
             method: method of the request.
             path: path of its URL.
             headers: headers by name in lower case.
-            read_body: reads the body; not called for a request that is refused by its head.
+            read_body: yields the body; not called for a request that is refused by its head.
         """
-        *_, site, query = ("", "", *path.rstrip("/").split("/"))
+        try:
+            query, route = self._route(method, path, headers)
+            self._require_rate(query, route.rate_limit_per_s)
+            kind, left_s = media_type(headers), _deadline_s(headers)
+            async with self._bodies.read(headers, read_body()) as body:
+                if len(body) > _LARGE_BODY_BYTES:
+                    async with self._decoding:  # one after the other, so that other requests have their turns
+                        await asyncio.sleep(0)
+                value, input_bytes = _pickled(kind, body), float(len(body))
+                del body
+                self._require_rate(query, route.rate_limit_per_s, admits=True)
+                key = headers.get(ITEM_HEADER) or uuid.uuid4().hex
+                pickled = await self._core.submit(query, key, value, input_bytes, left_s)
+                response = pickled.unpickle()
+        except HttpRefusalError as error:
+            return error.answer
+        except ServingError as error:
+            wait_s = getattr(error, "retry_after_s", None)
+            status, waits = (_STATUS.get(error.code, 500), {}) if wait_s is None else (503, retry_header(wait_s))
+            # What operators print may be about requests of others.
+            return rejection(status, without_excerpt(str(error)), waits, code=error.code)
+        return _answer(response.output, response.timings.latency_s)
+
+    def _route(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[str, CompiledRoute]:
+        """Return the query of a request and its route.
+
+        Raises:
+            HttpRefusalError: the head of the request is wrong, or its token is not valid for the query.
+        """
+        tenants = self.tokens.tenants(headers)
         if method != "POST":
-            return rejection(405, f"method {method} is not allowed. Send POST.", {"allow": "POST"})
+            raise HttpRefusalError(rejection(405, f"method {method} is not allowed. Send POST.", {"allow": "POST"}))
+        site, query = _entry(path)
         try:
             route = self._core.route(query)
         except ServingError as error:
-            return rejection(404, str(error), code=error.code)
+            visible = [name for name, parts in self._core.routes.items() if may_use(tenants, parts[0].tenant)]
+            raise HttpRefusalError(rejection(404, str(missing_route(query, visible)), code=error.code)) from error
+        if not may_use(tenants, route.tenant):
+            raise HttpRefusalError(rejection(403, f"query {query}: the token is of another tenant"))
         if site != route.source:
-            return rejection(404, f"requests of query {query} enter at /{route.source}/{query}", code="route.missing")
+            reason = f"requests of query {query} enter at /{route.source}/{query}"
+            raise HttpRefusalError(rejection(404, reason, code="route.missing"))
         if route.is_replay and ITEM_HEADER not in headers:
-            return rejection(400, f"a replay answers recorded items only. Send the key of one in `{ITEM_HEADER}`.")
-        if route.rate_limit_per_s is not None:
-            wait_s = self._bucket(query, route.rate_limit_per_s).retry_after_s(self._loop.time())
-            if wait_s > 0:
-                reason = f"query {query}: the request rate exceeds the admitted {route.rate_limit_per_s:.3g}/s"
-                return rejection(429, reason, {"retry-after": str(math.ceil(wait_s))})
-        try:
-            body = await read_body()
-            value, left_s = pickle_value(_value(headers.get("content-type", ""), body)), _deadline_s(headers)
-        except (ValueError, RecursionError) as error:
-            return rejection(400, str(error))
-        key = headers.get(ITEM_HEADER) or uuid.uuid4().hex
-        try:
-            pickled = await self._core.submit(query, key, value, float(len(body)), left_s)
-            response = pickled.unpickle()
-        except ServingError as error:
-            # What operators print may be about requests of others.
-            return rejection(_STATUS.get(error.code, 500), without_excerpt(str(error)), code=error.code)
-        return _answer(response.output, response.timings.latency_s)
+            reason = f"a replay answers recorded items only. Send the key of one in `{ITEM_HEADER}`."
+            raise HttpRefusalError(rejection(400, reason))
+        return query, route
+
+    def _require_rate(self, query: str, rate_per_s: float | None, *, admits: bool = False) -> None:
+        """Refuse a request beyond the rate of its query, before its body is read and again when it is admitted.
+
+        Raises:
+            HttpRefusalError: the rate is exceeded.
+        """
+        if rate_per_s is None:
+            return
+        bucket, now_s = self._bucket(query, rate_per_s), self._loop.time()
+        wait_s = bucket.retry_after_s(now_s) if admits else bucket.wait_s(now_s)
+        if wait_s > 0:
+            reason = f"query {query}: the request rate exceeds the admitted {rate_per_s:.3g}/s"
+            raise HttpRefusalError(rejection(429, reason, retry_header(wait_s)))
 
     def _bucket(self, query: str, rate_per_s: float) -> TokenBucket:
         bucket = self._buckets.get(query)
@@ -129,21 +163,23 @@ class HttpRequests:
         return bucket
 
 
-def _value(content_type: str, body: bytes) -> Any:
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind in ("application/json", ""):
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the body is not JSON: {error}. Send JSON, or another content type.") from error
-    if kind == "text/plain":
-        return body.decode("utf-8", errors="replace")
-    if kind == "application/octet-stream" or kind.partition("/")[0] in ("audio", "image", "video"):
-        return body
-    raise ValueError(
-        f"content type {kind} is not supported. Send application/json, text/plain, application/octet-stream, or an "
-        "audio, image or video type."
-    )
+def _entry(path: str) -> tuple[str, str]:
+    """Return site and query of a path `/SITE/QUERY`, and empty names of any other path."""
+    root, *names = path.removesuffix("/").split("/")
+    return (names[0], names[1]) if root == "" and len(names) == 2 else ("", "")
+
+
+def _pickled(kind: str, body: bytes) -> bytes:
+    """Return the pickled value of a body.
+
+    Raises:
+        HttpRefusalError: the body is malformed; its connection ends, as the next body may be malformed, too.
+    """
+    try:
+        return pickle_value(decode_body(kind, body))
+    except HttpRefusalError as error:
+        answer = error.answer
+        raise HttpRefusalError(answer._replace(headers={**answer.headers, "connection": "close"})) from error
 
 
 def _deadline_s(headers: Mapping[str, str]) -> float:
@@ -152,10 +188,11 @@ def _deadline_s(headers: Mapping[str, str]) -> float:
         return SERVING.default_deadline_s
     try:
         left_s = float(text) / 1e3
-    except ValueError as error:
-        raise ValueError(f"{DEADLINE_HEADER}: must be a number of milliseconds, got {text!r}") from error
+    except ValueError:
+        left_s = math.nan
     if not 0 < left_s < math.inf:
-        raise ValueError(f"{DEADLINE_HEADER}: must be positive and finite, got {text!r}")
+        reason = f"{DEADLINE_HEADER}: must be a positive, finite number of milliseconds, got {text!r}"
+        raise HttpRefusalError(rejection(400, reason))
     return left_s
 
 
@@ -168,9 +205,3 @@ def _answer(output: Any, latency_s: float) -> HttpAnswer:
     except (TypeError, ValueError, RecursionError):
         kind = type(output).__name__
         return rejection(406, f"the output is a {kind}, neither JSON nor bytes. Send the request through the engine.")
-
-
-def rejection(status: int, reason: str, headers: Mapping[str, str] | None = None, code: str = "") -> HttpAnswer:
-    """Return the answer to a request that failed or was refused, with its reason as JSON."""
-    content = {"error": reason, "code": code} if code else {"error": reason}
-    return HttpAnswer(status, "application/json", json.dumps(content).encode(), headers or {})

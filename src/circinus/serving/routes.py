@@ -70,6 +70,8 @@ class Route:
     """Admission limit of client entries, in requests per second; None for no limit."""
     audit_rate: float = 0.0
     """Fraction of answered requests to keep for `AuditableEngine.drain_audits`, sampled deterministically."""
+    tenant: Annotated[str, Field(exclude_if=not_)] = ""
+    """Owner of the query, whose tokens requests over HTTP need; empty if there is none."""
     others: Annotated[tuple[RouteShare, ...], Field(exclude_if=not_)] = ()
     """Smaller shares of the requests, which pass other deployments; empty if the route is not split. Each request takes
     one part, by `circinus.queueing.split_sequence`."""

@@ -66,8 +66,14 @@ class ServingSettings:
     replica_exit_timeout_s: float = 5.0
     """Time for a draining replica to exit, before it is killed."""
     http_connections: int = 256
+    http_connections_per_peer: int = 128
+    """Limit of the connections from one other machine, so that it cannot take all."""
     http_head_bytes: int = 16 * 2**10
     http_body_bytes: int = 64 * 2**20
+    http_json_values: int = 500_000
+    """Limit of the commas and brackets of a body in JSON: values take far more memory and time than their text."""
+    http_total_body_bytes: int = 256 * 2**20
+    """Limit of the bodies of all requests that have no answer yet."""
     http_idle_timeout_s: float = 60.0
     http_head_timeout_s: float = 10.0
     http_body_timeout_s: float = 60.0

@@ -11,6 +11,7 @@ import pytest
 from circinus.errors import ServingError
 from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.serve_replica import RecordingKey
 from circinus.serving.ray.settings import RaySettings
@@ -42,6 +43,22 @@ def test_the_document_is_one_that_ray_serve_takes() -> None:
         apps = _schema(chain("q", NEAR, FAR), labelled)
         deployed = schema.ServeDeploySchema(applications=list(apps.values()))
         assert {app.name for app in deployed.applications} == set(apps)
+
+
+def test_tokens_stay_until_others_are_given() -> None:
+    desired = chain("q", NEAR, FAR)
+    applications = build_applications(desired)
+    first, second = (HttpTokens.parse(f"* {letter * 32}", "test") for letter in "ab")
+    open_to_all = build_router_configs(desired, applications).values()
+    assert {config.tokens for config in open_to_all} == {""}
+    assert all("tokens" not in config_to_dict(config) for config in open_to_all)
+    closed = build_router_configs(desired, applications, [*open_to_all], first).values()
+    assert {(config.tokens, config.number) for config in closed} == {(first.text, 2)}
+    assert [config_from_dict(config_to_dict(config)) for config in closed] == [*closed]
+    kept = build_router_configs(desired, applications, [*closed][:1]).values()  # the other router was lost
+    assert {config.tokens for config in kept} == {first.text}
+    changed = build_router_configs(desired, applications, [*closed], second).values()
+    assert {(config.tokens, config.number) for config in changed} == {(second.text, 3)}
 
 
 def test_replicas_are_as_many_as_large_and_where_the_plan_says() -> None:

@@ -16,6 +16,7 @@ from circinus.operators.pickling import pickle_value, unpickle_value
 from circinus.serving.applications import build_applications
 from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import DROPPED_LATE, TIMED_OUT, DesiredState
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.ray.router import SiteRouter, WarmupCalls
 from circinus.serving.ray.serve_config import build_router_configs
 from circinus.serving.ray.site_router import RouterConfig, config_to_dict
@@ -535,3 +536,49 @@ async def test_a_part_that_comes_back_after_a_change_of_routes_is_available() ->
     home.configure(replace(config, deployments={}, routes=()))
     home.configure(config)
     assert [part.available for part in home.splits()[0].parts] == [True, True]
+
+
+@driven
+async def test_the_router_checks_tokens_pages_and_bodies_behind_the_proxy_of_ray_serve() -> None:
+    requests = pytest.importorskip("starlette.requests")
+    token = "t" * 32
+    desired = chain("q", START)
+    (owned,) = desired.routes
+    desired = replace(desired, routes=(replace(owned, tenant="acme"),))
+    applications = build_applications(desired)
+    (config,) = build_router_configs(desired, applications, tokens=HttpTokens.parse(f"acme {token}", "test")).values()
+    router = SiteRouter("home")
+    router._core.routes = {"q": config.routes}  # the proxy of Ray Serve is not part of the test, nor are its handles
+    router._http.tokens = HttpTokens.parse(config.tokens, "test")
+
+    async def status(*parts: bytes, **headers: str) -> int:
+        messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+        messages.append({"type": "http.request", "body": b"", "more_body": False})
+        taken = iter(messages)
+
+        async def receive() -> Any:
+            return next(taken)
+
+        pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "path": "/home/q", "root_path": "/home", "headers": pairs}
+        return int((await router(requests.Request(scope, receive))).status_code)
+
+    valid = {"authorization": f"Bearer {token}"}
+    assert await status(b"1") == 401
+    assert await status(b"1", authorization="Bearer x") == 401
+    assert await status(b"1", **valid, origin="http://page.example") == 403
+    assert await status(b"{", **valid) == 400
+    assert await status(*[bytes(2**20)] * 65, **valid) == 413
+    assert router._core.counters.received("q") == 0
+    assert await status(b"1", **valid) == 500, "it has entered a router without replicas"
+    assert router._core.counters.received("q") == 1
+
+
+@driven
+async def test_a_router_has_the_tokens_of_its_configuration() -> None:
+    router, tokens = SiteRouter("home"), HttpTokens.parse("* " + "t" * 32, "test")
+    closed = RouterConfig("home", "real", "1", {}, (), number=1, tokens=tokens.text)
+    await router.reconfigure(config_to_dict(closed))
+    assert router._http.tokens == tokens
+    await router.switch(replace(closed, tokens="", number=2))
+    assert not router._http.tokens

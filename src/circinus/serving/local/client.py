@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from circinus.serving.engine import (
     Request,
     Response,
 )
+from circinus.serving.http_tokens import ENVIRONMENT_VARIABLE, HttpTokens
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.rpc_protocol import (
@@ -77,6 +79,10 @@ class LocalEngineClient:
     async def listen_http(self, address: tuple[str, int] | None) -> None:
         """Call `LocalEngine.listen_http` of the engine."""
         await self._call(RpcMethod.LISTEN_HTTP, address)
+
+    async def require_tokens(self, tokens: HttpTokens) -> None:
+        """Call `LocalEngine.require_tokens` of the engine, which keeps the hashes in its run folder."""
+        await self._call(RpcMethod.REQUIRE_TOKENS, tokens.text)
 
     async def submit(self, request: Request) -> Response:
         """Implement `Engine.submit`. The output is unpickled in the calling process."""
@@ -236,6 +242,7 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
     """
     folder = RunDirectory(run_folder.absolute())
     deadline_s = time.monotonic() + SERVING.daemon_start_timeout_s
+    environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT_VARIABLE}
     while time.monotonic() < deadline_s:
         if _is_reachable(folder):
             return LocalEngineClient(run_folder)
@@ -245,6 +252,7 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
             capture_output=True,
             text=True,
             check=False,
+            env=environment,
         )
         if started.returncode == 0:
             return LocalEngineClient(run_folder)

@@ -18,6 +18,7 @@ from circinus.errors import CircinusError, OverloadedError, ServingError
 from circinus.operators.framing import FrameError, encode
 from circinus.operators.pickling import Payload
 from circinus.operators.process_output import output_folder
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.high_resolution_loop import new_event_loop
@@ -127,6 +128,7 @@ class Daemon:
     async def serve(self, listener: socket.socket) -> None:
         """Serve until closed, and return when everything that was started has ended."""
         loop = asyncio.get_running_loop()
+        self._engine.require_tokens(self._folder.http_tokens())  # of a killed engine
         listener.setblocking(False)
         loop.add_reader(listener, self._accept, loop, listener)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -191,6 +193,11 @@ class Daemon:
         if call.method is RpcMethod.LISTEN_HTTP:
             await self._listen_http(call.argument)
             return None, ()
+        if call.method is RpcMethod.REQUIRE_TOKENS:
+            tokens = HttpTokens.parse(call.argument, "engine")
+            self._folder.save_http_tokens(tokens)
+            self._engine.require_tokens(tokens)
+            return None, ()
         if call.method is RpcMethod.STATUS:
             return await self._engine.status(), ()
         if call.method is RpcMethod.AUDITS:
@@ -220,6 +227,7 @@ class Daemon:
 def start(folder: RunDirectory) -> int:
     """Fork an engine into the background, and return the exit code of the caller once the engine responds."""
     folder.create()
+    folder.http_tokens()  # an engine whose tokens are damaged must not take requests without any
     lock = folder.try_lock()
     if lock is None:
         return EXIT_TAKEN

@@ -21,7 +21,9 @@ from circinus.serving.engine import (
     Request,
     Response,
 )
-from circinus.serving.http_requests import HttpRequests, address_text
+from circinus.serving.http_answers import address_text
+from circinus.serving.http_requests import HttpRequests
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
 from circinus.serving.local.deployment_runtime import DeploymentRuntime
 from circinus.serving.local.http_server import HttpServer
@@ -80,6 +82,10 @@ class LocalEngine:
     def _router(self) -> EmulatedRouter:
         return EmulatedRouter(asyncio.get_running_loop())
 
+    @cached_property
+    def _requests(self) -> HttpRequests:
+        return HttpRequests(self._router, asyncio.get_running_loop())
+
     async def apply(self, desired: DesiredState) -> None:
         """Implement `Engine.apply`. Requests in flight finish on the route on which they began."""
         async with self._apply_lock:
@@ -93,6 +99,10 @@ class LocalEngine:
     def http_address(self) -> tuple[str, int] | None:
         """Address (host, port) for requests over HTTP; None if there is none."""
         return None if self._http is None else (self._http.host, self._http.port)
+
+    def require_tokens(self, tokens: HttpTokens) -> None:
+        """Require these tokens of requests over HTTP from now on, instead of earlier ones."""
+        self._requests.tokens = tokens
 
     async def listen_http(self, address: tuple[str, int] | None) -> None:
         """Take requests over HTTP at an address (host, port), with port 0 at any free port; None: at none.
@@ -108,9 +118,8 @@ class LocalEngine:
                 return
             opened = None
             if address is not None:
-                loop = asyncio.get_running_loop()
                 try:
-                    opened = await HttpServer.open(HttpRequests(self._router, loop).answer, *address)
+                    opened = await HttpServer.open(self._requests.answer, *address)
                 except OSError as error:
                     raise ServingError(
                         f"cannot listen for HTTP requests: {error.strerror or error}",

@@ -1,31 +1,33 @@
-"""HTTP/1.1 server of the local engine, on the event loop of its process.
+"""HTTP/1.1 server of the local engine and of metrics, on the event loop of its process.
 
-Limits on sizes, times and connections keep a client from using up the memory or the descriptors of the engine.
+Limits on sizes, times and connections keep a client from using up the memory or the descriptors of the process, or what
+belongs to other clients.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
-from ipaddress import ip_address
-from urllib.parse import urlsplit
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import h11
 
-from circinus.serving.http_requests import HttpAnswer, rejection
+from circinus.serving.http_answers import HttpAnswer, HttpRefusalError, rejection, require_local_site, retry_header
 from circinus.serving.settings import SERVING
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[str, str, Mapping[str, str], Callable[[], Awaitable[bytes]]], Awaitable[HttpAnswer]]
-"""Handler of a request, as `HttpRequests.answer`."""
+Handler = Callable[[str, str, Mapping[str, str], Callable[[], AsyncIterator[bytes]]], Awaitable[HttpAnswer]]
+"""Handler of a request, as `HttpRequests.answer`; it bounds the body that it reads."""
 
 _EVENTS_AT_ONCE = 32
 """Number of events of a connection after which other work of the engine has its turn."""
-_ANY_ADDRESS = ("", "0.0.0.0", "::")
+_IPV6_CLIENT_BITS = 64
+"""Length of the prefix of IPv6 that one machine has."""
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
@@ -44,6 +46,9 @@ class _Client:
         self._reader, self._writer = reader, writer
         self._h11 = h11.Connection(h11.SERVER, SERVING.http_head_bytes - 1)
         self._events = 0
+        self._idle_timeout_s = SERVING.http_head_timeout_s
+        self.peer = _peer(writer)
+        """Machine of the client, empty for this machine."""
         self.method = self.path = ""
         """Head of the current request; empty between requests."""
 
@@ -51,8 +56,9 @@ class _Client:
         """Return method, path and headers of the next request."""
         self.method = self.path = ""
         if not self._h11.trailing_data[0]:
-            async with _within(SERVING.http_idle_timeout_s, EOFError()):
+            async with _within(self._idle_timeout_s, EOFError()):
                 await self._receive()
+        self._idle_timeout_s = SERVING.http_idle_timeout_s
         late = h11.RemoteProtocolError("the head of the request did not arrive in time", 408)
         async with _within(SERVING.http_head_timeout_s, late):
             request = await self._event()
@@ -64,21 +70,17 @@ class _Client:
             raise h11.RemoteProtocolError("the version of HTTP is not supported. Send HTTP/1.1.")
         if "transfer-encoding" in headers and "content-length" in headers:
             raise h11.RemoteProtocolError("the body has two sizes. Send content-length or transfer-encoding.")
-        _require_size(int(headers.get("content-length", "0")))
+        if not self.path.startswith("/"):  # the host of a URL would replace that of the header
+            raise h11.RemoteProtocolError("the target is no path. Send /SITE/QUERY, without the host.")
         return self.method, self.path, headers
 
-    async def read_body(self) -> bytes:
-        """Return the body of the request."""
+    async def read_body(self) -> AsyncIterator[bytes]:
+        """Yield the body of the request as it arrives."""
         if self._h11.they_are_waiting_for_100_continue:
             proceed = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
             self._writer.write(self._h11.send(proceed))
-        body = bytearray()
-        late = h11.RemoteProtocolError("the body of the request did not arrive in time", 408)
-        async with _within(SERVING.http_body_timeout_s, late):
-            while isinstance(event := await self._event(), h11.Data):
-                body += event.data
-                _require_size(len(body))
-        return bytes(body)
+        while isinstance(event := await self._event(), h11.Data):
+            yield event.data
 
     async def _event(self) -> object:
         while (event := await self._next_event()) is h11.NEED_DATA:
@@ -131,31 +133,17 @@ async def _within(timeout_s: float, late: Exception) -> AsyncIterator[None]:
         raise late from None
 
 
-def _require_size(body_bytes: int) -> None:
-    if body_bytes > SERVING.http_body_bytes:
-        raise h11.RemoteProtocolError(f"the body is larger than {SERVING.http_body_bytes} bytes", 413)
-
-
-def _require_local_site(headers: Mapping[str, str], address: str) -> None:
-    """Refuse requests of web pages in browsers on this machine, which may post text anywhere without asking.
-
-    A browser sends the site of the page as `origin`. The page's own site may resolve to this machine; then `host` is
-    that site. Behind an address that is any of the machine's, there is no list of right hosts.
-    """
-    if _host(headers.get("origin", "//localhost")) != "localhost":
-        raise h11.RemoteProtocolError("origin: web pages of other machines are not allowed", 403)
-    host = _host("//" + headers.get("host", "localhost"))
-    if address not in _ANY_ADDRESS and host not in ("localhost", address.lower()):
-        raise h11.RemoteProtocolError(f"host: must be {address} or localhost", 403)
-
-
-def _host(url: str) -> str:
-    """Return the host of a URL, `localhost` for every loopback address."""
-    host = ""
-    with suppress(ValueError):  # neither a URL nor an address
-        host = urlsplit(url).hostname or ""
-        return "localhost" if ip_address(host).is_loopback else host
-    return host
+def _peer(writer: asyncio.StreamWriter) -> str:
+    """Return the machine at the other end of a connection, empty if it is this one."""
+    name = writer.get_extra_info("peername")
+    if not name:  # it has closed already
+        return ""
+    address = ip_address(name[0].partition("%")[0])
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    if address.is_loopback:
+        return ""
+    return str(ip_network((address, _IPV6_CLIENT_BITS), strict=False) if address.version == 6 else address)
 
 
 class HttpServer:
@@ -205,18 +193,37 @@ class HttpServer:
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a client, in a task that the end of its connection cancels."""
-        accepts = len(self._connections) < SERVING.http_connections
+        if len(self._connections) >= 2 * SERVING.http_connections:  # too many to refuse each of them
+            writer.transport.abort()
+            return
         client = _Client(reader, writer)
-        task = asyncio.ensure_future(self._serve(client, accepts))
+        task = asyncio.ensure_future(self._serve(client, self._has_room(client.peer)))
         self._connections[task] = client
         task.add_done_callback(self._connections.pop)
         task.add_done_callback(lambda _: writer.transport.abort())
         asyncio.gather(writer.wait_closed(), return_exceptions=True).add_done_callback(lambda _: task.cancel())
 
+    def _has_room(self, peer: str) -> bool:
+        """Return whether a connection may be served; if all are taken, one without a request gives way to it.
+
+        That is the oldest one of the machine with the most connections. Another machine may not take all.
+        """
+        present = {task: client for task, client in self._connections.items() if not task.cancelling()}
+        counts = Counter(client.peer for client in present.values())
+        if peer and counts[peer] >= SERVING.http_connections_per_peer:
+            return False
+        if len(present) < SERVING.http_connections:
+            return True
+        idle = [task for task, client in present.items() if not client.method]
+        if idle:
+            max(idle, key=lambda task: counts[present[task].peer]).cancel()
+        return bool(idle)
+
     async def _serve(self, client: _Client, accepts: bool) -> None:
         try:
             if not accepts:
-                await client.send(rejection(503, "there are too many connections. Send again later."))
+                reason = "there are too many connections. Send again later."
+                await client.send(rejection(503, reason, retry_header()))
                 return
             while await client.send(await self._answer(client), last=self._stopped):
                 pass
@@ -229,8 +236,10 @@ class HttpServer:
     async def _answer(self, client: _Client) -> HttpAnswer:
         try:
             method, path, headers = await client.read_head()
-            _require_local_site(headers, self.host)
+            require_local_site(headers, self.host)
             return await self._handler(method, path, headers, client.read_body)
+        except HttpRefusalError as error:
+            return error.answer
         except h11.RemoteProtocolError as error:
             return rejection(error.error_status_hint, str(error), {"connection": "close"})
         except (ConnectionError, EOFError):

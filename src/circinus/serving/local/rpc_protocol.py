@@ -31,6 +31,8 @@ class RpcMethod(StrEnum):
     """Payload: the desired state as JSON."""
     LISTEN_HTTP = "listen_http"
     """Argument: address (host, port) for requests over HTTP, or None."""
+    REQUIRE_TOKENS = "require_tokens"
+    """Argument: `HttpTokens.text`, the hashes of the tokens of requests over HTTP."""
     SUBMIT = "submit"
     """Submit a request.
 

@@ -18,6 +18,7 @@ from typing import IO
 from circinus.errors import ServingError
 from circinus.private_files import make_private_folder, open_private, require_private
 from circinus.serving.engine import ENGINE_SILENT, DesiredState
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.local.peer import Peer
 from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import state_from_json, state_to_json
@@ -79,10 +80,15 @@ class RunDirectory:
         return self.path / "http"
 
     @property
+    def tokens(self) -> Path:
+        """Hashes of the tokens of requests over HTTP."""
+        return self.path / "http-tokens"
+
+    @property
     def _files(self) -> tuple[Path, ...]:
         """All files of an engine, the lock last."""
-        drafts = _draft(self.desired), _draft(self.http)
-        return (self.desired, self.http, *drafts, self.load_lock, self.log, self.lock)
+        saved = self.desired, self.http, self.tokens
+        return (*saved, *map(_draft, saved), self.load_lock, self.log, self.lock)
 
     def create(self) -> None:
         """Create the folder without access for other users, or check that the existing folder can be used.
@@ -250,6 +256,19 @@ class RunDirectory:
             return host, int(port)
         except ValueError:
             return None
+
+    def save_http_tokens(self, tokens: HttpTokens) -> None:
+        """Save the hashes of tokens atomically, without access for other users."""
+        self._save(self.tokens, tokens.text)
+
+    def http_tokens(self) -> HttpTokens:
+        """Return the saved tokens.
+
+        Raises:
+            ServingError: they cannot be read, or other users may have changed them.
+        """
+        text = self._read(self.tokens)
+        return HttpTokens.parse(text, str(self.tokens)) if text else HttpTokens()
 
     def process(self) -> int | None:
         """Return the process id of the engine that runs or was killed in the folder, or None."""

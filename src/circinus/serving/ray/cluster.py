@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.serving.http_requests import address_text
+from circinus.serving.http_answers import address_text
 from circinus.serving.ray.ray_connection import connect, import_serve
 from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, REPLICA, ROUTER, RaySettings
 from circinus.serving.settings import SERVING
@@ -105,6 +105,11 @@ class Cluster:
                 code="ray.other_http_address",
                 hint="Omit --http, or shut down Ray Serve with everything it runs (`serve shutdown`).",
             )
+
+    def http_address(self) -> tuple[str, int] | None:
+        """Return the address (host, port) of Ray Serve for requests over HTTP; None if it is not running."""
+        client = self._client()
+        return None if client is None else (client.http_config.host, client.http_config.port)
 
     def pools(self) -> dict[str, PoolNodes]:
         """Return the live nodes of each pool, by the pools that nodes declare."""

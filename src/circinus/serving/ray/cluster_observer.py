@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from circinus.serving.engine import DeploymentStatus, QueryStatus
-from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
+from circinus.serving.http_tokens import HttpTokens
+from circinus.serving.ray.cluster import AppSnapshot, Cluster, PoolNodes
 from circinus.serving.ray.rolling_update import apps_without_nodes, router_configs
-from circinus.serving.ray.settings import router_name
+from circinus.serving.ray.serve_config import deployed_tokens
+from circinus.serving.ray.settings import DEFAULT_HTTP, RaySettings, router_name
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus
 from circinus.specification import Deployment
 
@@ -59,6 +61,18 @@ def queries_of(statuses: Collection[RouterStatus]) -> tuple[QueryStatus, ...]:
         if status.query in local or status.query not in all_queries
     }
     return tuple(counters.values())
+
+
+def deployed_http(settings: RaySettings) -> tuple[tuple[str, int], HttpTokens]:
+    """Return the address (host, port) of requests over HTTP, and the tokens that they need.
+
+    Raises:
+        ServingError: there is no such cluster.
+    """
+    cluster = Cluster(settings)
+    tokens = deployed_tokens(router_configs([app.config for app in cluster.snapshot().values()]))
+    address = cluster.http_address() or settings.http or DEFAULT_HTTP
+    return address, HttpTokens.parse(tokens, settings.address) if tokens else HttpTokens()
 
 
 _STEP_S = 0.25

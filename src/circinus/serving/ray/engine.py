@@ -220,7 +220,7 @@ class RayEngine:
         snapshot = await _observe(cluster)
         previous, pools, lost = snapshot.apps, snapshot.pools, snapshot.lost_applications
         applications = build_applications(desired, snapshot.deployments, emulate_speeds=False)
-        configs = build_router_configs(desired, applications, snapshot.deployed_router_configs)
+        configs = build_router_configs(desired, applications, snapshot.deployed_router_configs, self._settings.tokens)
         self._check_pools(desired, pools)
         labelled = frozenset(name for name, nodes in pools.items() if nodes.labelled)
         schema = serve_schema(

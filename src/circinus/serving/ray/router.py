@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from circinus.errors import ServingError
 from circinus.operators.pickling import Payload
 from circinus.serving.engine import AuditBatch
+from circinus.serving.http_answers import HttpRefusalError, require_local_site
 from circinus.serving.http_requests import HttpRequests
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.ray.application_replicas import ReplicaLostError
 from circinus.serving.ray.replica_presence import observers
 from circinus.serving.ray.settings import REPLICA, ROUTER, router_name
@@ -98,7 +100,7 @@ class SiteRouter:
         if delivered.number == 0 or delivered.number >= self._number:
             self._switches += 1
             self._number = delivered.number
-            self._core.configure(delivered)
+            self._configure(delivered)
             if delivered.observed_applications > delivered.deployments.keys():
                 # Handles report an application's replicas once it was called.
                 calls = asyncio.ensure_future(self._replica_calls.make(delivered.observed_applications))
@@ -114,7 +116,11 @@ class SiteRouter:
             self._site_calls.make(config.peers),
         )
         if switch == self._switches:  # a later switch is already in force
-            self._core.configure(config)
+            self._configure(config)
+
+    def _configure(self, config: RouterConfig) -> None:
+        self._http.tokens = HttpTokens.parse(config.tokens, f"site {config.site}") if config.tokens else HttpTokens()
+        self._core.configure(config)
 
     async def submit(self, query: str, item_key: str, value: bytes | None, input_bytes: float) -> PickledResponse:
         """Forward to `SiteRouterCore.submit`."""
@@ -124,7 +130,11 @@ class SiteRouter:
         """Handle an HTTP request."""
         from starlette.responses import Response
 
-        answer = await self._http.answer(request.method, request.url.path, request.headers, request.body)
+        try:
+            require_local_site(request.headers)
+            answer = await self._http.answer(request.method, request.url.path, request.headers, request.stream)
+        except HttpRefusalError as error:
+            answer = error.answer
         headers = {**answer.headers, "content-type": answer.content_type}
         return Response(answer.body, status_code=answer.status, headers=headers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from circinus.operators.protocol import ONE
 from circinus.serving.applications import Application
 from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.ray.serve_replica import RecordingKey
 from circinus.serving.ray.settings import DEFAULT_HTTP, REPLICA, ROUTER, RaySettings, placement_options, router_name
 from circinus.serving.ray.site_router import RouterConfig, config_to_dict
@@ -23,7 +24,10 @@ _MAX_REQUESTS = 100_000
 
 
 def build_router_configs(
-    desired: DesiredState, applications: Sequence[Application], deployed: Sequence[RouterConfig] = ()
+    desired: DesiredState,
+    applications: Sequence[Application],
+    deployed: Sequence[RouterConfig] = (),
+    tokens: HttpTokens | None = None,
 ) -> Mapping[str, RouterConfig]:
     """Return site -> configuration of its router, for each site with deployments or sources.
 
@@ -32,6 +36,7 @@ def build_router_configs(
         applications: applications of all deployments.
         deployed: configurations to replace. Unchanged ones keep their numbers, so that Ray Serve leaves their routers
             alone; others get a larger number than all of these.
+        tokens: tokens of requests over HTTP; None: those of the deployed configurations.
     """
     network = Network(desired.infrastructure)
     names = {app.target.deployment: app.name for app in applications}
@@ -61,10 +66,16 @@ def build_router_configs(
             routes=tuple(route for route in routes if route.source == site),
             peers=_receiving_sites(site, routes),
             number=number,
+            tokens=deployed_tokens(deployed) if tokens is None else tokens.text,
         )
         for site in sites
     }
     return configs | {c.site: c for c in deployed if replace(c, number=number) == configs.get(c.site)}
+
+
+def deployed_tokens(configs: Iterable[RouterConfig]) -> str:
+    """Return the tokens of deployed configurations, which are the same at all sites; empty if they have none."""
+    return next((config.tokens for config in configs if config.tokens), "")
 
 
 def _receiving_sites(site: str, routes: Sequence[CompiledRoute]) -> tuple[str, ...]:

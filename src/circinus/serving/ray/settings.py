@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from circinus.serving.http_tokens import HttpTokens
+
 REPLICA = "replica"
 """Name of the deployment in an operator's application."""
 ROUTER = "router"
@@ -63,6 +65,8 @@ class RaySettings:
     http: tuple[str, int] | None = None
     """HTTP address (host, port) of the ingress of every node; None: the current one, or `DEFAULT_HTTP`. The host
     `0.0.0.0` means all addresses of a node."""
+    tokens: HttpTokens | None = None
+    """Tokens that requests over HTTP need; None: those that are deployed, if any."""
 
 
 def placement_options(pool: str, *, labelled: bool) -> dict[str, object]:

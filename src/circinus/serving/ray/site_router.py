@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Protocol
+from operator import not_
+from typing import Annotated, Any, Protocol
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from circinus.serving.engine import DeploymentStatus, DesiredDeployment, QueryStatus, SplitStatus
 from circinus.serving.ray.application_replicas import ApplicationReplicas, ReplicaClient
@@ -33,6 +34,8 @@ class RouterConfig:
     """Other sites that receive outputs of this one."""
     number: int = 0
     """Position in the order of the deployed configurations: each change has a larger number."""
+    tokens: Annotated[str, Field(exclude_if=not_)] = ""
+    """`HttpTokens.text` of the tokens that requests over HTTP need; empty if they need none."""
 
     @property
     def observed_applications(self) -> frozenset[str]:

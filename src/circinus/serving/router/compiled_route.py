@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import not_
+from typing import Annotated
+
+from pydantic import Field
 
 from circinus.errors import ServingError
 from circinus.serving.configuration_hash import configuration_hash
@@ -100,6 +104,8 @@ class CompiledRoute:
     """Index of the part of a split route."""
     share: float = 1.0
     """Share of the query's requests that take this part."""
+    tenant: Annotated[str, Field(exclude_if=not_)] = ""
+    """Owner of the query."""
 
     @classmethod
     def compile(
@@ -151,6 +157,7 @@ class CompiledRoute:
             audit_rate=route.audit_rate,
             part=part,
             share=compiled.share,
+            tenant=route.tenant,
         )
 
     @property
