@@ -394,7 +394,8 @@ class Workspace(SizingWorkspace):
 
         opened = self._opened(plan)
         opened.require_served_query()
-        return manifests(opened.desired_state(Mode.REAL), Manifest(image, name, namespace, ray_version))
+        tokens = self.engine.required_tokens()
+        return manifests(opened.desired_state(Mode.REAL), Manifest(image, name, namespace, ray_version, tokens))
 
     def _fresh(self, plan: Plan, mode: str) -> LoadedPlan:
         from circinus.matching import require_fresh

@@ -108,7 +108,7 @@ HttpTokens = Annotated[
         metavar="FILE",
         help="File of mode 0600 with lines `TENANT TOKEN` or `* TOKEN` (all queries), of which each HTTP request needs "
         "one. The variable CIRCINUS_HTTP_TOKENS may hold the lines instead.",
-        show_default="the tokens in force, or none",
+        show_default="those in force, if any",
         rich_help_panel=ENGINE,
     ),
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from circinus.cli.command import Command
-from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
+from circinus.cli.options import DEFAULT_PLAN, HttpTokens, Json, PlanFile
 
 _IMAGE = "circinus:latest"
 
@@ -28,6 +28,7 @@ def kubernetes(
     name: Annotated[str, typer.Option(help="Name of the RayService.")] = "circinus",
     namespace: Annotated[str, typer.Option(help="Kubernetes namespace.")] = "default",
     ray_version: Annotated[str, typer.Option(help="Version of Ray in the image, such as 2.60.0.")] = "",
+    http_tokens: HttpTokens = None,
     json: Json = False,
 ) -> None:
     """Print the RayService and NetworkPolicy that run a plan on Kubernetes with KubeRay, for `kubectl apply -f -`.
@@ -38,7 +39,7 @@ def kubernetes(
     from circinus.reporting.wrapping import print_wrapped
     from circinus.serving.ray.kuberay_manifest import as_yaml
 
-    workspace, plan = open_plan(plan_file)
+    workspace, plan = open_plan(plan_file, http_tokens=http_tokens)
     if image == _IMAGE and len(plan):
         warning = f"pods will run {_IMAGE}: name the image that has your operators' code with --image"
         print_wrapped(progress_console(), warning, style="yellow")

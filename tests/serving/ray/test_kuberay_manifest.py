@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.ray.kuberay_manifest import Manifest, as_yaml, manifests, network_policy, ray_service
 from circinus.testing.desired_states import StageSpec, chain
 from golden import check_message
@@ -207,6 +208,14 @@ def test_the_autoscaler_gets_the_limits_of_elastic_pools() -> None:
     assert cluster["enableInTreeAutoscaling"]
     assert limits == {"near": (1, 1), "far": (1, 3)}
     assert "enableInTreeAutoscaling" not in _rendered()["spec"]["rayClusterConfig"]
+
+
+def test_the_routers_have_the_hashes_of_tokens_only() -> None:
+    token = "t" * 32
+    tokens = HttpTokens.parse(f"* {token}", "test")
+    text = as_yaml(ray_service(DESIRED, Manifest("image:1", tokens=tokens)))
+    assert text.count(tokens.hashes[0][1]) == len(DESIRED.infrastructure.sites)
+    assert token not in text
 
 
 @pytest.mark.parametrize("image", ["registry.example:5000/team/pipelines:1.2-RC", "a/b@sha256:0f", "circinus"])

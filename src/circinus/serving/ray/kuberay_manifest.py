@@ -19,6 +19,7 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.ray.serve_config import build_router_configs, router_pool, serve_schema
 from circinus.serving.ray.settings import (
     HEAD_SETTINGS,
@@ -61,6 +62,8 @@ class Manifest:
     namespace: str = "default"
     ray_version: str = ""
     """Ray version of the image; empty: not checked by KubeRay."""
+    tokens: HttpTokens | None = None
+    """Tokens that requests over HTTP need, of which the manifest has the hashes; None: they need none."""
 
 
 def manifests(desired: DesiredState, manifest: Manifest) -> list[dict[str, Any]]:
@@ -115,7 +118,8 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
     settings = RaySettings(http=("0.0.0.0", _PORTS["serve"]))
     applications = build_applications(desired, emulate_speeds=False)
     # Number 0 is always in force, also after changes by engines, which count.
-    configs = {site: replace(c, number=0) for site, c in build_router_configs(desired, applications).items()}
+    routers = build_router_configs(desired, applications, tokens=manifest.tokens)
+    configs = {site: replace(config, number=0) for site, config in routers.items()}
     serve = serve_schema(applications, configs, desired.infrastructure, settings, recordings=None)
     used = {deployment.deployment.pool for deployment in desired.deployments}
     used |= {pool for config in configs.values() if (pool := router_pool(config, desired.infrastructure)) is not None}
