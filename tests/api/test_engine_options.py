@@ -60,16 +60,16 @@ def test_addresses_that_other_machines_reach_without_a_token_are_warned_of(
     http: HttpAddress, metrics: tuple[str, int] | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = EngineHandle.of("local", tmp_path / "run", http=http)
-    warnings = handle.http_warnings(metrics)
+    warnings = handle.warnings(metrics)
     assert len(warnings) == count
     assert all("--http-tokens" in warning for warning in warnings)
     monkeypatch.setenv("CIRCINUS_HTTP_TOKENS", "* " + "t" * 32)
-    assert not handle.http_warnings(metrics)
+    assert not handle.warnings(metrics)
     monkeypatch.delenv("CIRCINUS_HTTP_TOKENS")
     folder = RunDirectory(tmp_path / "run")
     folder.create()
     folder.save_http_tokens(HttpTokens.parse("* " + "t" * 32, "test"))
-    assert not handle.http_warnings(metrics), "those of a killed engine"
+    assert not handle.warnings(metrics), "those of a killed engine"
 
 
 def test_an_address_of_a_running_engine_is_warned_of_until_tokens_are_given(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_an_address_of_a_running_engine_is_warned_of_until_tokens_are_given(tmp_
         assert address is not None
         folder.save_http_address(("0.0.0.0", address[1]))  # tests listen on no other address
         later = EngineHandle.of("local", run_dir)
-        (warning,) = later.http_warnings()
+        (warning,) = later.warnings()
         assert f"0.0.0.0:{address[1]}" in warning
         EngineHandle.of("local", run_dir, http_tokens=tokens).start()
-        assert not later.http_warnings()
+        assert not later.warnings()
     finally:
         EngineHandle.of("local", run_dir).close()

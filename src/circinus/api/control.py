@@ -110,7 +110,7 @@ class PlanController:
         self._source, self._handle, self._options = source, engine, options
         self._on_event = on_event
         self._metrics: ControlMetrics | None = None
-        self._http_warnings = engine.http_warnings(options.metrics)
+        self._engine_warnings = engine.warnings(options.metrics)
         self._stop_requested = False
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         """Event loop of the control loop, and the event that ends it."""
@@ -118,7 +118,7 @@ class PlanController:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings as of `DeployedPlan`, and of an address at which other machines read the metrics without a token."""
-        return (*self._source.warnings, *self._http_warnings)
+        return (*self._source.warnings, *self._engine_warnings)
 
     def run(self) -> None:
         """Control the engine until `stop`, Ctrl-C or SIGTERM; may be called again afterwards.

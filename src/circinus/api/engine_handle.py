@@ -157,7 +157,7 @@ class EngineHandle(ABC):
         required = self.required_tokens()
         return self.deployed_http()[1] if required is None else required
 
-    def http_warnings(self, metrics: tuple[str, int] | None = None) -> tuple[str, ...]:
+    def warnings(self, metrics: tuple[str, int] | None = None) -> tuple[str, ...]:
         """Return a warning for each address at which other machines need no token.
 
         Args:
@@ -193,10 +193,6 @@ class EngineHandle(ABC):
             ServingError: there is no such cluster.
         """
         return None
-
-    def warnings(self) -> tuple[str, ...]:
-        """Return warnings about who can reach the running engine."""
-        return ()
 
     def status(self) -> EngineStatus:
         """Return the engine's status: deployments, replicas and counters.
@@ -383,12 +379,14 @@ class RayHandle(EngineHandle):
         run(self.client().close)
         return True
 
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self, metrics: tuple[str, int] | None = None) -> tuple[str, ...]:
         from circinus.serving.ray.ray_connection import answers_strangers
 
+        warnings = super().warnings(metrics)
         if not answers_strangers(self.address):
-            return ()
+            return warnings
         return (
+            *warnings,
             "the Ray cluster takes calls without a token, so whoever reaches a port of its nodes can run code there. "
             "Start Ray with RAY_AUTH_MODE=token, or see docs/security.md",
         )
