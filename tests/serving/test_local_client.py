@@ -234,6 +234,9 @@ def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path
     assert http_answer(after.http, "/home/q", token)[0] == 401, "a running engine has the new tokens at once"
     destroy(folder)
     assert not folder.exists()
+    assert again.start(HttpTokens.parse(f"* {token}", "remembered by a controller"))
+    (_, restored) = in_session(connect(folder), lambda client: client.apply(applied), status)
+    assert [http_answer(restored.http, "/home/q", sent)[0] for sent in ("", token)] == [401, 200]
 
 
 @pytest.mark.parametrize("damage", ["* sha256:0", ""])

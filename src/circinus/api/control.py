@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -200,6 +201,7 @@ class PlanController:
             engine = handle.client()
             try:
                 await asyncio.to_thread(handle.start)  # joins a running engine
+                tokens = await asyncio.to_thread(handle.http_tokens_in_force)
                 controller = Controller(
                     engine,
                     self._source.managed,
@@ -210,7 +212,7 @@ class PlanController:
                     settings=self._settings,
                     on_event=record,
                     on_status=(lambda *_: None) if metrics is None else metrics.observe,
-                    restart_engine=handle.start,
+                    restart_engine=partial(handle.start, tokens),
                     planner=self._source.planner(),
                     drift=self._source.drift_tools(
                         None if options.ground_truth is None else Path(options.ground_truth),

@@ -103,8 +103,11 @@ class EngineHandle(ABC):
     def client(self) -> LocalEngineClient | RayEngine:
         """Return the engine, which connects at the first call."""
 
-    def start(self) -> bool:
+    def start(self, tokens: HttpTokens | None = None) -> bool:
         """Start the engine if none runs, and return whether it was started; a cluster is never started.
+
+        Args:
+            tokens: tokens that HTTP requests to a started engine need if none are given otherwise.
 
         Raises:
             ServingError: it does not start.
@@ -278,29 +281,30 @@ class LocalHandle(EngineHandle):
 
         return LocalEngineClient(self.run_dir)
 
-    def start(self) -> bool:
+    def start(self, tokens: HttpTokens | None = None) -> bool:
         from circinus.serving.engine import ENGINE_ENDED
         from circinus.serving.local.client import start_daemon
         from circinus.serving.local.run_dir import RunDirectory
 
-        tokens = self.required_tokens()
+        required = self.required_tokens()
         try:
             self.status()  # an engine that does not respond is not joined
-            if self.http is not None or tokens is not None:
-                self._set_http(tokens, self.http)
+            if self.http is not None or required is not None:
+                self._set_http(required, self.http)
             return False
         except ServingError as error:
             if error.code not in ENGINE_ENDED:
                 raise
-        tokens_kept = bool(RunDirectory(self.run_dir).http_tokens())
+        kept = RunDirectory(self.run_dir).http_tokens()
         start_daemon(self.run_dir)
         try:
+            tokens = required or kept or tokens or None
             self._set_http(tokens, (_LOOPBACK, 0) if self.http is None else self.http)
         except ServingError:
-            if not tokens_kept:
+            if not kept:
                 self.close()
             raise
-        return not tokens_kept  # the end of the engine would forget the tokens of a killed one
+        return not kept  # the end of the engine would forget the tokens of a killed one
 
     def _set_http(self, tokens: HttpTokens | None, address: HttpAddress) -> None:
         """Set the tokens and then the address, as far as there are new ones."""
