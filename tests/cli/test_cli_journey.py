@@ -10,9 +10,12 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
+from budget import HANG_LIMIT_S
 from circinus import Workspace, __version__
 from circinus.errors import ProfileError, ServingError
 from circinus.profiling import Machine, load_trace, save_trace
@@ -236,7 +239,15 @@ def test_apply_load_status_destroy(
     lines: list[str] = []
     monkeypatch.setattr("circinus.cli.output.ElapsedTime.__call__", lambda _, task: lines.append(task))
     plan_file = "plan.json"
-    applied = answer("apply", plan_file, "--mode", mode, "--run-dir", run_dir, cwd=application, kind="apply")
+    tokens = tmp_path / "tokens"
+    tokens.write_text("* " + "t" * 32, encoding="ascii")
+    options = ("--mode", mode, "--run-dir", run_dir, "--http-tokens", str(tokens))
+    refused = run_circinus("apply", plan_file, *options, cwd=application)
+    assert refused.returncode == 1
+    assert "chmod 600" in in_one_line(refused.stderr)
+    tokens.chmod(0o600)
+    lines.clear()
+    applied = answer("apply", plan_file, *options, cwd=application, kind="apply")
     try:
         assert applied["healthy"]
         assert applied["mode"] == mode
@@ -265,6 +276,9 @@ def test_apply_load_status_destroy(
         status = answer("status", "--run-dir", run_dir, cwd=application, kind="status")
         assert status["healthy"]
         assert status["http"].startswith("http://127.0.0.1:")
+        with pytest.raises(HTTPError) as unauthorized:
+            urlopen(Request(f"{status['http']}/till/{served}", b"1", method="POST"), timeout=HANG_LIMIT_S)
+        assert unauthorized.value.code == 401
         assert all(deployment["startup_s"] > 0 for deployment in status["deployments"])
         assert sum(deployment["requests"] for deployment in status["deployments"]) > 0
         if mode == "replay":

@@ -246,6 +246,7 @@ def deploy(
     opened.require_served_query()
     if items is not None:
         count(items, "items", minimum=1)
+    engine.required_tokens()  # fails before anything is recorded
     specification, store = opened.specification, opened.store
     warnings: tuple[str, ...] = ()
     if Mode(mode) is Mode.REPLAY:
