@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from circinus.api.engine_handle import select_events
+from circinus.api.engine_events import select_events
 from circinus.cli.events import EventKind
 from circinus.control.state_store import ControlStateStore, Event
 from circinus.control.state_store import EventKind as StoredKind

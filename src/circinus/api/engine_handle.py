@@ -22,7 +22,7 @@ from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
-    from circinus.control.state_store import ControlStateStore, Event
+    from circinus.control.state_store import Event
     from circinus.serving import EngineStatus
     from circinus.serving.http_tokens import HttpTokens
     from circinus.serving.local.client import LocalEngineClient
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from circinus.serving.ray.settings import RaySettings
     from circinus.specification import Specification
 
-_POLLING_S = 0.5
 _LOOPBACK = "127.0.0.1"
 
 
@@ -238,6 +237,7 @@ class EngineHandle(ABC):
         Raises:
             ServingError: there is no state file.
         """
+        from circinus.api.engine_events import select_events
         from circinus.control.state_store import ControlStateStore, EventKind
 
         kind = None if kind is None else choice(kind, "kind", tuple(EventKind))
@@ -433,24 +433,3 @@ class RayHandle(EngineHandle):
         from circinus.serving.ray.settings import RaySettings
 
         return RaySettings(address=self.address, http=self.http or None)
-
-
-def select_events(store: ControlStateStore, last: int, kind: str | None, *, follow: bool) -> Iterator[Event]:
-    """Yield the last events of a state store and, if they are followed, each later event once, without end.
-
-    Args:
-        store: state store of a controller.
-        last: number of past events.
-        kind: kind of the events to yield; None: all.
-        follow: whether to wait for new events.
-    """
-    number = store.newest()  # read first, so that events added during the loop follow it
-    for event in store.last(last, kind):
-        number = max(number, event.number)
-        yield event
-    while follow:
-        for event in store.events(number):
-            number = event.number
-            if kind in (None, event.kind):
-                yield event
-        time.sleep(_POLLING_S)
