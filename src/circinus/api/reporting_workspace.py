@@ -59,7 +59,6 @@ class ReportingWorkspace(ProfilingWorkspace):
         """
         from circinus.api.plan_context import LoadedPlan, read_plan
         from circinus.api.plans import Plan
-        from circinus.profiling.store.stored_outputs import trust_outputs
 
         plan_set, specification, store = read_plan(Path(path), check_fresh=check_fresh, needs_store=needs_store)
         opened = partial(cls, specification, store=store, seed=plan_set.seed)
@@ -68,6 +67,8 @@ class ReportingWorkspace(ProfilingWorkspace):
         if trust is False:
             workspace._require_trust()
         elif trust:
+            from circinus.profiling.store.stored_outputs import trust_outputs
+
             trust_outputs(store)
         return workspace, Plan.of(LoadedPlan.of(plan_set, specification, store, Path(path), compares_code=check_fresh))
 

@@ -83,6 +83,7 @@ _AuditHeader = tuple[tuple[tuple[str, str, str, bool, tuple[str, ...]], ...], in
 _METHODS: Mapping[str, RpcMethod] = {method.value: method for method in RpcMethod}
 _ARGUMENTS: Mapping[RpcMethod, Any] = {
     RpcMethod.LISTEN_HTTP: tuple[str, int] | None,
+    RpcMethod.REQUIRE_TOKENS: str,
     RpcMethod.SUBMIT: Request,
     RpcMethod.CANCEL: int,
 }
