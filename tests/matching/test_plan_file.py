@@ -222,6 +222,7 @@ def test_a_number_that_is_none_is_not_written(plan_set: PlanFile, tmp_path: Path
     ("damage", "code", "values"),
     [
         (lambda text: text[: len(text) // 2], "plan.invalid_json", ()),
+        (lambda text: "[" * 100_000, "plan.invalid_json", ()),
         (lambda text: "[]", "plan.wrong_kind", ("None", "PlanSet")),
         (lambda text: json.dumps({**json.loads(text), "kind": "Pipeline"}), "plan.wrong_kind", ("Pipeline",)),
         (
@@ -279,7 +280,8 @@ def test_a_stale_plan_is_told_which_document_changed(plan_set: PlanFile, specifi
     assert f"query {first.name} changed" in caught.value.message
     assert others[0].name not in caught.value.message
     with raises_code(StalePlanError, "plan.stale") as caught:
-        require_fresh(plan_set, _with_queries(specification, *others))
+        require_fresh(plan_set, _with_queries(specification, *others), location="plan.json")
+    assert caught.value.location == "plan.json"
     assert f"query {first.name} is gone" in caught.value.message
     more = first.model_copy(update={"name": "more"})
     require_fresh(plan_set, _with_queries(specification, first, more, *others))

@@ -81,6 +81,7 @@ async def test_what_is_wrong_is_said() -> None:
         status, _, body = await send(ingress, **request)  # type: ignore[arg-type]
         assert status == expected
         assert text in body["error"]
+        assert "." in body["code"]
 
 
 @driven

@@ -115,6 +115,7 @@ class LoadedPlan:
             raise StalePlanError(
                 f"the plan of {self.plan_set.created_at} is stale: the code of {', '.join(changed)} changed",
                 code="plan.stale",
+                location=str(self.path or ""),
                 hint="Run `circinus profile` and `circinus plan` again.",
             )
         return profiles
@@ -268,7 +269,8 @@ def read_plan(
         raise missing from error
     store = plan_file.parent / plan_set.profile_store
     if check_fresh:
-        require_fresh(plan_set, specification, profile_store=store if needs_store else None)
+        profile_store = store if needs_store else None
+        require_fresh(plan_set, specification, profile_store=profile_store, location=str(plan_file))
     return plan_set, specification, store
 
 

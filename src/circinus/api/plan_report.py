@@ -58,7 +58,7 @@ def write_report(
 ) -> Path:
     """Write the report of a plan; see `Workspace.report`."""
     plan_set, specification = opened.plan_set, opened.specification
-    require_fresh(replace(plan_set, code_versions={}), specification)
+    require_fresh(replace(plan_set, code_versions={}), specification, location=str(opened.path or ""))
     measured = load.to_dict() if isinstance(load, LoadReport) else None if load is None else _read_load(Path(load))
     if measured is not None:
         _require_same_plan(measured, plan_set, "" if isinstance(load, LoadReport) else str(load))
@@ -101,7 +101,7 @@ def _read_load(path: Path) -> Mapping[str, Any]:
         if document["kind"] == "load" and document["data"]["schema_version"] == SCHEMA_VERSION:
             measured: Mapping[str, Any] = document["data"]
             return measured
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise _no_load(path) from error
     raise _no_load(path)
 

@@ -118,13 +118,16 @@ def covered_part(
     return replace(plan_set, matching=matching), covered
 
 
-def require_fresh(plan_set: PlanFile, specification: Specification, *, profile_store: Path | None = None) -> None:
+def require_fresh(
+    plan_set: PlanFile, specification: Specification, *, profile_store: Path | None = None, location: str = ""
+) -> None:
     """Check that the inputs of a plan are unchanged: the infrastructure, the served queries, their pipelines and code.
 
     Args:
         plan_set: the plan.
         specification: the current one; queries that the plan does not serve may be new, changed or missing.
         profile_store: path of the profile store according to the plan; by default it is not checked.
+        location: plan file, for the message.
 
     Raises:
         StalePlanError: the specification or code changed, or the profiles are missing; the message lists the changes.
@@ -138,7 +141,7 @@ def require_fresh(plan_set: PlanFile, specification: Specification, *, profile_s
     if changes or changed:
         message = f"the plan of {plan_set.created_at} is stale: {'; '.join((*changes, *changed))}"
         hint = "Run `circinus profile` and `circinus plan` again." if changed else "Run `circinus plan` again."
-        raise StalePlanError(message, code="plan.stale", hint=hint)
+        raise StalePlanError(message, code="plan.stale", location=location, hint=hint)
 
 
 def files_of(specification: Specification, folder: Path) -> tuple[str, ...]:

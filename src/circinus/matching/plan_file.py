@@ -129,7 +129,7 @@ def load_plan_set(path: Path) -> PlanFile:
             code="plan.unreadable",
             location=str(path),
         ) from error
-    except ValueError as error:  # no JSON, or not even text
+    except (ValueError, RecursionError) as error:  # no JSON, or not even text
         raise PlanningError(
             f"the plan file is not valid JSON: {error}",
             code="plan.invalid_json",

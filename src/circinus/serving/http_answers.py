@@ -11,6 +11,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _ANY_ADDRESS = ("", "0.0.0.0", "::")
+_CODES = {
+    400: "request.malformed", 401: "request.unauthorized", 403: "request.forbidden", 404: "request.not_found",
+    405: "request.method_not_allowed", 406: "request.not_acceptable", 408: "request.timed_out",
+    413: "request.too_large",
+    429: "request.rate_exceeded", 431: "request.head_too_large", 503: "request.refused",
+}  # fmt: skip
+"""Status -> code of refusals without a code of their own."""
 
 
 class HttpAnswer(NamedTuple):
@@ -32,7 +39,7 @@ class HttpRefusalError(Exception):
 
 def rejection(status: int, reason: str, headers: Mapping[str, str] | None = None, code: str = "") -> HttpAnswer:
     """Return the answer to a request that failed or was refused, with its reason as JSON."""
-    content = {"error": reason, "code": code} if code else {"error": reason}
+    content = {"error": reason, "code": code or _CODES.get(status, "request.failed")}
     return HttpAnswer(status, "application/json", json.dumps(content).encode(), headers or {})
 
 
