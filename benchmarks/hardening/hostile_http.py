@@ -146,7 +146,7 @@ def sent(address: tuple[str, int], request: RawRequest) -> tuple[Ending, str, st
             return Ending.HANG, f"no answer within {HANG_S:g} s", ""
         except OSError:
             return Ending.OK, "", ""  # closed by the server, which is an answer to such requests
-    return judged(answer)
+    return judged(answer, has_body=not request.data.startswith(b"HEAD "))
 
 
 def _answer(client: socket.socket, is_complete: bool) -> bytes:
@@ -167,7 +167,7 @@ def _answer(client: socket.socket, is_complete: bool) -> bytes:
     return answer
 
 
-def judged(answer: bytes) -> tuple[Ending, str, str]:
+def judged(answer: bytes, *, has_body: bool = True) -> tuple[Ending, str, str]:
     """Judge what came back: answers are complete, refusals have a code, and no fault of the engine shows."""
     if not answer:
         return Ending.OK, "", ""
@@ -175,7 +175,7 @@ def judged(answer: bytes) -> tuple[Ending, str, str]:
     status = head[9:12].decode("latin-1")
     if not head.startswith(b"HTTP/1.1 ") or not status.isdecimal():
         return Ending.VAGUE, head[:100].decode("latin-1"), ""
-    if int(status) < 400:
+    if int(status) < 400 or not (has_body or body):
         return Ending.OK, "", ""
     if b"engine failed" in body or b"engine.failed" in body:
         return Ending.TRACEBACK, body[:200].decode("utf-8", errors="replace"), ""
