@@ -52,6 +52,7 @@ _RECOVERY_S = 60.0
 _STEADY = 3
 """Number of good looks in a row after which everything counts as recovered."""
 _DISK = "24m"
+_NONE_SENT = "no request was sent since"
 
 
 @dataclass
@@ -141,10 +142,10 @@ class Scene:
                     outcome.reasons.append(f"the controller ended with code {code}")
                 self._start_controller()
             looked_s = time.monotonic()
-            reason = await self._trouble()
+            reason = await self._trouble(healed_s)
             if reason:
                 steady = 0
-                if reason not in outcome.reasons and len(outcome.reasons) < 5:
+                if reason != _NONE_SENT and reason not in outcome.reasons and len(outcome.reasons) < 5:
                     outcome.reasons.append(reason)
             else:
                 first_s = looked_s if steady == 0 else first_s
@@ -154,8 +155,8 @@ class Scene:
             await asyncio.sleep(_LOOK_S)
         return float("inf")
 
-    async def _trouble(self) -> str:
-        """Return what is not well, or an empty text."""
+    async def _trouble(self, since_s: float) -> str:
+        """Return what is not well, or an empty text: a request that was sent since has been answered, too."""
         client = LocalEngineClient(self._folder / RUN_FOLDER)
         try:
             async with asyncio.timeout(2.0):
@@ -171,9 +172,9 @@ class Scene:
             return "no state is in force"
         if not self._holder():
             return "no controller holds the lease"
-        recent = self._requests.ended[-1:]
+        recent = [request for request in self._requests.ended[-8:] if request.sent_s >= since_s]
         if not recent or recent[-1].status != 200:
-            return f"request: {recent[-1].status if recent else 'none'}"
+            return f"request: {recent[-1].status}" if recent else _NONE_SENT
         return ""
 
     def _holder(self) -> str:
