@@ -9,12 +9,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from budget import seeds
-from circinus.control.state_store import ControlStateStore, Event
+from circinus.control.state_store import ControlStateStore, Event, EventKind, StateStoreError
 from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 from golden import check_message
@@ -161,3 +162,23 @@ def test_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
     records.acquire("first", 0.0, 1.0)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()} == {0o600}
     records.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("kind", "$(id)"), ("time_s", 1e300), ("time_s", "soon"), ("details", "{"), ("details", "[" * 100_000),
+     ("details", "7"), ("number", None)],
+)  # fmt: skip
+def test_a_damaged_event_is_one_message_that_names_the_file(path: Path, column: str, value: object) -> None:
+    store = ControlStateStore(path)
+    store.commit(store.acquire("one", 100.0, 5.0), "{}", [Event(100.0, EventKind.STEP, "q", "why", {"from": 1})])
+    with closing(sqlite3.connect(path)) as database, database:
+        if value is None:
+            database.execute("DROP TABLE event")
+        else:
+            database.execute(f"UPDATE event SET {column} = ?", (value,))
+    for read in (store.events, lambda: store.last(5)):
+        with raises_code(StateStoreError, "control.unreadable_state") as caught:
+            read()
+        assert caught.value.location == str(path)
+    store.close()

@@ -28,6 +28,8 @@ _LOCK_TIMEOUT_S = 2.0
 """Timeout for a lock of another process; shorter than a lease."""
 _MAX_EVENTS = 100_000
 """Maximum number of stored events; the oldest are deleted."""
+_MAX_TIME_S = 2**36
+"""Latest time of an event, in the year 4147."""
 _DOCUMENTS = "CREATE TABLE document (name TEXT PRIMARY KEY, content TEXT NOT NULL)"
 _SCHEMA = f"""
 CREATE TABLE lease (
@@ -206,44 +208,47 @@ class ControlStateStore:
 
     def state(self) -> str | None:
         """Return the last committed state, or None before the first commit."""
-        row = self._read("SELECT content FROM state").fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT content FROM state")
+        return str(rows[0][0]) if rows else None
 
     def document(self, name: str) -> str | None:
         """Return the named document, or None if it does not exist."""
-        row = self._read("SELECT content FROM document WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT content FROM document WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
 
     def events(self, after: int = 0, count: int = 1000) -> tuple[Event, ...]:
         """Return the first events with numbers greater than `after`."""
-        rows = self._read(
-            "SELECT time_s, kind, subject, reason, details, number FROM event WHERE number > ? ORDER BY number LIMIT ?",
-            (after, count),
-        )
-        return tuple(_event(*row) for row in rows)
+        return self._events("WHERE number > ? ORDER BY number LIMIT ?", (after, count))
 
     def last(self, count: int, kind: str | None = None) -> tuple[Event, ...]:
         """Return the last events, oldest first, optionally of one kind."""
-        rows = self._read(
-            "SELECT time_s, kind, subject, reason, details, number FROM event WHERE ? IS NULL OR kind = ? "
-            "ORDER BY number DESC LIMIT ?",
-            (kind, kind, count),
-        )
-        return tuple(_event(*row) for row in reversed(rows.fetchall()))
+        newest_first = "WHERE ? IS NULL OR kind = ? ORDER BY number DESC LIMIT ?"
+        return self._events(newest_first, (kind, kind, count))[::-1]
 
     def newest(self) -> int:
         """Return the number of the last event, or 0 if there is none."""
-        return int(self._read("SELECT coalesce(max(number), 0) FROM event").fetchone()[0])
+        return int(self._read("SELECT coalesce(max(number), 0) FROM event")[0][0])
 
-    def _read(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    def _events(self, condition: str, values: tuple[object, ...]) -> tuple[Event, ...]:
+        rows = self._read(f"SELECT time_s, kind, subject, reason, details, number FROM event {condition}", values)
         try:
-            return self._connection.execute(statement, values)
-        except sqlite3.Error as error:
-            raise StateStoreError(
-                f"cannot read the controller state: {error}",
-                code="control.unreadable_state",
-                location=str(self.path),
-            ) from error
+            return tuple(_event(*row) for row in rows)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._unreadable(f"an event is damaged: {error}") from error
+
+    def _read(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except (sqlite3.Error, OverflowError) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, reason: object) -> StateStoreError:
+        return StateStoreError(
+            f"cannot read the controller state: {reason}",
+            code="control.unreadable_state",
+            location=str(self.path),
+            hint="Move the file away; the next controller begins with the plan file.",
+        )
 
     def _prepare(self) -> None:
         with self._transaction() as execute:
@@ -307,4 +312,6 @@ def _create(path: Path) -> None:
 
 
 def _event(time_s: float, kind: str, subject: str, reason: str, details: str, number: int) -> Event:
-    return Event(time_s, EventKind(kind), subject, reason, json.loads(details), number)
+    if not 0 <= time_s < _MAX_TIME_S:
+        raise ValueError(f"found the time {time_s}, expected seconds since 1970")
+    return Event(time_s, EventKind(kind), str(subject), str(reason), dict(json.loads(details)), number)
