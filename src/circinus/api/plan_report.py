@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from circinus.api.load_documents import read_load
 from circinus.api.planning_service import apply_corrections, pipelines_in_use
 from circinus.api.recorded_code import RecordedCode
 from circinus.api.reports import LoadReport
@@ -26,7 +26,6 @@ from circinus.profiling.store.profile_loader import read_profile
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.reporting.html_report.content import ReportContent, WhatIf
 from circinus.reporting.html_report.page import report_page
-from circinus.serving.loadtest.load_report import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from circinus.api.plan_context import LoadedPlan
@@ -59,7 +58,7 @@ def write_report(
     """Write the report of a plan; see `Workspace.report`."""
     plan_set, specification = opened.plan_set, opened.specification
     require_fresh(replace(plan_set, code_versions={}), specification, location=str(opened.path or ""))
-    measured = load.to_dict() if isinstance(load, LoadReport) else None if load is None else _read_load(Path(load))
+    measured = load.to_dict() if isinstance(load, LoadReport) else None if load is None else read_load(Path(load))
     if measured is not None:
         _require_same_plan(measured, plan_set, "" if isinstance(load, LoadReport) else str(load))
     on_progress("reading profiles")
@@ -95,17 +94,6 @@ def write_report(
     return output
 
 
-def _read_load(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["kind"] == "load" and document["data"]["schema_version"] == SCHEMA_VERSION:
-            measured: Mapping[str, Any] = document["data"]
-            return measured
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise _no_load(path) from error
-    raise _no_load(path)
-
-
 def _require_same_plan(load: Mapping[str, Any], plan_set: PlanFile, location: str) -> None:
     """Require that a load test was one of the plan: that it predicted the latencies of the plan's queries.
 
@@ -121,15 +109,6 @@ def _require_same_plan(load: Mapping[str, Any], plan_set: PlanFile, location: st
             location=location,
             hint="Load the plan again with `circinus load --json > load.json`.",
         )
-
-
-def _no_load(path: Path) -> PlanningError:
-    return PlanningError(
-        "this is no report of a load test by this version",
-        code="report.no_load_test",
-        location=str(path),
-        hint="Write one with `circinus load --json > load.json`.",
-    )
 
 
 def _stored_profiles(opened: LoadedPlan) -> tuple[_Profiles, Mapping[str, str]]:
