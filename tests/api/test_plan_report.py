@@ -125,10 +125,8 @@ def test_a_timeline_has_the_last_run_of_a_controller_of_this_plan(folder: Path) 
 
 def test_errors_have_codes(folder: Path) -> None:
     workspace, plan = c.Workspace.open_plan(folder / "plan.json")
-    query = '{"query": "q", "latency_s": {"percentile": "x"}}'
-    damaged = f'{{"kind": "load", "data": {{"schema_version": 3, "queries": [{query}]}}}}'
-        '{"kind": "load", "data": {"schema_version": 3, "queries": [{"query": "q", "latency_s": {"percentile": "x"}}]}}'
-    )
+    query = {"query": "q", "latency_s": {"percentile": "x"}}
+    damaged = json.dumps({"kind": "load", "data": {"schema_version": 3, "queries": [query]}})
     for content in ("{}", "no JSON", '{"kind": "plan", "data": {}}', damaged, "[" * 100_000):
         Path("load.json").write_text(content, encoding="utf-8")
         with raises_code(c.PlanningError, "report.no_load_test"):
