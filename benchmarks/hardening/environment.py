@@ -98,7 +98,6 @@ def all_surroundings() -> list[Surroundings]:
         Surroundings("all streams closed", closed=(0, 1, 2)),
         *(Surroundings(f"stream {number} is full", streams={number: "/dev/full"}) for number in (1, 2)),
         Surroundings("the reader has gone", streams={1: "|"}),
-        Surroundings("standard input is a folder", streams={0: "/"}),
         *(Surroundings(f"{count} descriptors", limits=((limit, count),)) for count in (10, 16, 24, 40)),
         *(Surroundings(f"files of at most {size} bytes", limits=((resource.RLIMIT_FSIZE, size),))
           for size in (0, 4_096)),
