@@ -9,11 +9,13 @@ from benchmarks.hardening.files import files
 from benchmarks.hardening.hostile_http import hostile_http
 from benchmarks.hardening.overload import overload
 from benchmarks.hardening.soak import soak
+from benchmarks.hardening.specifications import specifications
 from benchmarks.harness.benchmark import Benchmark, Option, Part
 
 BENCHMARK = Benchmark(
     options=(
         Option("seed", 0, "seed of all inputs and faults"),
+        Option("documents", 7_000, "mutated specifications", quick=400),
         Option("files", 7_000, "mutated files", quick=300),
         Option("requests", 3_000, "hostile requests over HTTP", quick=300),
         Option("frames", 2_500, "hostile connections to the control socket", quick=300),
@@ -28,6 +30,7 @@ BENCHMARK = Benchmark(
     ),
     parts=(
         Part("files", lambda o, console: files(o.files, o.seed, o.input, console), ("files", "seed", "input")),
+        Part("specifications", lambda o, console: specifications(o.documents, o.seed, console), ("documents", "seed")),
         Part("http", lambda o, console: hostile_http(o.requests, o.seed, console), ("requests", "seed")),
         Part("socket", lambda o, console: hostile_socket(o.frames, o.seed, console), ("frames", "seed")),
         Part("environment", lambda o, console: environments(o.commands, o.seed, console), ("commands", "seed")),
