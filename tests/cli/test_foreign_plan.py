@@ -125,9 +125,8 @@ def test_own_plans_are_read_without_their_code(application: Path) -> None:
         workspace.simulate(plan, duration="1min")
         workspace.render_kubernetes(plan, image="shop:1")
         workspace.load_plan("plan.json")
+        workspace.validate()  # in the process of user code
         assert not {name for name in sys.modules if name.partition(".")[0] == "starter"}
-        workspace.validate()
-        assert "starter.operators" in sys.modules
 
 
 def test_changed_code_makes_a_plan_stale_for_readers(application: Path) -> None:
