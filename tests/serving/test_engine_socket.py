@@ -72,6 +72,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def let_others_enter(folder: Path) -> None:
+    """Let other users enter a temporary folder and those that it is in."""
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.geteuid() and not path.stat().st_mode & 0o001:
+            path.chmod(0o755)
+
+
 FAKE_ENGINE = """
 import os, pickle, socket, struct, sys
 folder, proof, user = sys.argv[1:]
@@ -103,8 +110,7 @@ def test_engine_that_another_user_placed_is_not_talked_to(tmp_path: Path) -> Non
     run_folder.parent.mkdir(parents=True)
     for path in (run_folder.parent, *(parent for parent in run_folder.parents if parent.is_relative_to(tmp_path))):
         os.chown(path, OTHER_USER, OTHER_USER)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
+    let_others_enter(tmp_path)
     arguments = [sys.executable, "-c", FAKE_ENGINE, str(run_folder), str(proof), str(OTHER_USER)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as fake:
         try:
@@ -137,8 +143,8 @@ def test_client_of_another_user_is_disconnected(folder: Path) -> None:
         "except ConnectionError:\n    pass\n"
     )
     request = b"".join(encode(RpcRequest(1, RpcMethod.CLOSE, None), codec=REQUESTS_TO_ENGINE)).hex()
-    for path in (address, folder, *folder.parents[:3]):
-        path.chmod(0o777 if path == address else 0o755)
+    let_others_enter(folder)
+    address.chmod(0o777)
     run = subprocess.run([sys.executable, "-c", program, str(OTHER_USER), str(address), request], check=False)
     address.chmod(0o600)
     assert run.returncode == 0

@@ -135,8 +135,9 @@ class Connection:
                     sent -= len(self._unsent.popleft())
         except BlockingIOError:
             pass
-        except OSError:
-            self._lost()
+        except OSError:  # the other end is gone, which the reader finds out after what it sent last
+            self._unsent.clear()
+            self._unsent_bytes = 0
 
     def _write_more(self) -> None:
         self.activity += 1

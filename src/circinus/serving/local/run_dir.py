@@ -267,8 +267,9 @@ class RunDirectory:
         Raises:
             ServingError: they cannot be read, or other users may have changed them.
         """
-        text = self._read(self.tokens)
-        return HttpTokens.parse(text, str(self.tokens)) if text else HttpTokens()
+        if not os.path.lexists(self.tokens):
+            return HttpTokens()
+        return HttpTokens.parse(self._read(self.tokens), str(self.tokens))
 
     def process(self) -> int | None:
         """Return the process id of the engine that runs or was killed in the folder, or None."""
