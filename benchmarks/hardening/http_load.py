@@ -40,10 +40,10 @@ class HttpOutcome:
 
 
 class HttpClients:
-    """Clients of one address."""
+    """Clients of one address, which send one body of JSON."""
 
-    def __init__(self, address: tuple[str, int], path: str, clients: int) -> None:
-        self._address, self._path = address, path
+    def __init__(self, address: tuple[str, int], path: str, clients: int, body: bytes = b"1") -> None:
+        self._address, self._path, self._body = address, path, body
         self._free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter] | None] = asyncio.Queue()
         for _ in range(clients):
             self._free.put_nowait(None)
@@ -81,7 +81,7 @@ class HttpClients:
                     connection = await asyncio.open_connection(*self._address)
                 left_ms = max(1.0, (deadline_s - lag_s) * 1e3)
                 status, headers, text = await exchange(
-                    *connection, self._path, b"1", {"circinus-deadline-ms": f"{left_ms:.0f}"}
+                    *connection, self._path, self._body, {"circinus-deadline-ms": f"{left_ms:.0f}"}
                 )
             if headers.get("connection") == "close":
                 connection[1].close()

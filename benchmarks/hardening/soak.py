@@ -102,7 +102,7 @@ async def _loaded(
     address = directory.http_address()
     assert address is not None, "the engine listens"
     reading = asyncio.create_task(asyncio.to_thread(_drain, controller))
-    clients = HttpClients(address, f"/{SITE}/{QUERY}", _CLIENTS)
+    clients = HttpClients(address, f"/{SITE}/{QUERY}", _CLIENTS, b'"clean this"')
     start_s, statuses = time.monotonic(), Counter[int]()
     rows: list[dict[str, Any]] = []
     sampling = asyncio.create_task(_sample(application, controller.pid, directory, rows, start_s))
