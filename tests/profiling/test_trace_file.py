@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from circinus.api.profiling_service import write_trace
 from circinus.errors import ProfileError
 from circinus.profiling.hardware.machine import Machine
 from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.store.migrations import SCHEMA_VERSION
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.trace.measurement_trace import MeasurementTrace
 from circinus.profiling.trace.trace_file import load_trace, save_trace
@@ -69,6 +71,17 @@ def test_an_existing_trace_is_replaced(trace: MeasurementTrace, tmp_path: Path) 
     other = random_trace(PIPELINE, 5, seed=1)
     save_trace(other, tmp_path / "trace")
     assert load_trace(tmp_path / "trace").digest == other.digest
+
+
+def test_a_trace_of_an_earlier_schema_is_read_and_stays_as_it_is(trace: MeasurementTrace, tmp_path: Path) -> None:
+    file = tmp_path / "early.trace"
+    save_trace(trace, file)
+    with closing(sqlite3.connect(file)) as early:
+        early.executescript("DROP TABLE checksum; ALTER TABLE output DROP COLUMN seal; DROP TABLE verdicts;")
+        early.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
+    content, names = file.read_bytes(), sorted(path.name for path in tmp_path.iterdir())
+    assert load_trace(file).digest == trace.digest
+    assert (file.read_bytes(), sorted(path.name for path in tmp_path.iterdir())) == (content, names)
 
 
 def test_every_number_counts_in_the_digest(trace: MeasurementTrace) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from circinus.errors import ServingError
+from circinus.errors import OverloadedError, ServingError
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.http_answers import HttpRefusalError
 from circinus.serving.http_bodies import RequestBodies, decode_body, media_type
@@ -168,8 +168,7 @@ async def test_requests_whose_bodies_arrive_together_do_not_exceed_the_rate() ->
 @driven
 async def test_an_overloaded_query_says_when_to_come_again() -> None:
     scene, ingress = opened(chain("q", START))
-    error = ServingError("the queue is full", code="query.overloaded")
-    error.retry_after_s = 2.2  # type: ignore[attr-defined]
+    error = OverloadedError("the queue is full", retry_after_s=2.2)
 
     async def submit(*_: Any) -> Any:
         raise error
@@ -178,7 +177,7 @@ async def test_an_overloaded_query_says_when_to_come_again() -> None:
         patch.setattr(scene.boards["home"], "submit", submit)
         status, headers, body = await send(ingress)
         assert (status, headers["retry-after"], body["code"]) == (503, "3", "query.overloaded")
-        error.retry_after_s = 0.0  # type: ignore[attr-defined]
+        error.retry_after_s = 0.0
         assert (await send(ingress))[1]["retry-after"] == "1"
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from circinus.errors import ServingError
+from circinus.errors import OverloadedError, ServingError
 from circinus.operators.pickling import pickle_value
 from circinus.operators.process_output import without_excerpt
 from circinus.serving.engine import DROPPED_LATE
@@ -110,11 +110,11 @@ class HttpRequests:
                 response = pickled.unpickle()
         except HttpRefusalError as error:
             return error.answer
+        except OverloadedError as error:
+            return rejection(503, str(error), retry_header(error.retry_after_s), code=error.code)
         except ServingError as error:
-            wait_s = getattr(error, "retry_after_s", None)
-            status, waits = (_STATUS.get(error.code, 500), {}) if wait_s is None else (503, retry_header(wait_s))
             # What operators print may be about requests of others.
-            return rejection(status, without_excerpt(str(error)), waits, code=error.code)
+            return rejection(_STATUS.get(error.code, 500), without_excerpt(str(error)), code=error.code)
         return _answer(response.output, response.timings.latency_s)
 
     def _route(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[str, CompiledRoute]:

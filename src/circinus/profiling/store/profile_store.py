@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from circinus.errors import ProfileError
-from circinus.profiling.store.migrations import current_columns, migrate
+from circinus.profiling.store.migrations import SCHEMA_VERSION, current_columns, migrate, schema_version
 from circinus.profiling.store.table_checksums import content_fault, enable_checksums, update_checksums
 
 try:
@@ -116,22 +116,23 @@ class ProfileStore:
 
     Readers never wait. Writers wait for each other, up to half a minute, and then fail with the name of the lock
     holder. Every transaction is atomic, however the process ends. A store with an earlier schema is migrated when it is
-    opened.
+    opened, in memory if the file may not change.
     """
 
-    def __init__(self, path: Path, *, create: bool = False, busy_s: float = _BUSY_S) -> None:
+    def __init__(self, path: Path, *, create: bool = False, immutable: bool = False, busy_s: float = _BUSY_S) -> None:
         """Open the store.
 
         Args:
             path: store file.
             create: whether to create it, and the folders above it, if it is missing.
+            immutable: whether neither the file nor its folder may change.
             busy_s: timeout of waiting for another writer.
 
         Raises:
             ProfileError: the store is missing, has a later schema, or is no profile store.
         """
         self.path = path
-        self._busy_s = busy_s
+        self._busy_s, self._immutable = busy_s, immutable
         self._reads_only = not create
         self._is_current = self._updates_checksums = False
         self._files = path, path.with_name(f"{path.name}-wal")
@@ -228,11 +229,20 @@ class ProfileStore:
         if create and execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             with self._locked():  # the mode cannot be changed during a transaction
                 execute("PRAGMA journal_mode = WAL")
+        if self._immutable and schema_version(self._connection) < SCHEMA_VERSION:
+            self._copy_to_memory()
         migrate(self._connection, self.transaction, self.path)
         if not is_sound:
             self._check_content()
             _sound_files.add(self._file_version())
         self._is_current = True
+
+    def _copy_to_memory(self) -> None:
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        self._connection.backup(copy)
+        self._connection.close()
+        self._connection = copy
+        enable_checksums(copy)
 
     def _check_pages(self) -> None:
         execute = self._connection.execute
@@ -297,6 +307,9 @@ class ProfileStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        if self._immutable:
+            yield
+            return
         with self._translated_errors():
             if not self._lock.acquire(self._busy_s):
                 raise self._busy(self._lock.holder())

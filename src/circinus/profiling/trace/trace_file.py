@@ -62,7 +62,7 @@ def load_trace(path: Path) -> MeasurementTrace:
         ProfileError: the file is missing, no trace of this or an earlier version of Circinus, or damaged.
     """
     try:
-        with ProfileStore(path) as store:
+        with ProfileStore(path, immutable=True) as store:
             return _load_trace(store)
     except ProfileError as error:
         raise ProfileError(
