@@ -17,7 +17,8 @@ def _report_interrupt(kind: type[BaseException], error: BaseException, trace: Tr
     os._exit(130)
 
 
-if sys.argv[:1] == ["-m"] or os.path.basename(sys.argv[0] if sys.argv else "") == "circinus":  # it is the command
+_called = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if sys.argv[:1] == ["-m"] else sys.argv
+if os.path.basename(_called[0] if _called else "") == "circinus":  # it is the command
     sys.excepthook = _report_interrupt
 
 import lazy_loader  # noqa: E402  (imports take milliseconds)

@@ -66,3 +66,10 @@ def test_an_interrupt_while_modules_are_imported_is_no_traceback(module: str, tm
             elif line.rpartition("|")[2].strip() == module:  # it has just been imported
                 process.send_signal(signal.SIGINT)
     assert (process.returncode, said) == (130, ["interrupted\n"])
+
+
+def test_other_programs_keep_what_they_do_on_errors(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import circinus, sys\nprint(sys.excepthook is sys.__excepthook__)\n")
+    for arguments in (["-m", "program"], ["program.py"]):
+        ran = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert ran.stdout == "True\n"

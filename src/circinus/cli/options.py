@@ -134,7 +134,7 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Run code and read values although this user did not write them.",
+        help="Run code that this user did not write, and seal the values of the store as this user's, for good.",
         rich_help_panel=ENGINE,
     ),
 ]

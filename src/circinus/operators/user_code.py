@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -275,6 +276,7 @@ def shared_processes() -> ForkServerClient:
 
 _codes: OrderedDict[tuple[Path, ...], UserCode] = OrderedDict()
 """Code by its folders, the most recently used last."""
+_codes_lock = threading.Lock()
 
 
 def user_code(module_paths: Sequence[Path], output: Path | None = None) -> UserCode:
@@ -286,17 +288,20 @@ def user_code(module_paths: Sequence[Path], output: Path | None = None) -> UserC
     """
     paths = tuple(path.resolve() for path in module_paths)
     search_first(paths)
-    code = _codes.get(paths) or UserCode(paths)
-    _codes[paths] = code
-    _codes.move_to_end(paths)
-    while len(_codes) > _MAX_CODES:
-        _codes.popitem(last=False)[1].close()
-    code.output = output or code.output
+    with _codes_lock:
+        code = _codes.setdefault(paths, UserCode(paths))
+        _codes.move_to_end(paths)
+        oldest = _codes.popitem(last=False)[1] if len(_codes) > _MAX_CODES else None
+        code.output = output or code.output
+    if oldest is not None:
+        oldest.close()
     return code
 
 
 def _forget() -> None:
     """Leave the processes to the parent."""
+    global _codes_lock
+    _codes_lock = threading.Lock()  # another thread of the parent may hold it
     _codes.clear()
     shared_processes.cache_clear()
 

@@ -71,7 +71,8 @@ class LocalBackend:
         """
         self._module_paths = tuple(module_paths)
         self._output = output
-        user_code(module_paths, output)
+        if module_paths:  # else no code is at hand
+            user_code(module_paths, output)
         self._datasets: dict[tuple[str, int], Dataset] = {}
         self._session: OperatorSession | None = None
 
