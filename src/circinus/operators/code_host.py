@@ -196,7 +196,9 @@ class CodeHost:
         folders = tuple(f"{path}/" for path in self._module_paths)
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
-            if isinstance(file, str) and file.startswith(folders) and file not in self._imported:
+            if not isinstance(file, str) or not file.startswith(folders) or "/site-packages/" in file:
+                continue
+            if file not in self._imported:
                 self._imported[file] = _state(file)
 
 
