@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
 
 from circinus.serving.engine import QueryStatus, RequestRuns, ServedBatch
 from circinus.serving.replicas.replica_protocol import BatchResult
@@ -19,8 +20,8 @@ class BatchHistory:
     def __init__(self) -> None:
         self.count = 0
         """Number of batches without a failed item."""
-        self.mean_batch_s = 0.0
-        """Mean time for which a recent batch kept its replica; 0 before the first one."""
+        self.median_batch_s = 0.0
+        """Median time for which a recent batch kept its replica; 0 before the second one, as the first may compile."""
         self._recent: deque[ServedBatch] = deque(maxlen=SERVING.recent_batches)
         self._recent_s: deque[float] = deque(maxlen=SERVING.recent_batches)
 
@@ -33,7 +34,7 @@ class BatchHistory:
             occupied_s: time for which it kept its replica, by the clock of the engine.
         """
         self._recent_s.append(occupied_s)
-        self.mean_batch_s = sum(self._recent_s) / len(self._recent_s)
+        self.median_batch_s = median_low(self._recent_s) if len(self._recent_s) > 1 else 0.0
         if not batch or any(item_result.error for item_result in result.results):
             return
         prefixes = {item.prefix for item in batch}

@@ -28,24 +28,27 @@ SERVICE_S = 1.0
 class _Replicas:
     """Replicas that process each batch for `SERVICE_S`."""
 
-    def __init__(self, count: int, batch_size: int) -> None:
+    def __init__(self, count: int, batch_size: int, batch_wait_s: float = 0.0) -> None:
         self.desired_replicas = count
+        self.first_s = SERVICE_S
+        """Time of the next batch, if it differs."""
         self._idle = count
         self._loop = asyncio.get_running_loop()
-        self.dispatcher = Dispatcher(self, self._loop, batch_size)
+        self.dispatcher = Dispatcher(self, self._loop, batch_size, batch_wait_s)
 
     def idle_since_s(self) -> float | None:
         return 0.0 if self._idle else None
 
     def process(self, batch: list[QueuedItem], start_s: float) -> None:
         self._idle -= 1
-        self._loop.call_later(SERVICE_S, self._done, batch)
+        occupied_s, self.first_s = self.first_s, SERVICE_S
+        self._loop.call_later(occupied_s, self._done, batch, occupied_s)
 
-    def _done(self, batch: list[QueuedItem]) -> None:
+    def _done(self, batch: list[QueuedItem], occupied_s: float) -> None:
         self._idle += 1
         now_s = self._loop.time()
         result = BatchResult(now_s, [ItemResult("", SERVICE_S, SERVICE_S, 1.0, has_payload=True)] * len(batch))
-        self.dispatcher.history.record(batch, result, SERVICE_S)
+        self.dispatcher.history.record(batch, result, occupied_s)
         self.dispatcher.dispatch()
         end_batch(batch, result, [b"1"] * len(batch), now_s)
 
@@ -53,7 +56,14 @@ class _Replicas:
 class _Scene:
     """Router of one query on one deployment."""
 
-    def __init__(self, *, replicas: int = 1, batch_size: int = 1, latest_start_s: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        replicas: int = 1,
+        batch_size: int = 1,
+        batch_wait_s: float = 0.0,
+        latest_start_s: float | None = None,
+    ) -> None:
         state = chain("q", StageSpec("first", "add", batch_size=batch_size))
         (route,) = state.routes
         late = LatePolicy.ANSWER if latest_start_s is None else LatePolicy.DROP
@@ -61,7 +71,7 @@ class _Scene:
         names = {route.stages[0].deployment: "first"}
         self.router = EmulatedRouter(asyncio.get_running_loop())
         self.router.routes = {"q": [CompiledRoute.compile(route, Network(state.infrastructure), names, {})]}
-        self.replicas = _Replicas(replicas, batch_size)
+        self.replicas = _Replicas(replicas, batch_size, batch_wait_s)
         self.router.dispatchers["first"] = self.replicas.dispatcher
         self.ends: Counter[str] = Counter()
         self.longest_queue = 0
@@ -79,7 +89,8 @@ class _Scene:
         self.longest_queue = max(self.longest_queue, len(self.replicas.dispatcher))
 
     async def ask_at_once(self, count: int, left_s: float = math.inf) -> None:
-        await self.ask()  # batches take as long as the last ones
+        for _ in range(2):
+            await self.ask()  # batches take as long as the last ones
         await asyncio.gather(*(self.ask(left_s) for _ in range(count)))
 
 
@@ -91,10 +102,10 @@ def test_as_many_wait_as_can_be_answered_before_the_deadline(replicas: int, batc
         in_time_s = (1.0 - SERVING.deadline_margin) * 20.0
         at_once = replicas if batch_size == 1 else 0  # of a larger size, all that arrive at once are queued first
         waiting = math.floor((in_time_s - SERVICE_S) / SERVICE_S * replicas * batch_size) + 1
-        assert scene.ends == {"answered": 1 + at_once + waiting, OVERLOADED: 500 - at_once - waiting}
+        assert scene.ends == {"answered": 2 + at_once + waiting, OVERLOADED: 500 - at_once - waiting}
         assert scene.shortest_retry_s > 0
         (counts,) = scene.router.counters.status()
-        assert (counts.received, counts.dropped, counts.failed) == (501, scene.ends[OVERLOADED], 0)
+        assert (counts.received, counts.dropped, counts.failed) == (502, scene.ends[OVERLOADED], 0)
 
     run(refuse())
 
@@ -122,10 +133,40 @@ def test_overload_wastes_no_capacity(load: float, left_s: float, latest_start_s:
 def test_slow_service_without_a_queue_is_no_overload() -> None:
     async def ask() -> None:
         scene = _Scene(latest_start_s=0.5)
-        await scene.ask()
+        for _ in range(2):
+            await scene.ask()
         await asyncio.sleep(1.0)
         await scene.ask(left_s=0.5)
-        assert scene.ends == {"answered": 1, DEADLINE_PASSED: 1}
+        assert scene.ends == {"answered": 2, DEADLINE_PASSED: 1}
+
+    run(ask())
+
+
+def test_a_slow_first_batch_is_no_overload() -> None:
+    """It may compile."""
+
+    async def ask() -> None:
+        scene, loop = _Scene(), asyncio.get_running_loop()
+        scene.replicas.first_s = 100.0
+        tasks: list[asyncio.Task[None]] = []
+        for number in range(120):  # below the capacity
+            loop.call_at(1.5 * number, lambda: tasks.append(loop.create_task(scene.ask(left_s=200.0))))
+        await asyncio.sleep(500.0)
+        assert scene.ends == {"answered": 120}
+
+    run(ask())
+
+
+def test_items_that_wait_for_their_batch_to_fill_are_no_queue() -> None:
+    async def ask() -> None:
+        scene = _Scene(batch_size=4, batch_wait_s=0.5)
+        for _ in range(2):
+            await scene.ask()
+        waiting = [asyncio.create_task(scene.ask())]
+        await asyncio.sleep(0.25)
+        await scene.ask(left_s=0.125)
+        await asyncio.gather(*waiting)
+        assert scene.ends == {"answered": 3, DEADLINE_PASSED: 1}
 
     run(ask())
 

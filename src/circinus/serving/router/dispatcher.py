@@ -81,14 +81,15 @@ class Dispatcher:
         return self._queue.waiting_bytes
 
     def expected_wait_s(self, latest_start_s: float) -> float:
-        """Return the expected time in the queue of an item that arrives now; 0 before the first batch.
+        """Return the expected time in the queue of an item that arrives now; 0 before the second batch.
 
-        As many batches as the items before it fill take their recent mean time each, on all replicas at once.
+        As many batches as the items before it fill take their recent median time each, on all replicas at once. Items
+        that only wait for their batch to fill are no queue.
         """
-        if not len(self._queue):
+        items = self._queue.items_before(latest_start_s, self._loop.time()) if len(self._queue) else 0
+        if items < self._batch_size and self._replicas.idle_since_s() is not None:
             return 0.0
-        batches = self._queue.items_before(latest_start_s, self._loop.time()) / self._batch_size
-        return batches * self.history.mean_batch_s / max(self._replicas.desired_replicas, 1)
+        return items / self._batch_size * self.history.median_batch_s / max(self._replicas.desired_replicas, 1)
 
     def remove_cancelled(self) -> None:
         """Remove the items of requests that have ended."""

@@ -32,7 +32,7 @@ def lateness_s(route: CompiledRoute, dispatchers: Mapping[str, Dispatcher], now_
         if dispatcher is None:
             continue
         latest_s = math.inf if stage.latest_start_s is None else stage.latest_start_s
-        wait_s, batch_s = dispatcher.expected_wait_s(now_s + latest_s), dispatcher.history.mean_batch_s
+        wait_s, batch_s = dispatcher.expected_wait_s(now_s + latest_s), dispatcher.history.median_batch_s
         waited_s += wait_s
         begin_s += wait_s
         if wait_s and route.late is LatePolicy.DROP:
