@@ -127,7 +127,7 @@ def served(
         return latencies
 
     # Simulations know no refusals, which change what is served under overload, but hardly how much.
-    accepting = mock.patch.object(EmulatedRouter, "require_capacity")
+    accepting = mock.patch.object(EmulatedRouter, "require_admission")
     with mock.patch.object(module, "ReplicaHandle", _Replica), accepting:
         return run(serve())
 

@@ -95,6 +95,11 @@ class RequestCounters:
         counts.dropped += 1
         counts.outcomes_s.append(math.inf)
 
+    def refused(self, query: str) -> None:
+        """Count a request that was received and dropped at once."""
+        self.entered(query)
+        self.dropped(query)
+
     def failed(self, query: str) -> None:
         """Count a failed request."""
         counts = self._counts[query]

@@ -128,7 +128,6 @@ class _WholeRouter(RouterCore):
 class _Replicas:
     """`Dispatcher` of one operator, whose runs take one second each, and which has no queue."""
 
-    waiting_bytes = 0
     history = BatchHistory()
 
     def __init__(self, routers: Interleaving, node: FlowNode) -> None:

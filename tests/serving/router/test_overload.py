@@ -16,10 +16,12 @@ from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
 from circinus.serving.router.batch_queue import QueuedItem, end_batch
 from circinus.serving.router.compiled_route import CompiledRoute
 from circinus.serving.router.dispatcher import Dispatcher
+from circinus.serving.router.overload import INPUT_TOO_LARGE
 from circinus.serving.router.router_core import DEADLINE_PASSED
 from circinus.serving.settings import SERVING
 from circinus.specification import LatePolicy, Network
 from circinus.testing.desired_states import StageSpec, chain
+from raised import raises_code
 from virtual_time import run
 
 SERVICE_S = 1.0
@@ -173,20 +175,88 @@ def test_items_that_wait_for_their_batch_to_fill_are_no_queue() -> None:
 
 def test_waiting_inputs_are_bounded_and_freed_at_the_deadline() -> None:
     async def fill() -> None:
-        scene, value = _Scene(), bytes(2**20)
-        most = SERVING.max_waiting_bytes // len(value)
-        tasks = [asyncio.create_task(scene.ask(0.5, value)) for _ in range(most + 20)]
+        scene, value_bytes = _Scene(), 2**20
+        most = SERVING.max_waiting_bytes // value_bytes
+        tasks = [asyncio.create_task(scene.ask(0.5, bytes(value_bytes))) for _ in range(most + 20)]
         await asyncio.sleep(0.25)
         accepted = most - 1  # requests take a little more than their inputs
         assert scene.ends == {OVERLOADED: len(tasks) - accepted}
-        assert scene.replicas.dispatcher.waiting_bytes == (accepted - 1) * len(value)
+        assert scene.router.admission.queues.used_bytes == (accepted - 1) * value_bytes
         await asyncio.sleep(0.5 + SERVING.sweep_period_s)
         assert scene.ends[DEADLINE_PASSED] == accepted
-        assert scene.replicas.dispatcher.waiting_bytes == 0
-        await scene.ask(value=value)
+        assert scene.router.admission.queues.used_bytes == 0
+        await scene.ask(value=bytes(value_bytes))
         assert scene.ends["answered"] == 1
 
     run(fill())
+
+
+def test_an_input_that_never_fits_is_not_sent_again() -> None:
+    async def ask() -> None:
+        scene = _Scene()
+        await asyncio.gather(scene.ask(), scene.ask(value=bytes(SERVING.max_waiting_bytes + 1)))
+        assert scene.ends == {"answered": 1, INPUT_TOO_LARGE: 1}
+        await scene.ask(value=bytes(SERVING.max_waiting_bytes - SERVING.request_bytes))
+        assert scene.ends["answered"] == 2
+
+    run(ask())
+
+
+def _wide(*stages: StageSpec) -> tuple[EmulatedRouter, dict[str, _Replicas]]:
+    """Return the router of a query with some stages, and the replicas by operator."""
+    state = chain("q", *stages)
+    names = {stage.deployment: stage.operator for stage in state.routes[0].stages}
+    router = EmulatedRouter(asyncio.get_running_loop())
+    router.routes = {"q": [CompiledRoute.compile(state.routes[0], Network(state.infrastructure), names, {})]}
+    replicas = {name: _Replicas(1, 1) for name in names.values()}
+    router.dispatchers.update({name: own.dispatcher for name, own in replicas.items()})
+    return router, replicas
+
+
+def test_an_input_that_operators_share_counts_once() -> None:
+    async def fill() -> None:
+        router, replicas = _wide(*(StageSpec(name, "add") for name in "abc"))
+        for own in replicas.values():
+            own.idle_since_s = lambda: None  # type: ignore[method-assign]
+        inputs = [bytes(100 * 2**20) for _ in range(2)]
+        tasks = [asyncio.create_task(router.submit("q", "item", value, 1.0)) for value in inputs]
+        await asyncio.sleep(0.25)
+        assert not any(task.done() for task in tasks)
+        assert router.admission.queues.used_bytes == sum(map(len, inputs))
+        for own in replicas.values():
+            own.dispatcher.fail_waiting("enough")
+        await asyncio.wait(tasks)
+        assert [task.exception() is None for task in tasks] == [False, False]
+        assert router.admission.queues.used_bytes == 0
+
+    run(fill())
+
+
+@pytest.mark.parametrize("branch", [None, "rare"])
+def test_a_queue_that_few_requests_reach_refuses_none(branch: str | None) -> None:
+    after = "first" if branch is None else {"first": branch}
+    stages = (
+        StageSpec("first", "add", branches=("usual", "rare")),
+        StageSpec("second", "add", after=(after,)),
+        StageSpec("third", "add", after=("second",)),
+        StageSpec("last", "add", after=({"any": ({"first": "usual"}, "third")},)),
+    )
+
+    async def ask() -> None:
+        router, replicas = _wide(*stages)
+        (route,) = router.routes["q"]
+        for name in ("second", "third"):
+            dispatcher = replicas[name].dispatcher
+            dispatcher.history.median_batch_s = SERVICE_S
+            for _ in range(30):
+                dispatcher.enqueue(QueuedItem("", (), None, 0.0, lambda *_: None, lambda *_: None, lambda: False))
+        if branch is None:
+            with raises_code(OverloadedError, OVERLOADED):
+                router.require_admission(route, 1, 20.0)
+        else:
+            router.require_admission(route, 1, 20.0)
+
+    run(ask())
 
 
 def test_waiting_requests_take_the_route_of_a_new_plan() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import merge
 from itertools import count, islice, takewhile
 
@@ -40,16 +40,37 @@ class QueuedItem:
     """Callback for an item that is dropped because its latest start has passed; None for one that must be served."""
     path: RunPath = ()
     """Path of the element; empty for the item itself."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the inputs."""
-        return sum(map(len, self.inputs))
+    memory: QueueMemory = field(default_factory=lambda: QueueMemory())
+    """Memory of all queues of the router."""
 
     @property
     def batch_item(self) -> BatchItem:
         """The item as replicas receive it."""
         return BatchItem(self.item_key, len(self.inputs), self.recording, self.path)
+
+
+class QueueMemory:
+    """Memory of the inputs in the queues of a router. A payload takes it once, however many items share it."""
+
+    def __init__(self) -> None:
+        self.used_bytes = 0
+        self._items = Counter[int]()
+        """Identity of a payload -> number of queued items with it."""
+
+    def add(self, payloads: Sequence[Payload]) -> None:
+        """Count the payloads of an item that enters a queue."""
+        for payload in payloads:
+            self._items[id(payload)] += 1
+            if self._items[id(payload)] == 1:
+                self.used_bytes += len(payload)
+
+    def remove(self, payloads: Sequence[Payload]) -> None:
+        """Count the payloads of an item that leaves a queue."""
+        for payload in payloads:
+            self._items[id(payload)] -= 1
+            if not self._items[id(payload)]:
+                del self._items[id(payload)]
+                self.used_bytes -= len(payload)
 
 
 def end_batch(batch: Sequence[QueuedItem], result: BatchResult, outputs: Iterable[Payload], end_s: float) -> None:
@@ -96,8 +117,6 @@ class BatchQueue:
         """(arrival time, number, item), ascending; items with the same arrival time are in the order of numbers."""
         self._required: list[_Entry] = []
         self._droppable: list[_Entry] = []
-        self.waiting_bytes = 0
-        """Size of the inputs of all items."""
         self._numbers = count()
         self._returned_numbers = count(-1, -1)
 
@@ -113,7 +132,7 @@ class BatchQueue:
         for item in reversed(batch):
             if item.replica_losses:
                 self._lost.appendleft(item)
-                self.waiting_bytes += item.size_bytes
+                item.memory.add(item.inputs)
             else:
                 self._insert(item, next(self._returned_numbers))
 
@@ -156,7 +175,8 @@ class BatchQueue:
         waiting = [*self._lost, *(item for _, _, item in self._by_arrival)]
         for queue in (self._lost, self._by_arrival, self._required, self._droppable):
             queue.clear()
-        self.waiting_bytes = 0
+        for item in waiting:
+            item.memory.remove(item.inputs)
         return waiting
 
     def items_before(self, latest_start_s: float, now_s: float) -> int:
@@ -169,23 +189,23 @@ class BatchQueue:
         """Remove all cancelled items, whose inputs take memory."""
         for item in [item for item in self._lost if item.is_cancelled()]:
             self._lost.remove(item)
-            self.waiting_bytes -= item.size_bytes
+            item.memory.remove(item.inputs)
         for arrived_s, number, item in [entry for entry in self._by_arrival if entry[2].is_cancelled()]:
             self._remove((item.latest_start_s, arrived_s, number, item))
 
     def _pop_lost(self) -> QueuedItem:
         item = self._lost.popleft()
-        self.waiting_bytes -= item.size_bytes
+        item.memory.remove(item.inputs)
         return item
 
     def _insert(self, item: QueuedItem, number: int) -> None:
-        self.waiting_bytes += item.size_bytes
+        item.memory.add(item.inputs)
         insort(self._by_arrival, (item.arrived_s, number, item))
         insort(self._ordered(item), (item.latest_start_s, item.arrived_s, number, item))
 
     def _remove(self, entry: _Entry) -> QueuedItem:
         _, arrived_s, number, item = entry
-        self.waiting_bytes -= item.size_bytes
+        item.memory.remove(item.inputs)
         ordered = self._ordered(item)
         del ordered[bisect_left(ordered, entry)]
         del self._by_arrival[bisect_left(self._by_arrival, (arrived_s, number, item))]

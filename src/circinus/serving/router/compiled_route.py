@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import not_
 from typing import Annotated
@@ -77,6 +77,11 @@ class CompiledStage:
         """Return whether outputs of a producer with a branch are inputs."""
         edges = (edge for own in self.inputs for edge in own.edges if edge.operator == producer)
         return not self.inputs or any(edge.carries(branch) for edge in edges)
+
+    def runs_always(self, others: Collection[str]) -> bool:
+        """Return whether it runs for every request, as the `others` do."""
+        inputs = [own.edges for own in self.inputs] or [(Edge(producer),) for producer in self.producers]
+        return all(any(edge.branch is None and edge.operator in others for edge in edges) for edges in inputs)
 
     def path_of_run(self, producer: str, path: ElementPath) -> ElementPath:
         """Return the path of the run that takes an output with some path."""

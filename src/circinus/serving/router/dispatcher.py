@@ -75,11 +75,6 @@ class Dispatcher:
         self._queue.put(item)
         self.dispatch()
 
-    @property
-    def waiting_bytes(self) -> int:
-        """Size of the inputs of all queued items."""
-        return self._queue.waiting_bytes
-
     def expected_wait_s(self, latest_start_s: float) -> float:
         """Return the expected time in the queue of an item that arrives now; 0 before the second batch.
 

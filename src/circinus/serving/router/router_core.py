@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextvars import Context
 from functools import partial
 
-from circinus.errors import OVERLOADED, ServingError
+from circinus.errors import OverloadedError, ServingError
 from circinus.operators.pickling import Payload
 from circinus.serving.audit_buffer import AuditBuffer
 from circinus.serving.counters import RequestCounters
@@ -31,7 +31,7 @@ from circinus.serving.router.dispatcher import Dispatcher
 from circinus.serving.router.entered_request import EnteredRequest
 from circinus.serving.router.entry_route import EntryRoute
 from circinus.serving.router.joins import Output, PendingJoin, outputs_of
-from circinus.serving.router.overload import require_capacity
+from circinus.serving.router.overload import RequestAdmission
 from circinus.serving.router.request_messages import (
     PickledResponse,
     RequestContext,
@@ -62,6 +62,7 @@ class RouterCore(ABC):
         """
         self.dispatchers: dict[str, Dispatcher] = {}
         """Dispatchers by `CompiledStage.application`."""
+        self.admission = RequestAdmission(self.dispatchers, loop)
         self.counters = RequestCounters()
         self.audits = AuditBuffer()
         self._prefix = prefix
@@ -73,8 +74,6 @@ class RouterCore(ABC):
         self._joins: dict[tuple[str, str, ElementPath], PendingJoin] = {}
         """(request id, operator, path of the run) -> its inputs so far."""
         self._sequence = itertools.count(1)
-        self._input_bytes = 0
-        """Size of the inputs of unanswered requests that entered here."""
         self._sweep_scheduled = False
 
     @property
@@ -118,14 +117,14 @@ class RouterCore(ABC):
             left_s: seconds until the deadline; stages that have not started by then are dropped.
 
         Raises:
-            OverloadedError: see `require_capacity`.
+            OverloadedError: see `RequestAdmission.require`.
             ServingError: the query has no route, an operator failed, the request was dropped as late (`DROPPED_LATE`),
                 or the deadline passed (`DEADLINE_PASSED`).
         """
         request = EnteredRequest(self._entry(query), self.route(query), self._loop.create_future(), self._loop.time())
+        self.require_admission(request.route, 0 if value is None else len(value), left_s)
         self.counters.entered(query)
         try:
-            self.require_capacity(request.route, 0 if value is None else len(value), left_s)
             request.entry.count(request.route)
             while True:
                 route = request.route
@@ -142,28 +141,24 @@ class RouterCore(ABC):
                 self.audits.record(query, route.audit_rate, item_key, route.configuration, sent, response.outputs)
                 return response
         except BaseException as error:  # also if cancelled
-            if isinstance(error, ServingError) and error.code in (DROPPED_LATE, OVERLOADED):
+            if isinstance(error, ServingError) and error.code == DROPPED_LATE:
                 self.counters.dropped(query)
             else:
                 self.counters.failed(query)
             raise
 
-    def require_capacity(self, route: CompiledRoute, input_bytes: int, left_s: float = math.inf) -> None:
-        """Raise an error for a request that could not be answered in time, or whose input would take too much memory.
-
-        A server may call it before it reads the input.
-
-        Args:
-            route: route of the request.
-            input_bytes: size of its pickled input.
-            left_s: seconds until its deadline.
+    def require_admission(self, route: CompiledRoute, input_bytes: int, left_s: float) -> None:
+        """Call `RequestAdmission.require`, and count a refused request; a server may call it before it reads the input.
 
         Raises:
             OverloadedError: the request must not be submitted.
+            ServingError: the input is larger than all inputs may be.
         """
-        queued_bytes = sum([dispatcher.waiting_bytes for dispatcher in self.dispatchers.values()])
-        held_bytes = max(self._input_bytes + SERVING.request_bytes * len(self._requests), queued_bytes)
-        require_capacity(route, self.dispatchers, self._loop.time(), left_s, input_bytes, held_bytes)
+        try:
+            self.admission.require(route, input_bytes, left_s)
+        except OverloadedError:
+            self.counters.refused(route.query)
+            raise
 
     def receive(self, message: RouterMessage, arrived_s: float) -> None:
         """Accept a value for operators of this site, or a result of a request that entered here.
@@ -227,8 +222,8 @@ class RouterCore(ABC):
         """Send a request along its part."""
         request_id = f"{self._prefix}-{next(self._sequence)}"
         self._requests[request_id] = request
-        size_bytes = 0 if value is None else len(value)
-        self._input_bytes += size_bytes
+        size_bytes = SERVING.request_bytes + (0 if value is None else len(value))
+        self.admission.held_bytes += size_bytes
         timer = None
         if left_s < math.inf:
             end_s = request.start_s + left_s
@@ -240,7 +235,7 @@ class RouterCore(ABC):
             return await request.answer
         finally:
             self._requests.pop(request_id, None)
-            self._input_bytes -= size_bytes
+            self.admission.held_bytes -= size_bytes
             if timer is not None:
                 timer.cancel()
 
@@ -387,6 +382,7 @@ class RouterCore(ABC):
                 latest_start_s=math.inf if stage.latest_start_s is None else context.entered_s + stage.latest_start_s,
                 dropped=partial(self._drop, context, stage.operator) if context.route.late is LatePolicy.DROP else None,
                 path=tuple(index for index, _ in path),
+                memory=self.admission.queues,
             )
         )
 
