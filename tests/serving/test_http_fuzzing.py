@@ -14,12 +14,12 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.serving.http_answers import HttpAnswer, HttpRefusalError
-from circinus.serving.http_bodies import RequestBodies, decode_body, media_type
+from circinus.serving.http_bodies import RequestBodies, declared_bytes, decode_body, media_type
 from circinus.serving.local.http_server import HttpServer
 from circinus.serving.settings import SERVING
 
 LIMITS = replace(
-    SERVING, http_body_bytes=1000, http_total_body_bytes=1500, http_head_bytes=2000, http_linger_s=HANG_LIMIT_S
+    SERVING, http_body_bytes=1000, max_waiting_bytes=1500, http_head_bytes=2000, http_linger_s=HANG_LIMIT_S
 )
 CASES = 300
 SOCKET_READ_BYTES = 2**18
@@ -107,7 +107,8 @@ def test_hostile_requests_are_refused_and_leave_nothing(monkeypatch: pytest.Monk
         nonlocal peak_bytes
         try:
             kind = media_type(headers)
-            async with bodies.read(headers, read_body()) as body:
+            declared_bytes(headers)
+            async with bodies.read(read_body()) as body:
                 peak_bytes = max(peak_bytes, bodies.total_bytes)
                 return HttpAnswer(200, "application/json", json.dumps(repr(decode_body(kind, body))).encode())
         except HttpRefusalError as error:

@@ -16,6 +16,8 @@ from circinus.serving.http_answers import HttpRefusalError
 from circinus.serving.http_bodies import RequestBodies, decode_body, media_type
 from circinus.serving.http_requests import HttpRequests
 from circinus.serving.http_tokens import HttpTokens
+from circinus.serving.router.batch_queue import QueuedItem
+from circinus.serving.router.router_core import missing_route
 from circinus.serving.settings import SERVING
 from circinus.testing.desired_states import StageSpec, chain, limited
 from router_scenario import Scene, driven
@@ -85,16 +87,23 @@ async def test_what_is_wrong_is_said() -> None:
 
 
 @driven
-async def test_what_operators_print_is_not_answered() -> None:
+async def test_no_answer_has_what_is_of_others() -> None:
     scene, ingress = opened(chain("q", START))
 
-    async def submit(*_: Any) -> Any:
-        raise ServingError("ValueError: no (f.py:3); last output: of another | secret", code="operator.raised")
+    async def answer_to(failure: ServingError) -> tuple[int, Any]:
+        async def submit(*_: Any) -> Any:
+            raise failure
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scene.boards["home"], "submit", submit)
-        status, _, body = await send(ingress)
-    assert (status, body) == (500, {"error": "ValueError: no (f.py:3)", "code": "operator.raised"})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scene.boards["home"], "submit", submit)
+            status, _, body = await send(ingress)
+        return status, body
+
+    printed = ServingError("ValueError: no (f.py:3); last output: of another | secret", code="operator.raised")
+    assert await answer_to(printed) == (500, {"error": "ValueError: no (f.py:3)", "code": "operator.raised"})
+    status, body = await answer_to(missing_route("q", ["secret"]))
+    assert (status, body["code"]) == (404, "route.missing")
+    assert "secret" not in body["error"]
 
 
 @driven
@@ -181,8 +190,65 @@ async def test_an_overloaded_query_says_when_to_come_again() -> None:
         assert (await send(ingress))[1]["retry-after"] == "1"
 
 
+def crowd(scene: Scene) -> None:
+    """Let requests of `START` wait for longer than any deadline."""
+    (replicas,) = scene.boards["home"].dispatchers.values()
+    replicas.history.median_batch_s = 1e6
+    replicas._queue.put(QueuedItem("", (), None, 0.0, lambda *_: None, lambda *_: None, lambda: False))
+    scene.boards["home"]._replicas[next(iter(scene.boards["home"].dispatchers))]._batches.add(asyncio.Future())  # type: ignore[arg-type]
+
+
 @driven
-async def test_the_sum_of_all_bodies_is_bounded_until_their_requests_end() -> None:
+async def test_no_body_is_read_for_a_request_that_is_refused() -> None:
+    scene, ingress = opened(chain("q", START))
+    crowd(scene)
+
+    def read_body() -> AsyncIterator[bytes]:
+        raise AssertionError("the body is not needed")
+
+    answer = await ingress.answer("POST", "/home/q", {"content-length": "1000"}, read_body)
+    assert (answer.status, json.loads(answer.body)["code"]) == (503, "query.overloaded")
+    (counts,) = scene.boards["home"].counters.status()
+    assert (counts.received, counts.dropped, counts.failed) == (1, 1, 0)
+
+
+@driven
+async def test_a_refused_request_uses_up_no_rate() -> None:
+    desired = chain("q", START)
+    (route,) = desired.routes
+    scene, ingress = opened(replace(desired, routes=(replace(route, rate_limit_per_s=0.01),)))
+    bucket = ingress._bucket("q", 0.01)
+
+    async def body() -> AsyncIterator[bytes]:
+        crowd(scene)  # while it arrives
+        yield b"1"
+
+    for _ in range(7):
+        answer = await ingress.answer("POST", "/home/q", {"content-length": "1"}, body)
+        assert (answer.status, json.loads(answer.body)["code"]) == (503, "query.overloaded")
+    assert bucket._tokens == 5.0
+
+
+@driven
+async def test_a_query_that_is_removed_or_given_away_while_a_body_arrives_is_not_found() -> None:
+    desired = chain("q", START)
+    (route,) = desired.routes
+    for change in ({}, {"q": "other"}):
+        scene, ingress = opened(replace(desired, routes=(replace(route, tenant="acme"),)))
+        ingress.tokens = HttpTokens.parse(f"acme {ACME}", "test")
+
+        async def body(scene: Scene = scene, change: dict[str, str] = change) -> AsyncIterator[bytes]:
+            routes = scene.boards["home"].routes
+            scene.boards["home"].routes = {q: [replace(routes[q][0], tenant=owner)] for q, owner in change.items()}
+            yield b"1"
+
+        answer = await ingress.answer("POST", "/home/q", {"authorization": f"Bearer {ACME}"}, body)
+        assert (answer.status, json.loads(answer.body)["code"]) == (404, "route.missing")
+        assert not scene.batches
+
+
+@driven
+async def test_the_sum_of_all_bodies_is_bounded() -> None:
     bodies = RequestBodies()
     part = b"x" * 2**20
     read = 0
@@ -197,18 +263,18 @@ async def test_the_sum_of_all_bodies_is_bounded_until_their_requests_end() -> No
         for _ in range(count):
             yield part
 
-    async with bodies.read({}, body(40)) as first:
+    async with bodies.read(body(40)) as first:
         assert bodies.total_bytes == len(first) == 40 * 2**20
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("circinus.serving.http_bodies.SERVING", replace(SERVING, http_total_body_bytes=50 * 2**20))
+            patch.setattr("circinus.serving.http_bodies.SERVING", replace(SERVING, max_waiting_bytes=50 * 2**20))
             with pytest.raises(HttpRefusalError) as refused:
-                async with bodies.read({}, parts()):
+                async with bodies.read(parts()):
                     pass
         assert (refused.value.answer.status, refused.value.answer.headers) == (503, {"retry-after": "1"})
         assert read == 11  # 10 fit
         assert bodies.total_bytes == 40 * 2**20
     with pytest.raises(HttpRefusalError) as refused:
-        async with bodies.read({}, parts()):
+        async with bodies.read(parts()):
             pass
     assert refused.value.answer.status == 413
     assert bodies.total_bytes == 0
@@ -228,8 +294,8 @@ async def test_a_token_opens_the_queries_of_its_tenant_only() -> None:
         (200, "owned", f"Bearer {ACME}"),
         (200, "owned", f"bearer  {ALL}"),
         (200, "shared", f"Bearer {ALL}"),
-        (403, "shared", f"Bearer {ACME}"),
-        (403, "owned", f"Bearer other-{'t' * 16}"),
+        (404, "shared", f"Bearer {ACME}"),
+        (404, "owned", f"Bearer other-{'t' * 16}"),
         (401, "owned", ""),
         (401, "owned", ACME),
         (401, "owned", f"Basic {ACME}"),
@@ -243,10 +309,13 @@ async def test_a_token_opens_the_queries_of_its_tenant_only() -> None:
         assert status == expected, (query, token)
         assert headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
         assert ACME not in str(body)
-    status, _, body = await send(ingress, path="/home/nobody", authorization=f"Bearer {ACME}")
-    assert status == 404
-    assert "owned" in body["error"]
-    assert "shared" not in body["error"], "queries of others are not told"
+    bodies = []
+    for query in ("nobody", "shared"):
+        status, _, body = await send(ingress, path=f"/home/{query}", authorization=f"Bearer {ACME}")
+        assert status == 404
+        bodies.append({**body, "error": body["error"].removeprefix(f"query {query}")})
+    assert bodies[0] == bodies[1], "queries of others are not told from those that do not exist"
+    assert "owned" in bodies[0]["error"]
 
 
 @driven

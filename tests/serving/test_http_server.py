@@ -13,7 +13,7 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.serving.http_answers import HttpAnswer, address_text, is_loopback
-from circinus.serving.http_bodies import RequestBodies
+from circinus.serving.http_bodies import RequestBodies, declared_bytes
 from circinus.serving.local.http_server import HttpServer, _Client, _peer
 from circinus.serving.settings import SERVING, ServingSettings
 
@@ -28,7 +28,8 @@ async def echo(
         raise KeyError(path)
     if path == "/refused":
         return HttpAnswer(404, "text/plain", b"unread")
-    async with RequestBodies().read(headers, read_body()) as body:
+    declared_bytes(headers)
+    async with RequestBodies().read(read_body()) as body:
         return HttpAnswer(200, "text/plain", body, {"seen": f"{method} {path}"})
 
 

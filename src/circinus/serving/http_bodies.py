@@ -18,25 +18,21 @@ _MAX_DIGITS = 18
 
 
 class RequestBodies:
-    """Bodies of the requests that are in progress, whose sum is bounded so that clients cannot use up the memory."""
+    """Bodies that arrive or are decoded, whose sum is bounded so that clients cannot use up the memory."""
 
     def __init__(self) -> None:
         self.total_bytes = 0
 
     @asynccontextmanager
-    async def read(self, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def read(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield a body, which counts in the sum until the context ends.
 
         Args:
-            headers: headers of the request.
             chunks: parts of the body as they arrive.
 
         Raises:
             HttpRefusalError: the body is too large (413), does not arrive in time (408), or the sum is used up (503).
         """
-        declared = headers.get("content-length", "")
-        if declared.isdecimal():
-            _require_size(10**_MAX_DIGITS if len(declared) > _MAX_DIGITS else int(declared))
         body, size_bytes = bytearray(), 0
         try:
             try:
@@ -56,9 +52,23 @@ class RequestBodies:
             self.total_bytes -= size_bytes
 
     def _require_room(self, chunk_bytes: int) -> None:
-        if self.total_bytes + chunk_bytes > SERVING.http_total_body_bytes:
-            reason = f"the bodies of all requests are larger than {SERVING.http_total_body_bytes} bytes"
+        if self.total_bytes + chunk_bytes > SERVING.max_waiting_bytes:
+            reason = f"the bodies of all requests are larger than {SERVING.max_waiting_bytes} bytes"
             raise HttpRefusalError(rejection(503, f"{reason}. Send again later.", retry_header()))
+
+
+def declared_bytes(headers: Mapping[str, str]) -> int:
+    """Return the size of a body by its head; 0 if it is unknown.
+
+    Raises:
+        HttpRefusalError: it is too large (413).
+    """
+    declared = headers.get("content-length", "")
+    if not declared.isdecimal():
+        return 0
+    size_bytes = 10**_MAX_DIGITS if len(declared) > _MAX_DIGITS else int(declared)
+    _require_size(size_bytes)
+    return size_bytes
 
 
 def _require_size(body_bytes: int) -> None:

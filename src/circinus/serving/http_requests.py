@@ -14,11 +14,12 @@ from circinus.operators.pickling import pickle_value
 from circinus.operators.process_output import without_excerpt
 from circinus.serving.engine import DROPPED_LATE
 from circinus.serving.http_answers import HttpAnswer, HttpRefusalError, rejection, retry_header
-from circinus.serving.http_bodies import RequestBodies, decode_body, media_type
+from circinus.serving.http_bodies import RequestBodies, declared_bytes, decode_body, media_type
 from circinus.serving.http_tokens import HttpTokens, may_use
 from circinus.serving.router.compiled_route import CompiledRoute
+from circinus.serving.router.overload import INPUT_TOO_LARGE
 from circinus.serving.router.request_messages import UNREADABLE_RESPONSE
-from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore, missing_route
+from circinus.serving.router.router_core import DEADLINE_PASSED, ROUTE_MISSING, RouterCore, missing_route
 from circinus.serving.settings import SERVING
 
 
@@ -65,7 +66,9 @@ _BURST_S = 10.0
 _MIN_BURST = 5.0
 _LARGE_BODY_BYTES = 2**16
 """Size above which decoding a body delays other requests noticeably."""
-_STATUS = {DEADLINE_PASSED: 504, DROPPED_LATE: 504, UNREADABLE_RESPONSE: 406}
+_STATUS = {
+    DEADLINE_PASSED: 504, DROPPED_LATE: 504, UNREADABLE_RESPONSE: 406, ROUTE_MISSING: 404, INPUT_TOO_LARGE: 413
+}  # fmt: skip
 """Statuses of errors by code; 500 for all others."""
 
 
@@ -86,7 +89,7 @@ class HttpRequests:
     ) -> HttpAnswer:
         """Handle a request.
 
-        A request uses up the rate of its query only if it is valid.
+        A request uses up the rate of its query only if it is valid and not refused.
 
         Args:
             method: method of the request.
@@ -98,23 +101,27 @@ class HttpRequests:
             query, route = self._route(method, path, headers)
             self._require_rate(query, route.rate_limit_per_s)
             kind, left_s = media_type(headers), _deadline_s(headers)
-            async with self._bodies.read(headers, read_body()) as body:
+            self._core.require_admission(route, declared_bytes(headers), left_s)
+            async with self._bodies.read(read_body()) as body:
                 if len(body) > _LARGE_BODY_BYTES:
                     async with self._decoding:  # one after the other, so that other requests have their turns
                         await asyncio.sleep(0)
                 value, input_bytes = _pickled(kind, body), float(len(body))
-                del body
-                self._require_rate(query, route.rate_limit_per_s, admits=True)
-                key = headers.get(ITEM_HEADER) or uuid.uuid4().hex
-                pickled = await self._core.submit(query, key, value, input_bytes, left_s)
-                response = pickled.unpickle()
+            del body
+            query, route = self._route(method, path, headers)  # routes and tokens may have changed while it arrived
+            self._core.require_admission(route, len(value), left_s)
+            self._require_rate(query, route.rate_limit_per_s, admits=True)
+            key = headers.get(ITEM_HEADER) or uuid.uuid4().hex
+            response = (await self._core.submit(query, key, value, input_bytes, left_s)).unpickle()
         except HttpRefusalError as error:
             return error.answer
         except OverloadedError as error:
             return rejection(503, str(error), retry_header(error.retry_after_s), code=error.code)
         except ServingError as error:
-            # What operators print may be about requests of others.
-            return rejection(_STATUS.get(error.code, 500), without_excerpt(str(error)), code=error.code)
+            # Neither names of other queries nor what operators print, which may be about requests of others.
+            is_missing = error.code == ROUTE_MISSING
+            reason = f"query {query} was removed" if is_missing else without_excerpt(str(error))
+            return rejection(_STATUS.get(error.code, 500), reason, code=error.code)
         return _answer(response.output, response.timings.latency_s)
 
     def _route(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[str, CompiledRoute]:
@@ -127,16 +134,13 @@ class HttpRequests:
         if method != "POST":
             raise HttpRefusalError(rejection(405, f"method {method} is not allowed. Send POST.", {"allow": "POST"}))
         site, query = _entry(path)
-        try:
-            route = self._core.route(query)
-        except ServingError as error:
-            visible = [name for name, parts in self._core.routes.items() if may_use(tenants, parts[0].tenant)]
-            raise HttpRefusalError(rejection(404, str(missing_route(query, visible)), code=error.code)) from error
-        if not may_use(tenants, route.tenant):
-            raise HttpRefusalError(rejection(403, f"query {query}: the token is of another tenant"))
+        visible = [name for name, parts in self._core.routes.items() if may_use(tenants, parts[0].tenant)]
+        if query not in visible:  # of another tenant, maybe
+            raise HttpRefusalError(rejection(404, str(missing_route(query, visible)), code=ROUTE_MISSING))
+        route = self._core.route(query)
         if site != route.source:
             reason = f"requests of query {query} enter at /{route.source}/{query}"
-            raise HttpRefusalError(rejection(404, reason, code="route.missing"))
+            raise HttpRefusalError(rejection(404, reason, code=ROUTE_MISSING))
         if route.is_replay and ITEM_HEADER not in headers:
             reason = f"a replay answers recorded items only. Send the key of one in `{ITEM_HEADER}`."
             raise HttpRefusalError(rejection(400, reason))

@@ -33,7 +33,7 @@ class ServingSettings:
     that would be dropped as late: some of those before it will be dropped, too."""
     max_waiting_bytes: int = 256 * 2**20
     """Limit of the inputs of unanswered requests of an engine (on Ray: of a router), and of the inputs that its queues
-    hold. Beyond it, requests are refused."""
+    hold, and of the bodies that arrive over HTTP. Beyond it, requests are refused."""
     request_bytes: int = 4096
     """Memory of an unanswered request in addition to its input."""
     sweep_period_s: float = 1.0
@@ -72,8 +72,6 @@ class ServingSettings:
     http_body_bytes: int = 64 * 2**20
     http_json_values: int = 500_000
     """Limit of the commas and brackets of a body in JSON: values take far more memory and time than their text."""
-    http_total_body_bytes: int = 256 * 2**20
-    """Limit of the bodies of all requests that have no answer yet."""
     http_idle_timeout_s: float = 60.0
     http_head_timeout_s: float = 10.0
     http_body_timeout_s: float = 60.0

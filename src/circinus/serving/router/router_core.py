@@ -43,6 +43,8 @@ from circinus.specification import LatePolicy
 
 DEADLINE_PASSED = "query.deadline_passed"
 """Code of the error of a request without a response at its deadline."""
+ROUTE_MISSING = "route.missing"
+"""Code of the error of a request for a query without a route."""
 UNREACHABLE = "query.unreachable"
 """Code between routers for a request that could not be sent to another site; it ends as `_FAILED` or `_MOVED`."""
 _FAILED = "query.request_failed"
@@ -430,6 +432,6 @@ def missing_route(query: str, routed: Collection[str]) -> ServingError:
     """Return the error of a request for a query without a route."""
     return ServingError(
         f"the query has no route; queries with a route: {', '.join(routed) or 'none'}",
-        code="route.missing",
+        code=ROUTE_MISSING,
         location=f"query {query}",
     )
