@@ -397,6 +397,26 @@ def test_a_running_request_outlives_its_address_but_not_the_engine(
     asyncio.run(asyncio.wait_for(drive(), HANG_LIMIT_S))
 
 
+def test_requests_over_http_read_that_the_engine_was_closed(uses: Callable[..., DesiredState]) -> None:
+    async def close_meanwhile(engine: LocalEngine) -> None:
+        await engine.apply(uses("work"))
+        await engine.listen_http(("127.0.0.1", 0))
+        assert engine.http_address is not None
+        reader, writer = await asyncio.open_connection(*engine.http_address)
+        writer.write(b"POST /home/q HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n600")
+
+        async def is_received() -> bool:
+            return bool((await engine.status()).queries)
+
+        await wait_until(is_received)
+        await engine.close()
+        assert (await reader.readline()).split()[1] == b"500"
+        assert b"query.request_failed" in await reader.read()
+        writer.close()
+
+    run(close_meanwhile)
+
+
 def test_deployments_with_other_targets_have_replicas_of_their_own_and_pass_them_on() -> None:
     async def drive() -> None:
         engine = LocalEngine()

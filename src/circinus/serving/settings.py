@@ -78,6 +78,8 @@ class ServingSettings:
     """Limits of clients over HTTP; the last timeout is also that of sending an answer."""
     http_linger_s: float = 2.0
     """Time for a client to close its end after the last answer."""
+    http_close_grace_s: float = 1.0
+    """Time for the answers of requests that fail because the engine is closed."""
     restart_backoff_s: float = 0.1
     max_restart_backoff_s: float = 10.0
     watch_period_s: float = 0.5

@@ -171,12 +171,15 @@ class LocalEngine:
         async with self._http_lock:
             servers = [*self._stopped_http, *([] if self._http is None else [self._http])]
             self._http = None
-        await asyncio.gather(*(server.close() for server in servers), *self._stopped_http.values())
+        for server in servers:
+            server.stop()
+        self._fail_requests()  # before their connections end, so that clients over HTTP read why
+        closing = (server.close(SERVING.http_close_grace_s) for server in servers)
+        await asyncio.gather(*closing, *self._stopped_http.values())
         await asyncio.gather(*(deployment.end() for deployment in self._starting))  # a running apply fails
         async with self._apply_lock:
             running, self._deployed = self._deployed.running, _DeployedState(self._deployed.mode)
-            self._router.routes = {}
-            self._router.fail_requests(self._router.dispatchers, "the engine was closed")
+            self._fail_requests()
             for task in self._retiring.values():
                 task.cancel()
             await asyncio.gather(*(deployment.end() for deployment in (*running.values(), *self._retiring)))
@@ -185,6 +188,10 @@ class LocalEngine:
             if self._processes is not None:
                 await asyncio.to_thread(self._processes.close)
                 self._processes = None
+
+    def _fail_requests(self) -> None:
+        self._router.routes = {}
+        self._router.fail_requests(self._router.dispatchers, "the engine was closed")
 
     def _require_open(self) -> None:
         if self._closed:
