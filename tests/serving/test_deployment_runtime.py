@@ -45,7 +45,6 @@ class FakeReplicas:
 
 class FakeReplica:
     reachable = is_ready = True
-    busy_s = 0.0
 
     def __init__(self, made_by: FakeReplicas, loop: asyncio.AbstractEventLoop, on_idle: Callable[..., None]) -> None:
         self._made_by, self._loop, self._on_idle = made_by, loop, on_idle

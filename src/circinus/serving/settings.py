@@ -23,7 +23,7 @@ class ServingSettings:
     busy processes on two cores, batches of 5, 50 and 400 ms took up to 18, 10 and 8 times their time alone. A replica
     that exceeds it hangs."""
     first_batch_limit_s: float = 60.0
-    """Least limit of a first batch, which may compile, until a replica of the deployment has processed one."""
+    """Least limit of the first batch of a replica, which may compile."""
     default_deadline_s: float = 300.0
     """Deadline of a request that specifies none."""
     deadline_margin: float = 0.1

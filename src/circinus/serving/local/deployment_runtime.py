@@ -58,8 +58,6 @@ class DeploymentRuntime:
         self._draining: set[ReplicaHandle] = set()
         self._restarts = 0
         self._timeouts = 0
-        self._first_batch_limit_s = SERVING.first_batch_limit_s
-        """Least limit of the first batch of a replica."""
         self._absent_since_s = 0.0
         """End of the last replica, while there is none."""
         self._starts = 0
@@ -180,7 +178,7 @@ class DeploymentRuntime:
             return SERVING.start_timeout_s
         if limit_s is None or not replica.batch:
             return math.inf
-        return limit_s if replica.batches_done else max(limit_s, self._first_batch_limit_s)
+        return limit_s if replica.batches_done else max(limit_s, SERVING.first_batch_limit_s)
 
     def _end_hung(self, replica: ReplicaHandle, limit_s: float) -> None:
         if not replica.batch:
@@ -216,8 +214,6 @@ class DeploymentRuntime:
     def _replica_idle(self, replica: ReplicaHandle) -> None:
         if replica.batches_done:
             self._backoff_s = 0.0
-            if replica.batches_done == 1:
-                self._first_batch_limit_s = SERVING.batch_limit_factor * replica.busy_s
         else:
             self._starts += 1
             self._total_startup_s += replica.startup_s
