@@ -27,6 +27,8 @@ class Scene:
         self.most_at_once = 0
         self.hold = asyncio.Event()
         self.hold.set()
+        self.present = asyncio.Event()
+        self.present.set()
         self.lose: Callable[[Sequence[BatchItem]], bool] = lambda items: False
         self.unreachable: set[str] = set()
         self.crossings: list[tuple[str, str]] = []
@@ -37,13 +39,20 @@ class Scene:
             board.configure(config_from_dict(config_to_dict(config)))
 
     async def process(
-        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload], limit_s: float | None
+        self,
+        application: str,
+        items: Sequence[BatchItem],
+        payloads: Sequence[Payload],
+        limit_s: float | None,
+        on_begin: Callable[[], None],
     ) -> tuple[BatchResult, Sequence[Payload]]:
         self.batches.append((application, len(items)))
         self.under_way += 1
         self.most_at_once = max(self.most_at_once, self.under_way)
         try:
             await asyncio.sleep(0)
+            await self.present.wait()
+            on_begin()
             await self.hold.wait()
             if self.lose(items):
                 raise ReplicaLostError("it was unplugged")

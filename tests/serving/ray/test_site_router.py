@@ -148,7 +148,8 @@ async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
     scene = Scene(chain("q", START, LEFT, RIGHT))
     deliver, crossed = scene.deliver, []
 
-    async def replaying(application: str, items: Any, payloads: Any, limit_s: Any) -> Any:
+    async def replaying(application: str, items: Any, payloads: Any, limit_s: Any, on_begin: Any) -> Any:
+        on_begin()
         assert payloads == []
         results = [ItemResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
         return BatchResult(0.0, results), [pickle_value("recorded") for result in results if result.has_payload]
@@ -215,6 +216,24 @@ async def test_items_of_a_replica_that_ended_at_its_time_limit_are_not_repeated(
     assert len(scene.batches) == 1
     (seen,) = scene.boards["home"].observe().deployments.values()
     assert (seen.timeouts, seen.restarts) == (1, 1)
+
+
+@driven
+async def test_time_without_a_replica_is_no_time_of_a_batch() -> None:
+    desired = chain("q", START)
+    scene = Scene(replace(desired, deployments=(replace(desired.deployments[0], batch_limit_s=5.0),)))
+    losses = iter([False, False, True, False])
+    scene.lose = lambda items: next(losses)
+    for _ in range(3):
+        scene.present.clear()
+        request = asyncio.create_task(scene.ask(1))
+        await asyncio.sleep(60.0)
+        scene.present.set()
+        assert await request == 2
+    (replicas,) = scene.boards["home"].dispatchers.values()
+    assert replicas.history.median_batch_s == 0.0
+    (seen,) = scene.boards["home"].observe().deployments.values()
+    assert (seen.timeouts, seen.restarts) == (0, 1)
 
 
 @driven
@@ -347,12 +366,12 @@ async def test_a_batch_that_is_cancelled_under_way_is_begun_again() -> None:
     scene = Scene(chain("q", START))
     process, cancelled = scene.process, 0
 
-    async def first_cancelled(application: str, items: Any, payloads: Any, limit_s: Any) -> Any:
+    async def first_cancelled(*batch: Any) -> Any:
         nonlocal cancelled
         if not cancelled:
             cancelled += 1
             raise asyncio.CancelledError
-        return await process(application, items, payloads, limit_s)
+        return await process(*batch)
 
     scene.process = first_cancelled  # type: ignore[method-assign]
     assert await scene.ask(1) == 2
@@ -365,9 +384,9 @@ async def test_what_is_begun_for_a_request_knows_nothing_of_its_context() -> Non
     scene = Scene(chain("q", START, LEFT))
     process, deliver, seen = scene.process, scene.deliver, set()
 
-    async def noting(application: str, items: Any, payloads: Any, limit_s: Any) -> Any:
+    async def noting(*batch: Any) -> Any:
         seen.add(whose.get())
-        return await process(application, items, payloads, limit_s)
+        return await process(*batch)
 
     async def delivering(site: str, *arguments: Any) -> None:
         seen.add(whose.get())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Protocol
 
@@ -23,11 +24,17 @@ class ReplicaClient(Protocol):
     """Transport of batches to replicas."""
 
     async def process(
-        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload], limit_s: float | None
+        self,
+        application: str,
+        items: Sequence[BatchItem],
+        payloads: Sequence[Payload],
+        limit_s: float | None,
+        on_begin: Callable[[], None],
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """Process a batch on a free replica of an application; payloads are the inputs in the order of items.
 
-        The replica ends if it takes longer than the limit.
+        The replica ends if it takes longer than the limit. `on_begin` is called when one has accepted the batch, which
+        may have to start first.
 
         Raises:
             ReplicaLostError: the replica was lost while it had the batch.
@@ -101,9 +108,14 @@ class ApplicationReplicas:
     async def _process(self, batch: list[QueuedItem]) -> None:
         items = [item.batch_item for item in batch]
         payloads = [value for item in batch for value in item.inputs]
-        begin_s, limit_s = self._loop.time(), self._target.batch_limit_s
+        begin_s, limit_s = math.inf, self._target.batch_limit_s
+
+        def begin() -> None:
+            nonlocal begin_s
+            begin_s = self._loop.time()
+
         try:
-            result, outputs = await self._client.process(self._application, items, payloads, limit_s)
+            result, outputs = await self._client.process(self._application, items, payloads, limit_s, begin)
         except ReplicaLostError as error:
             self._losses += 1
             if limit_s is not None and self._loop.time() - begin_s >= limit_s:

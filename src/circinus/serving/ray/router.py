@@ -178,16 +178,24 @@ class ServeReplicaClient:
         await _handle(REPLICA, application).ready.remote()
 
     async def process(
-        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload], limit_s: float | None
+        self,
+        application: str,
+        items: Sequence[BatchItem],
+        payloads: Sequence[Payload],
+        limit_s: float | None,
+        on_begin: Callable[[], None],
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """Implement `ReplicaClient.process`."""
         from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import RayServeException
 
         try:
-            response: tuple[BatchResult, Sequence[Payload]] = await _handle(REPLICA, application).process.remote(
+            call = _handle(REPLICA, application).process.remote(
                 list(items), [bytes(packed) for packed in payloads], limit_s
             )
+            await call._to_object_ref()  # waits for a replica that accepts it
+            on_begin()
+            response: tuple[BatchResult, Sequence[Payload]] = await call
         except RayTaskError as error:  # the replica is alive, but failed
             raise ServingError(str(getattr(error, "cause", error)), code="replica.failed") from error
         except (RayError, RayServeException) as error:
