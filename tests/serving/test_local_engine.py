@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -211,6 +212,29 @@ def test_replicas_survive_the_process_they_were_forked_from() -> None:
         assert await ask(engine, 0) != process
 
     run(lambda engine: engine.apply(chain("q", StageSpec("who", "process_id", replicas=3))), kill_fork_server)
+
+
+def test_a_fork_server_that_starts_slowly_leaves_turns_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, released = ForkServerClient._start, threading.Event()
+
+    def start_when_released(client: ForkServerClient) -> Any:
+        assert released.wait(HANG_LIMIT_S)
+        return start(client)
+
+    monkeypatch.setattr(ForkServerClient, "_start", start_when_released)
+
+    async def apply(engine: LocalEngine) -> None:
+        applying = asyncio.create_task(engine.apply(chain("q", StageSpec("first", "add"))))
+
+        async def is_starting() -> bool:
+            return bool((await engine.status()).starting)
+
+        await wait_until(is_starting)
+        released.set()
+        await applying
+        assert await ask(engine, 1) == 2
+
+    run(apply)
 
 
 def test_a_change_that_fails_changes_no_wait() -> None:

@@ -98,7 +98,7 @@ class ForkServerClient:
         """
         self._create = create
         self._server: _Server | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def spawn(
         self,
@@ -142,17 +142,35 @@ class ForkServerClient:
             BlockingFrames(connection).send((cpus, ProcessState.current(), create, arguments))
         return process
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the fork server runs, so that `spawn` need not start it."""
+        server = self._server
+        return server is not None and server.process.poll() is None
+
+    def start(self) -> None:
+        """Start the fork server unless it runs, which may take long on a busy machine.
+
+        Raises:
+            OSError: it does not start.
+        """
+        with self._lock:
+            if not self.is_running:
+                self.close()
+                self._server = self._start()
+
     def close(self) -> None:
         """End all processes and the fork server, and wait until they have ended."""
-        if self._server is None:
-            return
-        (process, handover), self._server = self._server, None
-        handover.close()
-        try:
-            process.wait(_EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with self._lock:
+            if self._server is None:
+                return
+            (process, handover), self._server = self._server, None
+            handover.close()
+            try:
+                process.wait(_EXIT_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def _start(self) -> _Server:
         module, name = self._create.__module__, self._create.__qualname__

@@ -12,7 +12,7 @@ from circinus.errors import ServingError
 from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
 from circinus.serving.applications import Application
 from circinus.serving.engine import DeploymentStatus
-from circinus.serving.local.replica_handle import ReplicaHandle
+from circinus.serving.local.replica_handle import ReplicaHandle, start_failure
 from circinus.serving.replicas.replica_protocol import ReplayStage
 from circinus.serving.router.batch_queue import QueuedItem, timeout_reason
 from circinus.serving.router.dispatcher import Dispatcher
@@ -256,6 +256,11 @@ class DeploymentRuntime:
 
     async def _start_missing(self) -> None:
         """Start missing replicas, and wait until all are ready or one has failed."""
+        if not self._processes.is_running:
+            try:
+                await asyncio.to_thread(self._processes.start)
+            except OSError as cause:
+                raise start_failure(self._application.spec.name, cause) from cause
         started = [self._start() for _ in range(self.desired_replicas - len(self._replicas))]
         if started:
             ready = [replica.ready for replica in started]

@@ -209,6 +209,7 @@ class LocalEngine:
             async with asyncio.TaskGroup() as group:
                 for app in applications:
                     group.create_task(running[app.name].scale_up(app.target.replicas))
+            self._require_open()
         except BaseException as error:  # including cancellation: the previous state must be restored
             for key, deployment in running.items():
                 if key in previous_sizes:

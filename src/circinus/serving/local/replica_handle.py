@@ -22,6 +22,15 @@ from circinus.serving.router.batch_queue import QueuedItem, end_batch
 from circinus.serving.settings import SERVING
 
 
+def start_failure(deployment: str, error: OSError) -> ServingError:
+    """Return the error of a replica whose process cannot be started."""
+    return ServingError(
+        f"cannot start a replica: {error}",
+        code="engine.fork_server_not_started",
+        location=f"deployment {deployment}",
+    )
+
+
 class ReplicaHandle:
     """Replica process, which processes one batch at a time.
 
@@ -83,11 +92,7 @@ class ReplicaHandle:
             kept = None if output is None or spec.replays else open_output(output, spec.uses)
             self._process = processes.spawn(spec, cpus=spec.cpus, output=kept)
         except OSError as error:
-            raise ServingError(
-                f"cannot start a replica: {error}",
-                code="engine.fork_server_not_started",
-                location=f"deployment {spec.name}",
-            ) from error
+            raise start_failure(spec.name, error) from error
         self._connection = Connection(loop, self._process.connection, self._on_message, self._on_connection_lost)
         loop.add_reader(self._process.lifeline, self._process_ended)
 
