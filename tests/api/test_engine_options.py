@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import get_args
 
@@ -89,3 +90,16 @@ def test_an_address_of_a_running_engine_is_warned_of_until_tokens_are_given(tmp_
         assert not later.warnings()
     finally:
         EngineHandle.of("local", run_dir).close()
+
+
+def test_a_busy_engine_that_accepts_no_clients_is_at_its_address(tmp_path: Path) -> None:
+    folder = RunDirectory(tmp_path / "run")
+    folder.create()
+    lock = folder.try_lock()
+    assert lock is not None
+    folder.save_http_address(("127.0.0.1", 9))
+    with lock, folder.listen(), ExitStack() as waiting:
+        with suppress(BlockingIOError):
+            while connection := folder.connect():
+                waiting.enter_context(connection)
+        assert EngineHandle.of("local", folder.path).deployed_http()[0] == ("127.0.0.1", 9)

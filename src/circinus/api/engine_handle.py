@@ -325,11 +325,8 @@ class LocalHandle(EngineHandle):
         from circinus.serving.local.run_dir import RunDirectory
 
         folder = RunDirectory(self.run_dir)
-        connection = folder.connect()
-        if connection is None:  # a new engine prefers this machine only
-            return None, folder.http_tokens()
-        connection.close()
-        return folder.http_address(), folder.http_tokens()
+        address = folder.http_address() if folder.is_reachable() else None  # a new engine prefers this machine only
+        return address, folder.http_tokens()
 
     def close(self, on_kill: Callable[[int], None] = lambda process: None) -> bool:
         from circinus.serving.local.client import destroy

@@ -117,7 +117,7 @@ class LocalEngineClient:
         Raises:
             ServingError: the engine does not end in time.
         """
-        if self._connection is None and not _is_reachable(self._folder):
+        if self._connection is None and not self._folder.is_reachable():
             await asyncio.to_thread(self._folder.clear)
             return
         async with self._in_time(SERVING.daemon_close_timeout_s):
@@ -244,7 +244,7 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
     deadline_s = time.monotonic() + SERVING.daemon_start_timeout_s
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT_VARIABLE}
     while time.monotonic() < deadline_s:
-        if _is_reachable(folder):
+        if folder.is_reachable():
             return LocalEngineClient(run_folder)
         started = subprocess.run(
             [sys.executable, "-P", "-m", "circinus.serving.local.daemon", str(folder.path)],
@@ -272,7 +272,7 @@ def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
         ServingError: no engine runs; the message tells whether one was killed.
     """
     folder = RunDirectory(run_folder.absolute())
-    if not _is_reachable(folder):
+    if not folder.is_reachable():
         raise folder.missing_reason()
     return LocalEngineClient(run_folder)
 
@@ -294,7 +294,7 @@ def destroy(run_folder: Path = DEFAULT_RUN_FOLDER, on_kill: Callable[[int], None
     """
     folder = RunDirectory(run_folder.absolute())
     try:
-        if not _is_reachable(folder):
+        if not folder.is_reachable():
             return folder.clear()
         asyncio.run(LocalEngineClient(run_folder).close())
     except ServingError as error:
@@ -304,15 +304,4 @@ def destroy(run_folder: Path = DEFAULT_RUN_FOLDER, on_kill: Callable[[int], None
 
         on_kill(kill_engine(folder))
         folder.clear()
-    return True
-
-
-def _is_reachable(folder: RunDirectory) -> bool:
-    try:
-        connection = folder.connect()
-    except BlockingIOError:
-        return True
-    if connection is None:
-        return False
-    connection.close()
     return True

@@ -237,6 +237,16 @@ class RunDirectory:
             raise
         return connection
 
+    def is_reachable(self) -> bool:
+        """Return whether an engine listens, even if clients wait to be accepted; see `connect` for what is raised."""
+        try:
+            connection = self.connect()
+        except BlockingIOError:
+            return True
+        if connection is not None:
+            connection.close()
+        return connection is not None
+
     def save(self, desired: DesiredState) -> None:
         """Save the applied state atomically."""
         self._save(self.desired, state_to_json(desired))
