@@ -323,3 +323,15 @@ def test_memory_and_descriptors_of_the_engine_are_bounded(folder: Path) -> None:
     wait_for(lambda: engine.num_fds() <= descriptors + 1)
     (answer,) = run_steps(connect(folder), lambda client: ask(client, 0))
     assert is_alive(answer)
+
+
+def test_an_engine_with_too_many_clients_is_ended(folder: Path) -> None:
+    start_daemon(folder)
+    engine, killed = engine_of(folder), list[int]()
+    with ExitStack() as clients:
+        for _ in range(256):
+            clients.enter_context(raw_socket(folder))
+        assert destroy(folder, killed.append)
+    assert killed == [engine.pid]
+    assert not is_alive(engine.pid)
+    assert not folder.exists()

@@ -31,6 +31,7 @@ from circinus.serving.local.connection import Connection
 from circinus.serving.local.rpc_protocol import (
     EVERY_CALL,
     REPLIES_OF_ENGINE,
+    TOO_MANY_CLIENTS,
     RpcMethod,
     RpcReply,
     RpcRequest,
@@ -280,7 +281,7 @@ def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
 def destroy(run_folder: Path = DEFAULT_RUN_FOLDER, on_kill: Callable[[int], None] = lambda process: None) -> bool:
     """End the engine of `run_folder`, or remove the files of a killed one.
 
-    An engine that does not end in time is killed, with its replicas.
+    An engine that does not end in time, or takes no more clients, is killed, with its replicas.
 
     Args:
         run_folder: run folder of the engine.
@@ -298,7 +299,7 @@ def destroy(run_folder: Path = DEFAULT_RUN_FOLDER, on_kill: Callable[[int], None
             return folder.clear()
         asyncio.run(LocalEngineClient(run_folder).close())
     except ServingError as error:
-        if error.code != ENGINE_SILENT:
+        if error.code not in (ENGINE_SILENT, TOO_MANY_CLIENTS):
             raise
         from circinus.serving.local.engine_process import kill_engine
 

@@ -26,6 +26,7 @@ from circinus.serving.local.peer import Peer
 from circinus.serving.local.rpc_protocol import (
     EVERY_CALL,
     REQUESTS_TO_ENGINE,
+    TOO_MANY_CLIENTS,
     RpcMethod,
     RpcReply,
     RpcRequest,
@@ -169,7 +170,7 @@ class Daemon:
             EVERY_CALL,
             f"the engine has {_MAX_CLIENTS} clients already",
             None,
-            "engine.too_many_clients",
+            TOO_MANY_CLIENTS,
             str(self._folder.path),
             "End some of the programs that use it, then try again.",
         )

@@ -76,6 +76,8 @@ class RpcReply(NamedTuple):
 
 
 EVERY_CALL = 0
+TOO_MANY_CLIENTS = "engine.too_many_clients"
+"""Code of the error of a client beyond those that the engine takes."""
 
 _AuditHeader = tuple[tuple[tuple[str, str, str, bool, tuple[str, ...]], ...], int]
 """Query, item, configuration, whether there is a value, and sinks of each sample; number of dropped samples."""
