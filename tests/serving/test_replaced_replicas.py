@@ -148,3 +148,17 @@ def test_requests_wait_for_the_replacement_of_the_only_replica(tmp_path: Path) -
         assert len(set(await asyncio.gather(*meanwhile)) - {process}) == 1
 
     _driven(tmp_path, lose)
+
+
+def test_the_status_warns_of_memory_after_a_restart_too(tmp_path: Path) -> None:
+    async def grow(engine: LocalEngine) -> None:
+        os.kill(await ask(engine, 0), signal.SIGKILL)
+        await ask(engine, "grow")  # its memory after the first batches is no reason for another replica
+
+        async def is_warned() -> bool:
+            message = (await _status(engine)).message
+            return "SIGKILL" in message and "are planned" in message
+
+        await wait_until(is_warned)
+
+    _driven(tmp_path, grow, memory_bytes=2.0**20)

@@ -139,7 +139,7 @@ class DeploymentRuntime:
             queue_length=len(self.dispatcher),
             requests=self.dispatcher.requests,
             restarts=self._restarts,
-            message=self._message or self._memory_warning,
+            message="; ".join(filter(None, (self._message, self._memory_warning))),
             min_batches_served=min((replica.batches_done for replica in ready), default=None),
             startup_s=self._total_startup_s / self._starts if self._starts else None,
             batches=self.dispatcher.history.count,
