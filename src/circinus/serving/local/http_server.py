@@ -51,6 +51,8 @@ class _Client:
         """Machine of the client, empty for this machine."""
         self.method = self.path = ""
         """Head of the current request; empty between requests."""
+        self.is_refused = False
+        """True for a client beyond those that are served."""
 
     async def read_head(self) -> tuple[str, str, dict[str, str]]:
         """Return method, path and headers of the next request."""
@@ -193,11 +195,13 @@ class HttpServer:
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a client, in a task that the end of its connection cancels."""
-        if len(self._connections) >= 2 * SERVING.http_connections:  # too many to refuse each of them
+        client = _Client(reader, writer)
+        client.is_refused = not self._has_room(client.peer)
+        refused = sum(other.is_refused for other in self._connections.values())
+        if client.is_refused and refused >= SERVING.http_connections:  # too many to answer each
             writer.transport.abort()
             return
-        client = _Client(reader, writer)
-        task = asyncio.ensure_future(self._serve(client, self._has_room(client.peer)))
+        task = asyncio.ensure_future(self._serve(client))
         self._connections[task] = client
         task.add_done_callback(self._connections.pop)
         task.add_done_callback(lambda _: writer.transport.abort())
@@ -208,7 +212,11 @@ class HttpServer:
 
         That is the oldest one of the machine with the most connections. Another machine may not take all.
         """
-        present = {task: client for task, client in self._connections.items() if not task.cancelling()}
+        present = {
+            task: client
+            for task, client in self._connections.items()
+            if not client.is_refused and not task.cancelling()
+        }
         counts = Counter(client.peer for client in present.values())
         if peer and counts[peer] >= SERVING.http_connections_per_peer:
             return False
@@ -219,12 +227,8 @@ class HttpServer:
             max(idle, key=lambda task: counts[present[task].peer]).cancel()
         return bool(idle)
 
-    async def _serve(self, client: _Client, accepts: bool) -> None:
+    async def _serve(self, client: _Client) -> None:
         try:
-            if not accepts:
-                reason = "there are too many connections. Send again later."
-                await client.send(rejection(503, reason, retry_header()))
-                return
             while await client.send(await self._answer(client), last=self._stopped):
                 pass
             await client.end()
@@ -234,6 +238,8 @@ class HttpServer:
             _log.exception("a connection failed")
 
     async def _answer(self, client: _Client) -> HttpAnswer:
+        if client.is_refused:
+            return rejection(503, "there are too many connections. Send again later.", retry_header())
         try:
             method, path, headers = await client.read_head()
             require_local_site(headers, self.host)
