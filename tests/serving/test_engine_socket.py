@@ -24,9 +24,10 @@ import psutil
 import pytest
 
 from budget import HANG_LIMIT_S
-from circinus.errors import ServingError
+from circinus.errors import OverloadedError, ServingError
 from circinus.operators.framing import encode
 from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
+from circinus.serving.local.daemon import ClientSession
 from circinus.serving.local.rpc_protocol import REQUESTS_TO_ENGINE, RpcMethod, RpcRequest
 from circinus.serving.local.run_dir import RunDirectory
 from circinus.serving.settings import SERVING
@@ -335,3 +336,22 @@ def test_an_engine_with_too_many_clients_is_ended(folder: Path) -> None:
     assert killed == [engine.pid]
     assert not is_alive(engine.pid)
     assert not folder.exists()
+
+
+def test_an_error_of_the_engine_reaches_its_caller_whole(tmp_path: Path) -> None:
+    sent = OverloadedError("full", retry_after_s=2.5, location="query q", hint="Wait.")
+
+    async def refuse(*_: object) -> Any:
+        raise sent
+
+    async def drive() -> None:
+        here, there = socket.socketpair()
+        session = ClientSession(asyncio.get_running_loop(), there, refuse, lambda _: None)
+        client = LocalEngineClient(tmp_path / "run")
+        with patch.object(RunDirectory, "connect", lambda _: here), raises_code(OverloadedError, sent.code) as caught:
+            await client.status()
+        assert vars(caught.value) == vars(sent)
+        await client.disconnect()
+        await session.finish()
+
+    asyncio.run(drive())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from circinus.errors import ServingError
+from circinus.errors import OverloadedError, ServingError
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.router_client import RouterClient
 from raised import raises_code
@@ -50,3 +51,17 @@ async def test_who_asks_can_be_cancelled() -> None:
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+@driven
+async def test_an_error_of_a_router_reaches_its_caller_whole() -> None:
+    from ray.exceptions import RayTaskError
+
+    sent = OverloadedError("full", retry_after_s=2.5, location="query q", hint="Wait.")
+
+    async def refuse() -> None:
+        raise RayTaskError("ask", "traceback", pickle.loads(pickle.dumps(sent)))
+
+    with raises_code(OverloadedError, "query.overloaded") as caught:
+        await _client(refuse()).call("home", "ask")
+    assert vars(caught.value) == vars(sent)

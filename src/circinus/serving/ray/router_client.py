@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from circinus.errors import OverloadedError, ServingError
+from circinus.errors import ServingError
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.settings import router_name
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus
@@ -73,10 +73,8 @@ class RouterClient:
                 return await response
         except RayTaskError as error:
             cause = getattr(error, "cause", None)
-            if isinstance(cause, OverloadedError):
-                raise cause from None
             if isinstance(cause, ServingError):
-                raise ServingError(cause.message, code=cause.code, location=cause.location, hint=cause.hint) from None
+                raise cause from None
             raise ServingError(f"the router failed: {error}", code="router.failed", location=f"site {site}") from error
         except TimeoutError:
             raise ServingError(
