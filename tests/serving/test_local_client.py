@@ -297,6 +297,25 @@ def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path
     in_session(start_daemon(folder), kill_meanwhile)
 
 
+def test_disconnecting_cancels_calls_and_leaves_the_engine_running(folder: Path, tmp_path: Path) -> None:
+    barrier = tmp_path / "barrier"
+    barrier.mkdir()
+
+    async def under_way() -> bool:
+        return any(barrier.iterdir())
+
+    async def leave_meanwhile(client: LocalEngineClient) -> None:
+        await client.apply(chain("q", StageSpec("meet", "Barrier")))
+        task = asyncio.create_task(ask(client, {"folder": str(barrier), "parties": 1000}))
+        await wait_until(under_way)
+        await client.disconnect()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await client.status()).routes == ("q",)
+
+    in_session(start_daemon(folder), leave_meanwhile)
+
+
 def test_destroy_clears_what_a_killed_engine_left(folder: Path) -> None:
     start_daemon(folder)
     engine = RunDirectory(folder).process()

@@ -110,6 +110,8 @@ class LocalEngineClient:
         """Disconnect, and leave the engine running. Pending calls are cancelled."""
         if self._connection is not None:
             self._connection.close()
+            for pending in self._pending.values():
+                pending.cancel()
             self._on_connection_lost()
 
     async def close(self) -> None:
