@@ -103,10 +103,14 @@ class EngineHandle(ABC):
         """Return the engine, which connects at the first call."""
 
     def start(self, tokens: HttpTokens | None = None) -> bool:
-        """Start the engine if none runs, and return whether it was started; a cluster is never started.
+        """Start the engine if none runs, with the address and tokens of this handle; a running one takes these over.
 
         Args:
             tokens: tokens that HTTP requests to a started engine need if none are given otherwise.
+
+        Returns:
+            True if it was started and nothing is lost if it is closed again; False if it ran already or kept the tokens
+            of a killed one, and on a cluster, which is never started.
 
         Raises:
             ServingError: it does not start.

@@ -28,7 +28,7 @@ def destroy(
     if json:
         print_json("destroy", {"ended": ended, "killed": bool(killed), **handle.place})
     elif killed:
-        typer.echo(f"{handle} did not respond; its process {killed[0]} was killed, with its replicas")
+        typer.echo(f"{handle} did not end; its process {killed[0]} was killed, with its replicas")
     elif ended:
         typer.echo(f"{handle} has ended")
     else:
