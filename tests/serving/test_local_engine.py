@@ -18,7 +18,7 @@ import pytest
 from budget import HANG_LIMIT_S
 from circinus.errors import ServingError
 from circinus.operators.fork_server_client import ForkServerClient
-from circinus.serving.engine import DesiredState
+from circinus.serving.engine import DesiredState, Response
 from circinus.serving.http_answers import HttpAnswer
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.http_server import HttpServer
@@ -130,6 +130,17 @@ def test_slower_hardware_and_a_share_of_a_cpu_take_longer(uses: Callable[..., De
     response = run(lambda engine: engine.apply(state), lambda engine: respond(engine, 0.02))
     assert response.timings.stage_s["first"] >= 0.02 / 0.5 / 0.5
     assert response.timings.latency_s >= response.timings.stage_s["first"]
+
+
+def test_the_time_in_a_queue_is_the_sum_of_service_times(uses: Callable[..., DesiredState]) -> None:
+    """Plans predict waits from service times: they include what the engine does between two batches."""
+
+    async def ask_at_once(engine: LocalEngine) -> list[Response]:
+        return await asyncio.gather(*(respond(engine, 0.0) for _ in range(100)))
+
+    responses = run(lambda engine: engine.apply(uses("work")), ask_at_once)
+    longest_s = max(response.timings.latency_s for response in responses)
+    assert sum(response.timings.stage_s["first"] for response in responses) == pytest.approx(longest_s, rel=0.3)
 
 
 def test_the_batches_of_the_replica_with_the_fewest_are_counted(uses: Callable[..., DesiredState]) -> None:

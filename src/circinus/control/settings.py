@@ -53,8 +53,8 @@ class DriftSettings:
     """Probability that any baseline is outside its confidence bounds."""
     service_tolerance: float = 0.2
     """Relative tolerance of service times."""
-    service_tolerance_s: float = 2.5e-4
-    """Absolute tolerance of short service times: a busy machine delays calls by this much, without effect on plans."""
+    service_tolerance_s: float = 1e-3
+    """Absolute tolerance of short service times: an engine keeps replicas by this much longer than operators take."""
     runs_tolerance: float = 0.2
     """Relative tolerance of the number of an operator's runs for a request."""
     accuracy_tolerance: float = 0.02

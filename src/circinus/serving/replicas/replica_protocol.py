@@ -93,9 +93,9 @@ class ItemResult(NamedTuple):
     error: str
     """Error of the item; empty for success."""
     service_s: float
-    """Service time of the whole batch."""
+    """Time for which the whole batch kept its replica."""
     busy_s: float
-    """Item's share of the service time, which is divided evenly."""
+    """Item's share of this time, which is divided evenly."""
     output_bytes: float
     """Size of all outputs of the item."""
     has_payload: bool
@@ -118,3 +118,9 @@ class BatchResult(NamedTuple):
     """Results in the order of the items."""
     earlier: int = 0
     """Number of batches that the replica had processed before."""
+
+    def lasting(self, occupied_s: float) -> BatchResult:
+        """Return the result with the time for which the batch kept its replica, which includes the engine's own."""
+        share_s = occupied_s / max(len(self.results), 1)
+        results = [one if one.error else one._replace(service_s=occupied_s, busy_s=share_s) for one in self.results]
+        return self._replace(results=results)
