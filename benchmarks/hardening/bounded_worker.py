@@ -24,12 +24,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import psutil
 
 import circinus
+from benchmarks.hardening.process_watch import UNCAUGHT, memory_bytes
 
 HANG_S = 10.0
 """Seconds after which a run is killed and counts as hung."""
@@ -37,10 +39,7 @@ PEAK_BYTES = 500 * 2**20
 """Maximum resident memory of a run."""
 _ADDRESS_BYTES = 3 * 2**30
 """Address space of a run beyond that of its parent: protects the machine, and is no aim."""
-_MAX_OUTPUT_BYTES = 4 * 2**20
-TRACEBACK = "Traceback (most recent call last)"
-_UNCAUGHT = TRACEBACK, "Exception ignored in", "Fatal Python error"
-"""Texts that only a fault of the program prints."""
+_MAX_OUTPUT_BYTES = 2**25
 _LISTING = "LOADED MODULES"
 
 Program = Callable[[], None]
@@ -74,7 +73,7 @@ class BoundedRun:
     stderr: str
     wall_s: float
     peak_bytes: int
-    """Maximum resident memory, of which the parent's part is shared."""
+    """Maximum resident memory, with what it inherits of modules, without what else the parent holds."""
     is_hung: bool = False
 
     @property
@@ -87,31 +86,43 @@ class BoundedRun:
             return Ending.MEMORY
         if self.code < 0:
             return Ending.CRASH
-        if any(sign in text for sign in _UNCAUGHT):
+        if any(sign in text for sign in UNCAUGHT):
             return Ending.TRACEBACK
         if self.code == 0:
             return Ending.OK
-        return _ending_of_failure(self.stdout)
+        return self._ending_of_failure()
+
+    @property
+    def documents(self) -> list[Any] | None:
+        """Return the JSON documents that it printed, or None if it printed something else."""
+        decoder, found, text = json.JSONDecoder(), [], self.stdout.strip()
+        while text:
+            try:
+                document, end = decoder.raw_decode(text)
+            except (ValueError, RecursionError):
+                return None
+            found.append(document)
+            text = text[end:].lstrip()
+        return found
+
+    def _ending_of_failure(self) -> Ending:
+        """Return whether the JSON that a failed command printed has the code and the place of the fault."""
+        with suppress(LookupError, TypeError):
+            document = (self.documents or [None])[-1]
+            if document["kind"] != "error":  # a result such as that of `status`, whose exit code has a meaning
+                return Ending.OK
+            error = document["data"]
+            has_code = error["code"] not in ("", "unspecified")
+            # The place of a usage error is an option, which its message names.
+            has_place = bool(error["location"]) or error["code"].startswith("usage.")
+            return Ending.MESSAGE if has_code and has_place else Ending.VAGUE
+        return Ending.VAGUE
 
     @property
     def last_line(self) -> str:
         """Return the last printed line that is not empty, for tables."""
         lines = [line for line in (self.stderr or self.stdout).splitlines() if line.strip()]
         return lines[-1].strip()[:200] if lines else ""
-
-
-def _ending_of_failure(stdout: str) -> Ending:
-    """Return whether the JSON that a failed command printed has the code and the place of the fault."""
-    with suppress(ValueError, LookupError, TypeError):
-        document = json.loads(stdout[max(stdout.rfind('\n{\n  "schema_version"'), 0) :])
-        if document["kind"] != "error":  # a result such as that of `status`, whose exit code has a meaning
-            return Ending.OK
-        error = document["data"]
-        has_code = error["code"] not in ("", "unspecified")
-        # The place of a usage error is an option, which its message names.
-        has_place = bool(error["location"]) or error["code"].startswith("usage.")
-        return Ending.MESSAGE if has_code and has_place else Ending.VAGUE
-    return Ending.VAGUE
 
 
 def command(folder: Path, *arguments: str) -> Program:
@@ -135,12 +146,16 @@ def bounded(
     """
     at_once = at_once or os.cpu_count() or 1
     pending: deque[tuple[_Key, Program, _Child]] = deque()
-    for key, program in programs:
-        if len(pending) >= at_once:
+    try:
+        for key, program in programs:
+            if len(pending) >= at_once:
+                yield _ended(*pending.popleft(), hang_s)
+            pending.append((key, program, _Child(program)))
+        while pending:
             yield _ended(*pending.popleft(), hang_s)
-        pending.append((key, program, _Child(program)))
-    while pending:
-        yield _ended(*pending.popleft(), hang_s)
+    finally:
+        for *_, child in pending:
+            child.wait(0.0)
 
 
 def _ended(key: _Key, program: Program, child: _Child, hang_s: float) -> tuple[_Key, BoundedRun]:
@@ -153,6 +168,7 @@ class _Child:
 
     def __init__(self, program: Program) -> None:
         self._start_s = time.monotonic()
+        self._foreign_bytes = memory_bytes(os.getpid(), "RssAnon") - _imported_bytes()
         self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  (closed by `wait`)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -164,9 +180,12 @@ class _Child:
     def wait(self, hang_s: float) -> BoundedRun:
         """Wait for the end, and kill the process and those that it started at the limit."""
         left_s = max(0.0, self._start_s + hang_s - time.monotonic())
-        has_ended, *_ = select.select([self._descriptor], [], [], left_s)
-        with suppress(ProcessLookupError):  # the process is not reaped yet, so that its group is its own
-            os.killpg(self._process, signal.SIGKILL)
+        has_ended = []
+        try:
+            has_ended, *_ = select.select([self._descriptor], [], [], left_s)
+        finally:  # also when this process is interrupted
+            with suppress(ProcessLookupError):  # the process is not reaped yet, so that its group is its own
+                os.killpg(self._process, signal.SIGKILL)
         _, status, usage = os.wait4(self._process, 0)
         os.close(self._descriptor)
         texts = []
@@ -179,9 +198,15 @@ class _Child:
             stdout=texts[0],
             stderr=texts[1],
             wall_s=time.monotonic() - self._start_s,
-            peak_bytes=usage.ru_maxrss * 1024,
+            peak_bytes=usage.ru_maxrss * 1024 - max(0, self._foreign_bytes),
             is_hung=not has_ended,
         )
+
+
+@cache
+def _imported_bytes() -> int:
+    """Return the memory of the parent after its imports: a fork begins with all that its parent has by then."""
+    return memory_bytes(os.getpid(), "RssAnon")
 
 
 def _run(program: Program, files: Sequence[IO[bytes]]) -> None:
@@ -189,6 +214,7 @@ def _run(program: Program, files: Sequence[IO[bytes]]) -> None:
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), *(file.fileno() for file in files))):
             os.dup2(file, number)
         sys.stdin, sys.stdout, sys.stderr = map(_stream, range(3), "rww")
@@ -231,6 +257,7 @@ def preload(*programs: Program) -> None:
                 found = _file_of(name)
                 if found is not None and any(folder in found.parents for folder in installed):
                     importlib.import_module(name)
+    _imported_bytes.cache_clear()
 
 
 def _file_of(name: str) -> Path | None:

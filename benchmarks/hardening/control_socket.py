@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.hardening.bounded_worker import HANG_S, PEAK_BYTES, Ending
+from benchmarks.hardening.bounded_worker import HANG_S, Ending
 from benchmarks.hardening.engine_watch import EngineWatch, served
 from benchmarks.hardening.findings import Findings
 from benchmarks.hardening.mutations import hostile_pickle, mutated_bytes, mutated_json
 from benchmarks.hardening.starter import QUERY, prepared
 from benchmarks.harness.benchmark import PartResult
-from benchmarks.harness.results import Figure
 from circinus.serving import Request
 from circinus.serving.local.client import LocalEngineClient
 
 BATCH = 50
 """Number of hostile connections between two checks of the engine."""
+_JUDGED = Ending.TRACEBACK, Ending.CRASH, Ending.HANG
 _SILENCE_S = 0.05
 _HELD = 300
 """Number of connections that are held open at once, with half a frame each."""
@@ -45,40 +45,30 @@ def hostile_socket(inputs: int, seed: int, console: Console) -> PartResult:
 
 def attack(watch: EngineWatch, inputs: int, seed: int, markers: Path, console: Console) -> PartResult:
     """Attack a running engine."""
-    findings, rng = Findings("socket"), np.random.default_rng([seed, 90])
-    messages, unanswered, checks = recorded_messages(watch), 0, 0
+    findings, rng = Findings("socket", _JUDGED), np.random.default_rng([seed, 90])
+    messages = recorded_messages(watch)
+
+    def ask() -> tuple[bool, str]:
+        ending, reason = watch.answers_status()
+        return ending is Ending.OK, reason
+
     for start in range(0, inputs, BATCH):
         for number in range(start, min(start + BATCH, inputs)):
             kind = _KINDS[int(rng.integers(len(_KINDS)))]
-            ending = sent(watch, hostile_data(kind, messages, rng, markers / f"{kind}-{number}"))
+            marker = markers / f"{kind}-{number}"
+            ending = sent(watch, hostile_data(kind, messages, rng, marker))
             findings.add(kind, ending, name=str(number))
             if not ending.is_good:
                 break  # of the engine, all others would have the end of this one
         if start == 0:
             with _held_connections(watch, messages[0]):
                 ending, reason = watch.answers_status()
+            ending = ending if ending.is_good else Ending.HANG
             findings.add("held connections", ending, name="all", text=reason, is_input=False)
-        was_alive = watch.revive()
-        ending, reason = watch.answers_status()
-        checks += 1
-        unanswered += ending is not Ending.OK
-        after = f"before {start + BATCH}"
-        if not was_alive:
-            findings.add("engine", Ending.CRASH, name=after, text="the engine ended", is_input=False)
-        for line in watch.new_tracebacks():
-            findings.add("log of the engine", Ending.TRACEBACK, name=after, text=line, is_input=False)
-        if ending is not Ending.OK:
-            findings.add("valid call", Ending.HANG, name=after, text=reason, is_input=False)
-            watch.restart()
-    if watch.peak_bytes > PEAK_BYTES:
-        findings.add("engine", Ending.MEMORY, name="all", text=f"{watch.peak_bytes / 2**20:.0f} MiB", is_input=False)
-    figures, rows = findings.result(console, markers)
-    figures += [
-        Figure("socket: valid calls that were not answered after a batch", float(unanswered), 0.0, "lower", "calls",
-               f"of {checks}, one after each {BATCH} hostile connections"),
-        Figure("socket: memory of the engine", watch.peak_bytes / 2**20, PEAK_BYTES / 2**20, "lower", "MiB"),
-    ]  # fmt: skip
-    return figures, rows
+        watch.check(findings, f"before {start + BATCH}", ask)
+    findings.ran.update(marker.name for marker in markers.iterdir())
+    figures, rows = findings.result(console, has_markers=True)
+    return [*figures, *watch.figures("socket", BATCH)], rows
 
 
 def hostile_data(kind: str, messages: list[bytes], rng: np.random.Generator, marker: Path) -> bytes:

@@ -7,26 +7,31 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import psutil
 
-from benchmarks.hardening.bounded_worker import HANG_S, TRACEBACK, Ending
-from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, StarterApplication, children, require
+from benchmarks.hardening.bounded_worker import HANG_S, PEAK_BYTES, Ending
+from benchmarks.hardening.findings import Findings
+from benchmarks.hardening.process_watch import FaultLog, memory_bytes, processes_with
+from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, StarterApplication, require
+from benchmarks.harness.results import Figure
 from circinus.errors import CircinusError
 from circinus.serving.local.client import LocalEngineClient
 from circinus.serving.local.run_dir import RunDirectory
 
 VALID_BODY = json.dumps("anser the quetion of the garden").encode()
 _ATTEMPTS = 3
+_MARK = "CIRCINUS_ENGINE_UNDER_ATTACK"
+"""Variable of all processes of an engine; its value is the folder."""
 _ADDRESS_BYTES = 2 * 2**30
 """Address space of the engine beyond that at its start, which protects the machine and is no aim."""
 
@@ -37,12 +42,13 @@ class EngineWatch:
 
     application: StarterApplication
     process: int = 0
-    ended: int = 0
-    """Number of times that the engine ended without being asked to."""
     peak_bytes: int = 0
     """Maximum resident memory of the engine's own process."""
-    _seen_bytes: int = field(default=0, repr=False)
-    """Bytes of the log that were counted."""
+    _checks: int = 0
+    _unanswered: int = 0
+
+    def __post_init__(self) -> None:
+        self._log = FaultLog(self.directory.log)
 
     @property
     def folder(self) -> Path:
@@ -65,39 +71,46 @@ class EngineWatch:
     def start(self) -> None:
         """Deploy the plan, and note the process."""
         require(self.application.run("apply", PLAN))
-        self.process, self._seen_bytes = self.directory.process() or 0, 0
+        self.process = self.directory.process() or 0
+        self._log.rewind()
         limit = psutil.Process(self.process).memory_info().vms + _ADDRESS_BYTES
         resource.prlimit(self.process, resource.RLIMIT_AS, (limit, limit))
 
-    def revive(self) -> bool:
-        """Start the engine again if it has ended; return whether it was alive."""
+    def check(self, findings: Findings, after: str, ask: Callable[[], tuple[bool, str]]) -> None:
+        """Add how the engine stands after some inputs, and start it again if it has ended or does not answer."""
+        self.peak_bytes = max(self.peak_bytes, memory_bytes(self.process))
+        if not self.is_alive():
+            findings.add("engine", Ending.CRASH, name=after, text="the engine ended", is_input=False)
+            self.restart()
+        for line in self._log.tracebacks():
+            findings.add("log of the engine", Ending.TRACEBACK, name=after, text=line, is_input=False)
+        answered, reason = ask()
+        self._checks += 1
+        if not answered:
+            self._unanswered += 1
+            findings.add("valid request", Ending.HANG, name=after, text=reason, is_input=False)
+            self.restart()
+
+    def figures(self, part: str, batch: int) -> list[Figure]:
+        """Return figures of the valid requests after batches of a number of inputs, and of the memory."""
+        return [
+            Figure(f"{part}: valid requests that were not answered after a batch", float(self._unanswered), 0.0,
+                   "lower", "requests", f"of {self._checks}, one after each {batch} hostile ones"),
+            Figure(f"{part}: memory of the engine", self.peak_bytes / 2**20, PEAK_BYTES / 2**20, "lower", "MiB"),
+        ]  # fmt: skip
+
+    def is_alive(self) -> bool:
+        """Return whether the engine that was started runs."""
         with suppress(psutil.NoSuchProcess):
-            watched = psutil.Process(self.process)
-            self.peak_bytes = max(self.peak_bytes, watched.memory_info().rss)
-            if watched.status() != psutil.STATUS_ZOMBIE:
-                return True
-        self.restart()
+            return psutil.Process(self.process).status() != psutil.STATUS_ZOMBIE
         return False
 
     def restart(self) -> None:
         """End the engine, however it is, and start it again."""
-        self.ended += 1
         with suppress(ProcessLookupError):
             os.kill(self.process, signal.SIGKILL)
         self.application.run("destroy")
         self.start()
-
-    def new_tracebacks(self) -> list[str]:
-        """Return the last lines of the tracebacks that the log got since the last call."""
-        with suppress(FileNotFoundError), self.directory.log.open(encoding="utf-8", errors="replace") as log:
-            log.seek(self._seen_bytes)
-            text = log.read()
-            self._seen_bytes = log.tell()
-            blocks = text.split(TRACEBACK)[1:]
-            return [
-                (re.findall(r"^(\w[\w.]*(?:Error|Exception|Exit|Interrupt)\b.*)$", b, re.M) or ["?"])[0] for b in blocks
-            ]
-        return []
 
     def answers_request(self) -> tuple[bool, str]:
         """Return whether a valid request is answered over HTTP, and what came instead."""
@@ -160,19 +173,13 @@ class EngineWatch:
 @contextmanager
 def served(application: StarterApplication) -> Iterator[EngineWatch]:
     """Serve the application for the duration of the block; afterwards nothing of the engine is left."""
-    watch = EngineWatch(application)
-    watch.start()
-    started = [watch.process, *children(watch.process)]
-    try:
-        yield watch
-    finally:
-        application.run("destroy")
-        for process in (watch.process, *started):
-            if psutil.pid_exists(process) and str(application.folder) in " ".join(_words(process)):
-                os.kill(process, 9)
-
-
-def _words(process: int) -> list[str]:
-    with suppress(psutil.Error):
-        return psutil.Process(process).cmdline()
-    return []
+    mark = str(application.folder)
+    with mock.patch.dict(os.environ, {_MARK: mark}):
+        watch = EngineWatch(application)
+        try:
+            watch.start()
+            yield watch
+        finally:
+            application.run("destroy")
+            for process in processes_with(_MARK, mark):
+                os.kill(process, signal.SIGKILL)

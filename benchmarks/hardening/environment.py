@@ -29,6 +29,7 @@ from benchmarks.harness.benchmark import PartResult
 
 _LIMIT_S = 60.0
 """Time limit of a command, whose start alone takes a second on a busy machine; verbs wait for nothing longer."""
+_JUDGED = Ending.TRACEBACK, Ending.CRASH, Ending.HANG, Ending.VAGUE
 _SMALL_DISK = "64k"
 VERBS = (
     ("--help",), ("--version",), ("init", "new"), ("validate",), ("schema",), ("explain", PLAN), ("status",),
@@ -141,7 +142,7 @@ def environments(inputs: int, seed: int, console: Console) -> PartResult:
         seed: of the verbs.
         console: prints.
     """
-    rng, findings = np.random.default_rng([seed, 100]), Findings("environment")
+    rng, findings = np.random.default_rng([seed, 100]), Findings("environment", _JUDGED, _LIMIT_S)
     with tempfile.TemporaryDirectory(prefix="circinus-environment-") as scratch, ExitStack() as stack:
         application = prepared()
         listed = all_surroundings()
@@ -155,7 +156,7 @@ def environments(inputs: int, seed: int, console: Console) -> PartResult:
         for given, run in zip(drawn, runs, strict=True):
             kind, name = given.surroundings.kind, f"{given.surroundings.name}: {given.text}"
             if given.surroundings.is_visible:
-                note(findings, kind, name, run)
+                note(findings, kind, name, run, given.text.split())
             else:
                 ending = run.ending if run.ending is not Ending.VAGUE else Ending.MESSAGE  # which nothing can read
                 findings.add(kind, ending, name=name, text=run.last_line, wall_s=run.wall_s)
@@ -216,7 +217,8 @@ def bounded_in(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             outputs, is_hung = process.communicate(), True
-        stdout, stderr = ((text or b"").decode("utf-8", errors="replace") for text in outputs)
+        encoding = variables.get("PYTHONIOENCODING", "utf-8")
+        stdout, stderr = ((text or b"").decode(encoding, errors="replace") for text in outputs)
         stdout = stdout if terminal is None else terminal.text()
     return BoundedRun(process.returncode, stdout, stderr, time.monotonic() - start_s, 0, is_hung)
 

@@ -6,13 +6,14 @@ import os
 import resource
 import signal
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ENGINE, REPLICA, FORK_SERVER, CONTROLLER, ALL = "engine", "replica", "fork server", "controller", "all processes"
-_HOUR_S = 3600.0
+_HOUR_S, _PULSE_S = 3600.0, 0.2
 _SHIFTED_CLOCK = '''"""Wall clock that jumps, as after a correction, beside a monotonic clock that does not."""
 
 import mmap
@@ -70,6 +71,36 @@ def _kill(struck: Struck) -> Healing:
 def _stop(struck: Struck) -> Healing:
     _signal(struck.processes, signal.SIGSTOP)
     return lambda: _signal(struck.processes, signal.SIGCONT)
+
+
+def _slow(struck: Struck) -> Healing:
+    """Let the processes run a tenth of the time, as on a node that has far too much to do."""
+    is_healed = threading.Event()
+
+    def pulse() -> None:
+        while not is_healed.wait(_PULSE_S / 10):
+            _signal(struck.processes, signal.SIGSTOP)
+            is_healed.wait(_PULSE_S)
+            _signal(struck.processes, signal.SIGCONT)
+
+    thread = threading.Thread(target=pulse, daemon=True)
+    thread.start()
+
+    def heal() -> None:
+        is_healed.set()
+        thread.join()
+
+    return heal
+
+
+def _sleep(struck: Struck) -> Healing:
+    """Stop processes for an hour of the wall clock, which the monotonic clock does not count, as of a suspended laptop.
+
+    The clock stays ahead.
+    """
+    heal = _stop(struck)
+    struck.clock.shift_s += _HOUR_S
+    return heal
 
 
 def _signal(processes: Sequence[int], number: signal.Signals) -> None:
@@ -137,19 +168,24 @@ class FaultKind:
     name: str
     targets: tuple[str, ...]
     strike: Callable[[Struck], Healing]
-    is_long: bool
-    """Whether it lasts until it is healed."""
+    lasts: float
+    """Duration relative to that of the longest ones; 0: it strikes once."""
+    ends_processes: bool = False
+    """Whether the processes that it strikes may end, or be ended by others as they are silent."""
     needs_disk: bool = False
 
 
+_SHORT = 1 / 6
 KINDS = (
-    FaultKind("killed", (ENGINE, REPLICA, FORK_SERVER, CONTROLLER), _kill, is_long=False),
-    FaultKind("suspended", (ENGINE, REPLICA, FORK_SERVER, CONTROLLER, ALL), _stop, is_long=True),
-    FaultKind("clock an hour ahead", (ALL,), _forward, is_long=True),
-    FaultKind("clock an hour behind", (ALL,), _backward, is_long=True),
-    FaultKind("no descriptors", (ENGINE, FORK_SERVER, CONTROLLER), _no_descriptors, is_long=True),
-    FaultKind("writes fail", (ENGINE, CONTROLLER), _no_writes, is_long=True),
-    FaultKind("disk full", (ALL,), _full_disk, is_long=True, needs_disk=True),
+    FaultKind("killed", (ENGINE, REPLICA, FORK_SERVER, CONTROLLER), _kill, 0.0, ends_processes=True),
+    FaultKind("suspended", (ENGINE, REPLICA, FORK_SERVER, CONTROLLER, ALL), _stop, 1.0, ends_processes=True),
+    FaultKind("slowed tenfold", (ENGINE, CONTROLLER, ALL), _slow, _SHORT, ends_processes=True),
+    FaultKind("asleep for an hour", (CONTROLLER, ALL), _sleep, _SHORT, ends_processes=True),
+    FaultKind("clock an hour ahead", (ALL,), _forward, _SHORT),
+    FaultKind("clock an hour behind", (ALL,), _backward, _SHORT),
+    FaultKind("no descriptors", (ENGINE, FORK_SERVER, CONTROLLER), _no_descriptors, _SHORT),
+    FaultKind("writes fail", (ENGINE, CONTROLLER), _no_writes, _SHORT),
+    FaultKind("disk full", (ALL,), _full_disk, _SHORT, needs_disk=True),
 )
 CASES = tuple((kind, target) for kind in KINDS for target in kind.targets)
 """(kind, target) in a fixed order."""

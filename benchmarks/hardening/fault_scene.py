@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,13 +15,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import psutil
 
 from benchmarks.control.crash_recovery import double_actions
 from benchmarks.hardening.fault_kinds import (
@@ -34,8 +35,8 @@ from benchmarks.hardening.fault_kinds import (
     ShiftedClock,
     Struck,
 )
-from benchmarks.hardening.process_watch import processes_with
-from benchmarks.hardening.scene_requests import SceneRequests
+from benchmarks.hardening.process_watch import FaultLog, children, processes_with
+from benchmarks.hardening.scene_requests import CUT_OFF, SceneRequests
 from benchmarks.hardening.starter import ENGINE as RUN_FOLDER
 from benchmarks.hardening.starter import PLAN, STATE, STORE, environment, run_verb, verb
 from circinus.control.state_store import ControlStateStore, Event
@@ -61,85 +62,110 @@ class FaultOutcome:
 
     kind: str
     target: str
+    scene: int
     number: int
-    seconds: float
+    lasted_s: float
+    wall_s: float = 0.0
     recovery_s: float = float("inf")
     """Time from the strike, or from healing for a fault that lasts, until all is well."""
     requests: int = 0
     failed: int = 0
+    """Requests that were refused or failed with a status, or were not taken."""
+    cut_off: int = 0
+    """Requests that were taken, and whose connection was lost although the engine lived on."""
     silent: int = 0
     lost: list[str] = field(default_factory=list)
     """Committed data that is lost or cannot be read."""
     doubled: int = 0
     orphans: int = 0
+    crashes: list[str] = field(default_factory=list)
+    """Ends of processes that were not struck, and last lines of tracebacks."""
     reasons: list[str] = field(default_factory=list)
 
 
 class Scene:
     """Engine, controller and load in one folder."""
 
-    def __init__(self, folder: Path, stop_s: float, seed: int, has_disk: bool) -> None:
-        self._folder, self._stop_s, self._has_disk = folder, stop_s, has_disk
-        self._rng = np.random.default_rng(seed)
+    def __init__(self, folder: Path, stop_s: float, scene: int, seed: int, has_disk: bool) -> None:
+        self._folder, self._stop_s, self._scene, self._seed = folder, stop_s, scene, seed
+        self._disk = folder if has_disk else None
+        self._cases = [(kind, target) for kind, target in CASES if has_disk or not kind.needs_disk]
+        self._rng = np.random.default_rng()
         self._clock = ShiftedClock(folder.with_name(f"{folder.name}-clock"))
         path = f"{self._clock.folder}{os.pathsep}{environment()['PYTHONPATH']}"
         self._environment = environment(**{MARK: str(folder), "PYTHONPATH": path})
         self._controller: subprocess.Popen[bytes] | None = None
         self._run = RunDirectory((folder / RUN_FOLDER).absolute())
         self._requests = SceneRequests(self._run.http_address)
+        self._controller_errors = folder.with_name(f"{folder.name}-controller.log")  # on no full disk
+        self._logs = FaultLog(self._controller_errors), FaultLog(self._run.log)
 
-    async def strike_until(self, end_s: float) -> None:
+    async def strike(self, numbers: range, end_s: float) -> None:
         """Strike one fault after the other until a monotonic time, and print each outcome."""
-        await self._restart()
-        load = asyncio.create_task(self._requests.send_forever())
-        number = 0
-        cases = [(kind, target) for kind, target in CASES if self._has_disk or not kind.needs_disk]
+        parent, load = os.getppid(), asyncio.create_task(self._requests.send_forever())
         try:
-            while True:
-                for place in self._rng.permutation(len(cases)).tolist():
-                    if time.monotonic() > end_s:
-                        return
-                    kind, target = cases[place]
-                    outcome = await self._fault(kind, target, number)
-                    number += 1
-                    sys.stdout.write(f"{json.dumps(asdict(outcome))}\n")
-                    sys.stdout.flush()
-                    if outcome.recovery_s == float("inf"):
-                        await self._restart()
+            await self._restart()
+            for number in numbers:
+                if time.monotonic() > end_s or os.getppid() != parent:
+                    break
+                order = np.random.default_rng([self._seed, number // len(self._cases)]).permutation(len(self._cases))
+                self._rng = np.random.default_rng([self._seed, number, 1])
+                kind, target = self._cases[order[number % len(self._cases)]]
+                outcome = await self._fault(kind, target, number)
+                _print(asdict(outcome))
+                if outcome.recovery_s == float("inf"):
+                    await self._restart()
         finally:
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
-            left = self._end()
-            sys.stdout.write(f"{json.dumps({'left': left})}\n")
+            rest, silent = await self._requests.take_rest()
+            _print({"left": self._end(), "requests": len(rest), "silent": silent})
 
     async def _fault(self, kind: FaultKind, target: str, number: int) -> FaultOutcome:
-        outcome = FaultOutcome(kind.name, target, number, self._stop_s if kind.is_long else 0.0)
+        start_s, lasts_s = time.monotonic(), kind.lasts * self._stop_s
+        outcome = FaultOutcome(kind.name, target, self._scene, number, lasts_s)
         await asyncio.sleep(_BEFORE_S + float(self._rng.uniform(0.0, 1.0)))
-        events, plan = self._events(), (self._folder / PLAN).read_bytes()
-        first = len(self._requests.ended)
-        heal = kind.strike(Struck(self._processes(target), self._clock, self._folder if self._has_disk else None))
-        if kind.is_long:
-            await asyncio.sleep(self._stop_s)
-        heal()
+        events, plan, engine = self._events(), (self._folder / PLAN).read_bytes(), self._run.process()
+        may_end = {place for place in (ENGINE, CONTROLLER) if kind.ends_processes and target in (place, ALL)}
+        self._count(outcome, -math.inf, may_cut_off=False)
+        heal = kind.strike(Struck(self._processes(target), self._clock, self._disk))
+        try:
+            await asyncio.sleep(lasts_s)
+        finally:
+            heal()
         healed_s = time.monotonic()
-        outcome.recovery_s = await self._recovery_s(healed_s, outcome)
+        outcome.recovery_s = await self._recovery_s(healed_s, outcome, may_end)
         await asyncio.sleep(_AFTER_S)
-        requests = self._requests.ended[first:]
-        outcome.requests, outcome.failed = len(requests), sum(request.status != 200 for request in requests)
-        outcome.silent = sum(request.is_silent(healed_s) for request in requests)
+        has_ended = self._run.process() != engine
+        self._count(outcome, healed_s, may_cut_off=has_ended)
+        if has_ended:
+            self._logs[1].rewind()
+            if ENGINE not in may_end:
+                outcome.crashes.append("the engine ended")
+        outcome.crashes += [line for log in self._logs for line in log.tracebacks()]
         outcome.lost = self._lost(events, plan)
-        outcome.doubled = double_actions(self._events(), {})
+        outcome.doubled = double_actions(self._events(), {}) - double_actions(events, {})
         outcome.orphans = len(self._orphans())
+        outcome.wall_s = time.monotonic() - start_s
         return outcome
 
-    async def _recovery_s(self, healed_s: float, outcome: FaultOutcome) -> float:
+    def _count(self, outcome: FaultOutcome, healed_s: float, *, may_cut_off: bool) -> None:
+        requests, silent = self._requests.take(healed_s)
+        cut_off = sum(request.status == CUT_OFF for request in requests)
+        outcome.requests += len(requests)
+        outcome.failed += sum(request.status != 200 for request in requests) - silent
+        outcome.cut_off += 0 if may_cut_off else cut_off
+        outcome.silent += silent
+
+    async def _recovery_s(self, healed_s: float, outcome: FaultOutcome, may_end: Collection[str]) -> float:
         """Wait until all is well, as a supervisor that starts a controller that has ended again."""
         steady, first_s = 0, 0.0
         while time.monotonic() < healed_s + _RECOVERY_S:
             if self._controller is None or self._controller.poll() is not None:
                 code = None if self._controller is None else self._controller.returncode
-                if code not in (None, -signal.SIGKILL):
-                    outcome.reasons.append(f"the controller ended with code {code}")
+                if code is not None and not (code == -signal.SIGKILL and CONTROLLER in may_end):
+                    ended = f"the controller ended with code {code}"
+                    (outcome.crashes if code <= 0 else outcome.reasons).append(ended)
                 self._start_controller()
             looked_s = time.monotonic()
             reason = await self._trouble(healed_s)
@@ -172,10 +198,8 @@ class Scene:
             return "no state is in force"
         if not self._holder():
             return "no controller holds the lease"
-        recent = [request for request in self._requests.ended[-8:] if request.sent_s >= since_s]
-        if not recent or recent[-1].status != 200:
-            return f"request: {recent[-1].status}" if recent else _NONE_SENT
-        return ""
+        answer = self._requests.last_status(since_s)
+        return _NONE_SENT if answer is None else "" if answer == 200 else f"request: {answer}"
 
     def _holder(self) -> str:
         with suppress(CircinusError, sqlite3.Error), closing(self._store()) as store:
@@ -209,39 +233,42 @@ class Scene:
         return ControlStateStore.open_existing(self._folder / STATE)
 
     def _processes(self, target: str) -> list[int]:
-        engine = self._run.process() or 0
-        servers = [child.pid for child in _children(engine)]
-        replicas = [child.pid for server in servers for child in _children(server)]
+        engine = self._run.process()
+        engines = [] if engine is None else [engine]
+        servers = [child for process in engines for child in children(process)]
+        replicas = [child for server in servers for child in children(server)]
         controllers = [] if self._controller is None else [self._controller.pid]
-        chosen = {ENGINE: [engine], FORK_SERVER: servers[:1], CONTROLLER: controllers}
+        chosen = {ENGINE: engines, FORK_SERVER: servers[:1], CONTROLLER: controllers}
         if target == REPLICA:
             return [replicas[int(self._rng.integers(len(replicas)))]] if replicas else []
         if target == ALL:
-            return [*controllers, engine, *servers, *replicas]
+            return [*controllers, *engines, *servers, *replicas]
         return chosen[target]
 
     def _orphans(self) -> list[int]:
         """Return marked processes that are neither controller nor engine nor below one of them."""
-        roots = [self._run.process() or 0, *([self._controller.pid] if self._controller is not None else [])]
-        expected = {*roots, *(child.pid for root in roots for child in _children(root, recursive=True))}
+        roots = [process for target in (ENGINE, CONTROLLER) for process in self._processes(target)]
+        expected = {*roots, *(child for root in roots for child in children(root, recursive=True))}
         return [process for process in processes_with(MARK, str(self._folder)) if process not in expected]
 
     def _start_controller(self) -> None:
-        self._controller = subprocess.Popen(
-            verb("serve", PLAN, "--mode", "real", "--json"), cwd=self._folder, env=self._environment,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        with self._controller_errors.open("ab") as errors:
+            self._controller = subprocess.Popen(
+                verb("serve", PLAN, "--mode", "real", "--json"), cwd=self._folder, env=self._environment,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+            )  # fmt: skip
 
     async def _restart(self) -> None:
         """Start everything anew."""
         self._end()
         self._start_controller()
-        load = asyncio.create_task(self._requests.send_forever())
-        outcome = FaultOutcome("start", "", 0, 0.0)
-        recovery_s = await self._recovery_s(time.monotonic(), outcome)
-        load.cancel()
-        if recovery_s == float("inf"):
+        outcome = FaultOutcome("start", "", self._scene, 0, 0.0)
+        if await self._recovery_s(time.monotonic(), outcome, ()) == float("inf"):
             raise RuntimeError(f"the scene does not start: {', '.join(outcome.reasons)}")
+        self._requests.take(time.monotonic())
+        self._logs[1].rewind()
+        for log in self._logs:
+            log.tracebacks()
 
     def _end(self) -> int:
         """End everything as a user does; return the number of processes that are left."""
@@ -257,21 +284,24 @@ class Scene:
         return len(left)
 
 
-def _children(process: int, *, recursive: bool = False) -> list[psutil.Process]:
-    with suppress(psutil.Error):
-        return psutil.Process(process).children(recursive=recursive)
-    return []
+def _print(line: dict[str, Any]) -> None:
+    sys.stdout.write(f"{json.dumps(line)}\n")
+    sys.stdout.flush()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a scene: application, folder, seed, seconds, seconds of a long fault, and 1 for a disk of its own."""
-    application, folder = Path(arguments[0]), Path(arguments[1])
-    seed, seconds, stop_s, has_disk = int(arguments[2]), float(arguments[3]), float(arguments[4]), arguments[5] == "1"
+    """Run a scene, see `faults.Scenes`."""
+    application, folder, has_disk = Path(arguments[0]), Path(arguments[1]), arguments[2] == "1"
+    scene, seed, first, count = map(int, arguments[3:7])
+    seconds, stop_s = map(float, arguments[7:])
+    for number in (signal.SIGINT, signal.SIGTERM):  # which a shell may have let be ignored
+        signal.signal(number, signal.default_int_handler)
     folder.mkdir(parents=True)
     if has_disk:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "none", str(folder)], check=True)
     shutil.copytree(application, folder, dirs_exist_ok=True)
-    asyncio.run(Scene(folder, stop_s, seed, has_disk).strike_until(time.monotonic() + seconds))
+    end_s = time.monotonic() + seconds
+    asyncio.run(Scene(folder, stop_s, scene, seed, has_disk).strike(range(first, first + count), end_s))
 
 
 if __name__ == "__main__":

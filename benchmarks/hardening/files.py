@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks.hardening.bounded_worker import BoundedRun, Ending, Program, bounded, command, preload
 from benchmarks.hardening.findings import Findings
-from benchmarks.hardening.mutations import mutate_database, mutated_bytes, mutated_json, mutated_lines
+from benchmarks.hardening.journal import Journal
+from benchmarks.hardening.mutations import (
+    PICKLED,
+    mutate_database,
+    mutated_bytes,
+    mutated_json,
+    mutated_lines,
+    plant_pickles,
+)
 from benchmarks.hardening.starter import (
     ARRIVALS,
     ENGINE,
@@ -30,9 +39,12 @@ from benchmarks.hardening.starter import (
     prepared,
 )
 from benchmarks.harness.benchmark import PartResult
+from benchmarks.harness.results import Figure
 
 Mutation = Callable[[Path, np.random.Generator, Path], None]
 """Changes a file or a folder in place; the last argument is the marker that running code leaves."""
+_LEAST = 8
+"""Least number of inputs of a target."""
 _AT_LAST = {"simulate": ("--duration", "20s"), "report": ("--what-if", "0s")}
 _CODE = "import os\nos.makedirs({marker!r}, exist_ok=True)\n"
 
@@ -101,12 +113,16 @@ def _with_marker(code: str, marker: Path) -> str:
     )
 
 
+_PLANTED = "recorded outputs"
+_PLANTED_SHARE = 0.9
+"""Aim: share of planted pickles that a verb comes to, or their refusal would prove nothing."""
 _READING = (("explain", PLAN), ("simulate", PLAN), ("render", "kubernetes", PLAN))
 _FROM_TRACE = ("profile", "--trace", TRACE, "--store", "other.sqlite", "--budget", "1s")
 TARGETS = (
     Target("plan", PLAN, _rewritten(mutated_json), (*_READING, ("forget",), ("load", PLAN)), 0.34),
     Target("plan in a report", PLAN, _rewritten(mutated_json), (("report", PLAN),), 0.02),
-    Target("store", STORE, _database, (("simulate", PLAN), ("profile", "--show"), ("forget",)), 0.26),
+    Target("store", STORE, _database, (("simulate", PLAN), ("profile", "--show"), ("forget",)), 0.24),
+    Target(_PLANTED, STORE, plant_pickles, (("profile", "--budget", "1s"),), 0.02),
     Target("trace", TRACE, _database, (_FROM_TRACE,), 0.1),
     Target("state", STATE, _database, (("events",), ("events", "--kind", "step")), 0.1),
     Target("state in a report", STATE, _database, (("report", PLAN),), 0.01),
@@ -132,32 +148,36 @@ class FileInput:
 
     def program(self, application: StarterApplication, folder: Path, markers: Path) -> Program:
         """Return the program that prepares a folder of its own and runs the verb in it."""
-        rng = np.random.default_rng([self.seed, zlib.crc32(self.target.name.encode()), self.number])
-        arguments = self.arguments(rng)
-        marker = markers / self.name.replace("/", "-")
+        rng, marker = self._rng(0), markers / self.name.replace("/", "-")
 
         def program() -> None:
             shutil.rmtree(folder, ignore_errors=True)
             application.copy(folder)
             self.target.mutate(folder / self.target.file, rng, marker)
-            command(folder, *arguments)()
+            command(folder, *self.arguments)()
 
         return program
 
-    def arguments(self, rng: np.random.Generator) -> tuple[str, ...]:
-        """Draw the verb and whether it prints JSON."""
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Verb, with `--json` in most inputs."""
+        rng = self._rng(1)
         chosen = self.target.verbs[int(rng.integers(len(self.target.verbs)))]
         as_json = ("--json",) if rng.random() < 0.8 else ()
         return (*chosen, *_AT_LAST.get(chosen[0], ()), *as_json)
 
+    def _rng(self, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(self.target.name.encode()), self.number, stream])
 
-def files(inputs: int, seed: int, only: str | None, console: Console) -> PartResult:
+
+def files(inputs: int, seed: int, only: str | None, journal: Path, console: Console) -> PartResult:
     """Run verbs on mutated files.
 
     Args:
         inputs: number of inputs of all targets.
         seed: of the mutations.
         only: name of one input to repeat, with its output.
+        journal: file of the outcomes; those of an interrupted run count.
         console: prints.
     """
     with tempfile.TemporaryDirectory(prefix="circinus-files-") as name:
@@ -166,14 +186,23 @@ def files(inputs: int, seed: int, only: str | None, console: Console) -> PartRes
         markers.mkdir()
         application = prepared()
         warm_up(application, scratch)
-        findings = Findings("files")
-        drawn = list(_drawn(inputs, seed, only))
+        findings = Findings("files", journal=None if only else Journal(journal, seed=seed))
+        drawn = [given for given in _drawn(inputs, seed, only) if given.name not in findings.names]
         for given, run in bounded(_programs(drawn, application, scratch, markers)):
-            shutil.rmtree(scratch / given.name.replace("/", "-"), ignore_errors=True)
-            note(findings, given.target.name, given.name, run)
+            own = given.name.replace("/", "-")
+            shutil.rmtree(scratch / own, ignore_errors=True)
+            has_run = (markers / own).exists()
+            is_reached = has_run or PICKLED in run.stdout + run.stderr
+            note(findings, given.target.name, given.name, run, given.arguments, is_reached=is_reached, has_run=has_run)
             if only:
                 console.print(run.stdout[-4000:], run.stderr[-4000:], markup=False, highlight=False)
-        return findings.result(console, markers)
+        figures, rows = findings.result(console, has_markers=True)
+    reached, planted = findings.reached[_PLANTED], findings.endings[_PLANTED].total()
+    figures.append(
+        Figure("files: planted pickles that were reached", reached / planted if planted else math.nan, _PLANTED_SHARE,
+               "higher", "of stores", f"{reached} of {planted}; refused by name, or run")
+    )  # fmt: skip
+    return figures, rows
 
 
 _BASELINE = frozenset({"engine.killed", "engine.not_running"})
@@ -198,34 +227,39 @@ def warm_up(application: StarterApplication, scratch: Path) -> None:
     programs = [(verb, unchanged(verb, scratch / f"unchanged-{number}")) for number, verb in enumerate(verbs)]
     preload(*(program for _, program in programs))
     for verb, run in bounded(programs):
-        document = _document(run.stdout)
-        is_expected = document.get("kind") == "error" and document["data"]["code"] in _BASELINE
-        if run.ending is not Ending.OK and not is_expected and verb[0] != "destroy":
+        is_expected = _code(run) in _BASELINE or verb[0] == "destroy"
+        if (run.ending is not Ending.OK and not is_expected) or not ending(run, (*verb, "--json")).is_good:
             raise RuntimeError(f"`circinus {' '.join(verb)}` fails on unchanged files: {run.stdout}{run.stderr}")
 
 
-def note(findings: Findings, kind: str, name: str, run: BoundedRun) -> None:
-    """Add the run of a verb; a text for people has no code, and counts as a message if it is there."""
-    ending, code = run.ending, ""
-    document = _document(run.stdout)
-    if document.get("kind") == "error":
-        code = str(document["data"].get("code", ""))
-    elif ending is Ending.VAGUE and run.code in (1, 2, 3) and run.last_line and not run.stdout.lstrip().startswith("{"):
-        ending = Ending.MESSAGE
-    findings.add(kind, ending, name=name, text=run.last_line, code=code, wall_s=run.wall_s, peak_bytes=run.peak_bytes)
+def ending(run: BoundedRun, arguments: Sequence[str]) -> Ending:
+    """Return how a verb ended: a text for people needs no code, and with `--json` any text is a fault."""
+    if "--json" in arguments:
+        is_empty = run.documents == [] and run.code == 0 and arguments[0] == "events"
+        return Ending.VAGUE if run.ending.is_good and not run.documents and not is_empty else run.ending
+    is_text = run.code in (1, 2, 3) and run.last_line and not run.stdout.lstrip().startswith("{")
+    return Ending.MESSAGE if run.ending is Ending.VAGUE and is_text else run.ending
 
 
-def _document(stdout: str) -> dict[str, Any]:
-    try:
-        document = json.loads(stdout)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
+def note(
+    findings: Findings, kind: str, name: str, run: BoundedRun, arguments: Sequence[str] = (), **details: bool
+) -> None:
+    """Add the run of a verb."""
+    details_of_run = {"text": run.last_line, "code": _code(run), "wall_s": run.wall_s, "peak_bytes": run.peak_bytes}
+    findings.add(kind, ending(run, arguments), name=name, **details_of_run, **details)
+
+
+def _code(run: BoundedRun) -> str:
+    """Return the code of the error that a verb printed as JSON."""
+    with suppress(LookupError, TypeError):
+        document = (run.documents or [None])[-1]
+        return str(document["data"]["code"]) if document["kind"] == "error" else ""
+    return ""
 
 
 def _drawn(inputs: int, seed: int, only: str | None) -> Iterator[FileInput]:
     for target in TARGETS:
-        for number in range(max(8, round(inputs * target.share))):
+        for number in range(max(_LEAST, round(inputs * target.share))):
             given = FileInput(target, number, seed)
             if only in (None, given.name):
                 yield given

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.hardening.bounded_worker import Ending
+from benchmarks.hardening.bounded_worker import HANG_S, Ending
+from benchmarks.hardening.journal import Journal
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
 
@@ -22,6 +23,17 @@ class Findings:
     """Outcomes of the inputs of one part."""
 
     part: str
+    judged: Sequence[Ending] = (Ending.TRACEBACK, Ending.CRASH, Ending.HANG, Ending.MEMORY, Ending.VAGUE)
+    """Ends that the part can tell, each of which has a figure."""
+    hang_s: float = HANG_S
+    journal: Journal | None = None
+    """Takes each outcome; those of an earlier run count."""
+    names: set[str] = field(default_factory=set)
+    """Inputs that have an outcome in the journal."""
+    reached: Counter[str] = field(default_factory=Counter)
+    """Kind of input -> number of inputs that the program came to use."""
+    ran: set[str] = field(default_factory=set)
+    """Names of inputs that ran code."""
     endings: dict[str, Counter[Ending]] = field(default_factory=lambda: defaultdict(Counter))
     """Kind of input -> how its runs ended."""
     codes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -33,7 +45,18 @@ class Findings:
     faults: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """(ending, last line without numbers) -> first example."""
 
-    def add(
+    def __post_init__(self) -> None:
+        for row in self.journal.rows if self.journal else ():
+            self.names.add(row["name"])
+            self._count(**{**row, "ending": Ending(row["ending"])})
+
+    def add(self, kind: str, ending: Ending, *, name: str, **details: Any) -> None:
+        """Add an outcome, see `_count`."""
+        if self.journal is not None:
+            self.journal.add({"kind": kind, "ending": ending.value, "name": name, **details})
+        self._count(kind, ending, name=name, **details)
+
+    def _count(
         self,
         kind: str,
         ending: Ending,
@@ -44,8 +67,10 @@ class Findings:
         wall_s: float = 0.0,
         peak_bytes: int = 0,
         is_input: bool = True,
+        is_reached: bool = False,
+        has_run: bool = False,
     ) -> None:
-        """Add an outcome.
+        """Count an outcome.
 
         Args:
             kind: kind of input.
@@ -56,7 +81,12 @@ class Findings:
             wall_s: duration.
             peak_bytes: maximum resident memory.
             is_input: False for an observation of the attacked program after some inputs.
+            is_reached: whether the program came to use the hostile data.
+            has_run: whether the data ran code.
         """
+        if has_run:
+            self.ran.add(name)
+        self.reached[kind] += is_reached
         if not is_input:
             self.observed.add(kind)
         self.endings[kind][ending] += 1
@@ -78,12 +108,12 @@ class Findings:
         """Return the number of runs that ended in some ways."""
         return sum(counts[ending] for counts in self.endings.values() for ending in endings)
 
-    def result(self, console: Console, markers: Path | None = None) -> PartResult:
+    def result(self, console: Console, *, has_markers: bool = False) -> PartResult:
         """Print a table by kind and the faults, and return figures with aims and rows.
 
         Args:
             console: prints.
-            markers: folder in which data that was run leaves a sign.
+            has_markers: whether inputs that run leave a sign.
         """
         table = Table("kind", "inputs", *(ending.value for ending in Ending), "slowest", "peak", title=self.part)
         for kind, counts in self.endings.items():
@@ -96,14 +126,14 @@ class Findings:
                 f"{fault['ending']} x{fault['count']}: {fault['kind']}, input {fault['input']}: {fault['text']}",
                 highlight=False, markup=False, soft_wrap=True,
             )  # fmt: skip
-        return self._figures(markers), [*self._rows(), *list(self.faults.values())[:_MAX_EXAMPLES]]
+        return self._figures(has_markers), [*self._rows(), *list(self.faults.values())[:_MAX_EXAMPLES]]
 
-    def _figures(self, markers: Path | None) -> list[Figure]:
+    def _figures(self, has_markers: bool) -> list[Figure]:
         note = f"of {self.count}"
         counted = (
             ("tracebacks", Ending.TRACEBACK),
             ("crashes", Ending.CRASH),
-            ("hung for more than 10 s", Ending.HANG),
+            (f"hung for more than {self.hang_s:g} s", Ending.HANG),
             ("more than 500 MiB", Ending.MEMORY),
             ("faults without a code or a place", Ending.VAGUE),
         )
@@ -111,11 +141,12 @@ class Findings:
         figures += [
             Figure(f"{self.part}: {name}", float(self.total(ending)), 0.0, "lower", "inputs", note)
             for name, ending in counted
+            if ending in self.judged
         ]
-        if markers is not None:
-            ran = sorted(path.name for path in markers.iterdir())
-            note = f"{note}; {', '.join(ran[:5])}" if ran else note
-            figures.append(Figure(f"{self.part}: data that ran code", float(len(ran)), 0.0, "lower", "inputs", note))
+        if has_markers:
+            note = "; ".join([note, *sorted(self.ran)[:5]])
+            value = float(len(self.ran))
+            figures.append(Figure(f"{self.part}: data that ran code", value, 0.0, "lower", "inputs", note))
         return figures
 
     def _rows(self) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,19 +16,20 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.hardening.bounded_worker import HANG_S, PEAK_BYTES, Ending
+from benchmarks.hardening.bounded_worker import HANG_S, Ending
 from benchmarks.hardening.engine_watch import VALID_BODY, EngineWatch, served
 from benchmarks.hardening.findings import Findings
 from benchmarks.hardening.mutations import mutated_bytes
 from benchmarks.hardening.starter import QUERY, SITE, prepared
 from benchmarks.harness.benchmark import PartResult
-from benchmarks.harness.results import Figure
+from circinus.serving.settings import SERVING
 
 BATCH = 50
 """Number of hostile requests between two valid ones."""
 _AT_ONCE = 8
 _SILENCE_S = 0.3
-"""Time without data after which the client of an incomplete request goes."""
+"""Time without data after which the client closes its end, or takes an answer as whole."""
+_JUDGED = Ending.TRACEBACK, Ending.CRASH, Ending.HANG, Ending.VAGUE
 _PATHS = (
     "/", "*", "", "//", "/../../etc/passwd", f"/{SITE}/{QUERY}/", f"/{SITE}/{QUERY}?x=1#y", f"/backroom/{QUERY}",
     f"/{SITE}/nothing", "/%00/%ff", f"/{SITE}/{QUERY}\0", f"http://example.org/{SITE}/{QUERY}", "/" + "a" * 20_000,
@@ -66,6 +68,12 @@ _CHUNKS = (
     b"5;" + b"x" * 20_000 + b"\r\nhello\r\n", b"5\r\nhelloXX", b"1\r\n1\r\n" * 2_000 + b"0\r\n\r\n", b"zz\r\n",
     b"0x5\r\nhello\r\n", b"0\r\n\r\n",
 )  # fmt: skip
+_HEAD_AND_HALF = f"POST /{SITE}/{QUERY} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nhalf".encode()
+_HELD = (
+    *((_HEAD_AND_HALF[:length], SERVING.http_head_timeout_s + HANG_S) for length in (0, 1, 20, 60)),
+    (_HEAD_AND_HALF, SERVING.http_body_timeout_s + HANG_S),
+)
+"""(beginning of a request, time until a server must end the connection of a client that sends no more)."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,13 @@ class RawRequest:
 
     kind: str
     data: bytes
-    is_complete: bool = False
-    """True if the engine must answer or close: silence is then no answer to an incomplete request."""
     end: str = "read"
-    """`read`: read the answer; `half`: close the own end first; `reset`: reset the connection; `stall`: say nothing."""
+    """`read`: read the answer; `half`: close the own end first; `reset`: reset the connection."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether nothing of it is missing, so that the engine has nothing to wait for."""
+        return self.kind in ("line", "body", "valid")
 
 
 def hostile_request(rng: np.random.Generator) -> RawRequest:
@@ -107,7 +118,7 @@ def hostile_request(rng: np.random.Generator) -> RawRequest:
         body = bytes(pick(_BODIES))  # type: ignore[call-overload]
         headers[1] = ("content-type", str(pick(("application/json", "text/plain", "application/octet-stream", ""))))
     elif kind == "client":
-        end = str(pick(("half", "reset", "stall")))
+        end = str(pick(("half", "reset", "read")))
     length = len(body) + (int(rng.choice((-5, 7, 10_000_000))) if kind == "client" and rng.random() < 0.5 else 0)
     if kind == "chunks":
         headers.append(("transfer-encoding", "chunked"))
@@ -121,7 +132,7 @@ def hostile_request(rng: np.random.Generator) -> RawRequest:
         data = bytes(pick(_STARTS)) + rng.bytes(int(rng.integers(0, 200)))  # type: ignore[call-overload]
     elif kind == "pipelined":
         data = mutated_bytes(data, rng) + data * int(rng.integers(1, 4))
-    return RawRequest(kind, data, kind in ("line", "body", "valid"), end)
+    return RawRequest(kind, data, end)
 
 
 def _head(method: str, path: str, version: str, headers: Sequence[tuple[str, str]]) -> bytes:
@@ -141,30 +152,42 @@ def sent(address: tuple[str, int], request: RawRequest) -> tuple[Ending, str, st
                 return Ending.OK, "", ""
             if request.end == "half":
                 client.shutdown(socket.SHUT_WR)
-            answer = _answer(client, request.is_complete)
+            answer = _answer(client, is_open=not request.is_whole)
         except TimeoutError:
             return Ending.HANG, f"no answer within {HANG_S:g} s", ""
         except OSError:
             return Ending.OK, "", ""  # closed by the server, which is an answer to such requests
+    if not answer and request.kind in ("body", "valid"):
+        return Ending.VAGUE, "closed without an answer", ""
     return judged(answer, has_body=not request.data.startswith(b"HEAD "))
 
 
-def _answer(client: socket.socket, is_complete: bool) -> bytes:
+def _answer(client: socket.socket, *, is_open: bool) -> bytes:
     """Read until the engine closes, or has nothing more to say.
 
+    An engine may wait for the rest of a request that is open, until the client closes its own end.
+
     Raises:
-        TimeoutError: a complete request gets no answer.
+        TimeoutError: it neither answers nor closes.
     """
-    client.settimeout(HANG_S if is_complete else _SILENCE_S)
     answer = b""
-    try:
-        while data := client.recv(2**16):
-            answer += data
-            client.settimeout(_SILENCE_S)
-    except TimeoutError:
-        if is_complete and not answer:
-            raise
-    return answer
+    client.settimeout(_SILENCE_S if is_open else HANG_S)
+    while True:
+        try:
+            data = client.recv(2**16)
+        except TimeoutError:
+            if answer:
+                return answer
+            if not is_open:
+                raise
+            client.shutdown(socket.SHUT_WR)
+            client.settimeout(HANG_S)
+            is_open = False
+            continue
+        if not data:
+            return answer
+        answer += data
+        client.settimeout(_SILENCE_S)
 
 
 def judged(answer: bytes, *, has_body: bool = True) -> tuple[Ending, str, str]:
@@ -197,33 +220,34 @@ def hostile_http(inputs: int, seed: int, console: Console) -> PartResult:
 
 
 def attack(watch: EngineWatch, inputs: int, seed: int, console: Console) -> PartResult:
-    """Attack a running engine."""
-    findings, rng = Findings("http"), np.random.default_rng([seed, 80])
-    unanswered, checks = 0, 0
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    """Attack a running engine, of which slow clients hold connections all the while."""
+    findings, rng = Findings("http", _JUDGED), np.random.default_rng([seed, 80])
+    with ThreadPoolExecutor(_AT_ONCE + len(_HELD)) as pool:
+        held = [pool.submit(held_until_closed, watch.address, data, limit_s) for data, limit_s in _HELD]
         for start in range(0, inputs, BATCH):
             batch = [hostile_request(rng) for _ in range(min(BATCH, inputs - start))]
             outcomes = list(pool.map(sent, [watch.address] * len(batch), batch))
             for number, (request, (ending, text, code)) in enumerate(zip(batch, outcomes, strict=True)):
                 findings.add(request.kind, ending, name=str(start + number), text=text, code=code)
-            was_alive = watch.revive()
-            answered, reason = watch.answers_request()
-            checks += 1
-            unanswered += not answered
-            after = f"after {start + len(batch)}"
-            if not was_alive:
-                findings.add("engine", Ending.CRASH, name=after, text="the engine ended", is_input=False)
-            for line in watch.new_tracebacks():
-                findings.add("log of the engine", Ending.TRACEBACK, name=after, text=line, is_input=False)
-            if not answered:
-                findings.add("valid request", Ending.HANG, name=after, text=reason, is_input=False)
-                watch.restart()
-    if watch.peak_bytes > PEAK_BYTES:
-        findings.add("engine", Ending.MEMORY, name="all", text=f"{watch.peak_bytes / 2**20:.0f} MiB", is_input=False)
+            watch.check(findings, f"after {start + len(batch)}", watch.answers_request)
+        for number, closing in enumerate(held):
+            findings.add("slow client", closing.result(), name=f"held {number}", is_input=False)
     figures, rows = findings.result(console)
-    figures += [
-        Figure("http: valid requests that were not answered after a batch", float(unanswered), 0.0, "lower", "requests",
-               f"of {checks}, one after each {BATCH} hostile ones"),
-        Figure("http: memory of the engine", watch.peak_bytes / 2**20, PEAK_BYTES / 2**20, "lower", "MiB"),
-    ]  # fmt: skip
-    return figures, rows
+    return [*figures, *watch.figures("http", BATCH)], rows
+
+
+def held_until_closed(address: tuple[str, int], data: bytes, limit_s: float) -> Ending:
+    """Send a part of a request, say nothing more, and return whether the server ends the connection within a limit."""
+    with socket.create_connection(address, HANG_S) as client:
+        client.sendall(data)
+        end_s = time.monotonic() + limit_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            client.settimeout(left_s)
+            try:
+                if not client.recv(2**16):
+                    return Ending.OK
+            except TimeoutError:
+                break
+            except OSError:
+                return Ending.OK
+    return Ending.HANG

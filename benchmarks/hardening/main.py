@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
+
+from rich.console import Console
+
 from benchmarks.hardening.control_socket import hostile_socket
 from benchmarks.hardening.environment import environments
 from benchmarks.hardening.faults import faults, scene_count
@@ -10,7 +15,20 @@ from benchmarks.hardening.hostile_http import hostile_http
 from benchmarks.hardening.overload import overload
 from benchmarks.hardening.soak import soak
 from benchmarks.hardening.specifications import specifications
-from benchmarks.harness.benchmark import Benchmark, Option, Part
+from benchmarks.harness.benchmark import Benchmark, Option, Options, Part, PartResult
+from benchmarks.serving.node_loss import lost_nodes
+
+
+def _part(name: str, run: Callable[[Options, Console], PartResult], *options: str, quick: bool = True) -> Part:
+    """Return a part that ends what it started when it is interrupted or ended, however it was started."""
+
+    def interruptible(given: Options, console: Console) -> PartResult:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        return run(given, console)
+
+    return Part(name, interruptible, (*options, "seed"), quick)
+
 
 BENCHMARK = Benchmark(
     options=(
@@ -20,29 +38,36 @@ BENCHMARK = Benchmark(
         Option("requests", 3_000, "hostile requests over HTTP", quick=300),
         Option("frames", 2_500, "hostile connections to the control socket", quick=300),
         Option("commands", 400, "commands in odd environments", quick=30),
-        Option("overload_s", 60.0, "seconds of each load beyond the capacity", quick=4.0),
-        Option("fault_s", 360.0, "seconds of faults", quick=30.0),
-        Option("stop_s", 30.0, "seconds of a fault that lasts", quick=2.0),
+        Option("overload_s", 120.0, "seconds of each load beyond the capacity", quick=4.0),
+        Option("faults", 1_000, "maximum number of faults", quick=40),
+        Option("fault_s", 1_500.0, "maximum seconds of faults", quick=25.0),
+        Option("stop_s", 30.0, "seconds of the faults that last longest", quick=2.0),
         Option("scenes", scene_count(), "engines that faults strike side by side"),
-        Option("soak_s", 240.0, "seconds of real time of the soak", quick=20.0),
+        Option("soak_s", 600.0, "seconds of real time of the soak", quick=20.0),
         Option("soak_hours", 4.0, "hours of simulated time of the soak", quick=0.25),
         Option("input", None, "one input of the part `files` to repeat with its output, such as plan/17", kind=str),
     ),
     parts=(
-        Part("files", lambda o, console: files(o.files, o.seed, o.input, console), ("files", "seed", "input")),
-        Part("specifications", lambda o, console: specifications(o.documents, o.seed, console), ("documents", "seed")),
-        Part("http", lambda o, console: hostile_http(o.requests, o.seed, console), ("requests", "seed")),
-        Part("socket", lambda o, console: hostile_socket(o.frames, o.seed, console), ("frames", "seed")),
-        Part("environment", lambda o, console: environments(o.commands, o.seed, console), ("commands", "seed")),
-        Part("overload", lambda o, console: overload(o.overload_s, o.seed, console), ("overload_s", "seed")),
-        Part(
+        _part("files", lambda o, c: files(o.files, o.seed, o.input, o.state / "files.jsonl", c), "files", "input"),
+        _part(
+            "specifications",
+            lambda o, c: specifications(o.documents, o.seed, o.state / "specifications.jsonl", c),
+            "documents",
+        ),
+        _part("http", lambda o, c: hostile_http(o.requests, o.seed, c), "requests"),
+        _part("socket", lambda o, c: hostile_socket(o.frames, o.seed, c), "frames"),
+        _part("environment", lambda o, c: environments(o.commands, o.seed, c), "commands"),
+        _part("overload", lambda o, c: overload(o.overload_s, o.seed, c), "overload_s"),
+        _part("lost-node", lambda o, c: lost_nodes(1, c), quick=False),
+        _part(
             "faults",
-            lambda o, console: faults(o.fault_s, o.stop_s, o.scenes, o.seed, console),
-            ("fault_s", "stop_s", "scenes", "seed"),
+            lambda o, c: faults(o.faults, o.fault_s, o.stop_s, o.scenes, o.seed, o.state / "faults.jsonl", c),
+            "faults",
+            "fault_s",
+            "stop_s",
+            "scenes",
         ),
-        Part(
-            "soak", lambda o, console: soak(o.soak_s, o.soak_hours, o.seed, console), ("soak_s", "soak_hours", "seed")
-        ),
+        _part("soak", lambda o, c: soak(o.soak_s, o.soak_hours, o.seed, c), "soak_s", "soak_hours"),
     ),
     note="Root and `unshare` for read-only and full disks.",
 )

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from circinus.profiling.store.migrations import current_columns
+from circinus.profiling.store.table_checksums import enable_checksums, write_checksums
+
 _HUGE_DIGITS = 5_000
 _DEPTH = 100_000
 _MAX_BLOCK = 4096
@@ -27,6 +30,10 @@ _ODD_NUMBERS = (
     0, -1, 1, 2**31, 2**63, -(2**63), 2**64, 10**30, 1e308, -1e308, 5e-324, 1e-300, 1e12, 1e9, float("nan"),
     float("inf"), -0.0, 0.5, True, False, None,
 )  # fmt: skip
+
+
+PICKLED = "os.makedirs"
+"""Function that hostile pickles name."""
 
 
 class MarkerPickle:
@@ -191,7 +198,30 @@ def mutate_database(path: Path, rng: np.random.Generator, marker: Path) -> str:
                 return "schema"
             for _ in range(int(rng.integers(1, 4))):
                 _change_value(database, _filled(database, tables, rng), rng, marker)
+            if "checksum" in tables and rng.random() < 0.5:
+                _forge_checksums(database, rng)
     return "values"
+
+
+def plant_pickles(path: Path, rng: np.random.Generator, marker: Path) -> None:
+    """Put hostile pickles in place of recorded outputs of a profile store that looks sound, and is to score them."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        rows = [row for (row,) in database.execute("SELECT rowid FROM output")]
+        seals = (None, b"", rng.bytes(16), database.execute("SELECT seal FROM output").fetchone()[0])
+        for row in rng.permutation(rows)[: int(rng.choice((len(rows), len(rows) // 2)))].tolist():
+            given = hostile_pickle(marker), seals[int(rng.integers(len(seals)))], row
+            database.execute("UPDATE output SET packed = ?, seal = ? WHERE rowid = ?", given)
+        database.execute("DELETE FROM score")
+        _forge_checksums(database, rng)
+
+
+def _forge_checksums(database: sqlite3.Connection, rng: np.random.Generator) -> None:
+    """Leave a profile store no checksums, or right ones: they show accidents, and protect from no attacker."""
+    if rng.random() < 0.5:
+        database.execute("DELETE FROM checksum")
+    else:
+        enable_checksums(database)
+        write_checksums(database, current_columns())
 
 
 def _filled(database: sqlite3.Connection, tables: list[str], rng: np.random.Generator) -> str:

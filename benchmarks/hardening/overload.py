@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.hardening.bounded_worker import PEAK_BYTES
 from benchmarks.hardening.http_load import HttpClients, HttpOutcome, exchange, percentile_ms
-from benchmarks.hardening.process_watch import MemoryWatch
+from benchmarks.hardening.process_watch import memory_bytes, reset_peak
 from benchmarks.harness.benchmark import PartResult
-from benchmarks.harness.results import Figure
+from benchmarks.harness.results import Figure, records_table
 from benchmarks.workloads.operators import with_pauses
 from circinus.serving import DesiredState
 from circinus.serving.local.client import start_daemon
@@ -38,6 +37,10 @@ _BODIES = 6
 _BODIES_S = 60.0
 _CALM, _CALM_S = 0.5, 10.0
 """Load after the overload, relative to the capacity, and its duration."""
+
+_COLUMNS = (
+    "load", "offered_per_s", "goodput_per_s", "refused", "refused_p99_ms", "answered_p99_ms", "peak_mib", "statuses",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,17 @@ async def _overloaded(folder: Path, duration_s: float, seed: int, console: Conso
         clients = HttpClients(address, f"/{_SITE}/{_QUERY}", _CLIENTS)
         capacity_per_s = await clients.capacity(_CALIBRATION_S, 2 * _REPLICAS)
         console.print(f"capacity {capacity_per_s:.1f}/s, {_REPLICAS / _PAUSE_S:g}/s without overhead", highlight=False)
-        outcomes = [await _loaded(clients, process, load, capacity_per_s, duration_s, seed) for load in LOADS]
-        normal_s = await _back_to_normal(clients, capacity_per_s, seed)
+        calm_clients = HttpClients(address, f"/{_SITE}/{_QUERY}", _CLIENTS)
+        *loads, most = LOADS
+        outcomes = [await _loaded(clients, process, load, capacity_per_s, duration_s, seed) for load in loads]
+        outcome, normal_s = await asyncio.gather(
+            _loaded(clients, process, most, capacity_per_s, duration_s, seed),
+            _back_to_normal(calm_clients, capacity_per_s, duration_s, seed),
+        )
+        outcomes.append(outcome)
         bodies, body_peak = await _large_bodies(address, process)
-        await clients.close()
+        for each in (clients, calm_clients):
+            await each.close()
     finally:
         await engine.close()
     return _result(outcomes, capacity_per_s, normal_s, bodies, body_peak, console)
@@ -112,13 +122,17 @@ async def _overloaded(folder: Path, duration_s: float, seed: int, console: Conso
 async def _loaded(
     clients: HttpClients, process: int, load: float, capacity_per_s: float, duration_s: float, seed: int
 ) -> LoadOutcome:
-    async with MemoryWatch(process) as memory:
-        requests = await clients.load(load * capacity_per_s, duration_s, _LIMIT_S, seed)
-    return LoadOutcome(load, duration_s, requests, memory.peak_bytes)
+    reset_peak(process)
+    requests = await clients.load(load * capacity_per_s, duration_s, _LIMIT_S, seed)
+    return LoadOutcome(load, duration_s, requests, memory_bytes(process))
 
 
-async def _back_to_normal(clients: HttpClients, capacity_per_s: float, seed: int) -> float:
-    """Return the time until requests at half the capacity are all answered in time; infinity if they never are."""
+async def _back_to_normal(clients: HttpClients, capacity_per_s: float, after_s: float, seed: int) -> float:
+    """Wait for the end of the overload; return the time from then until other clients' requests are all in time.
+
+    They come at half the capacity; infinity if some are late to the end.
+    """
+    await asyncio.sleep(after_s)
     requests = await clients.load(_CALM * capacity_per_s, _CALM_S, _LIMIT_S, seed)
     late_s = [request.scheduled_s for request in requests if not request.is_good(_LIMIT_S)]
     last_s = max(late_s, default=0.0)
@@ -141,9 +155,9 @@ async def _large_bodies(address: tuple[str, int], process: int) -> tuple[list[in
         except (OSError, EOFError, ValueError):
             return 0
 
-    async with MemoryWatch(process) as memory:
-        statuses = await asyncio.gather(*(send() for _ in range(_BODIES)))
-    return list(statuses), memory.peak_bytes
+    reset_peak(process)
+    statuses = await asyncio.gather(*(send() for _ in range(_BODIES)))
+    return list(statuses), memory_bytes(process)
 
 
 def _result(
@@ -162,8 +176,7 @@ def _result(
     silent = sum(outcome.statuses[-1] + outcome.statuses[0] for outcome in outcomes)
     rows = [_row(outcome, capacity_per_s) for outcome in outcomes]
     rows.append({"part": "overload", "bodies": list(bodies), "peak_mib": body_peak / 2**20, "normal_s": normal_s})
-    _print(rows[:-1], console)
-    memory = f"{body_peak / 2**20:.0f} MiB"
+    console.print(records_table([{column: row[column] for column in _COLUMNS} for row in rows[:-1]], "overload"))
     memory = f"{body_peak / 2**20:.0f} MiB"
     console.print(
         f"{_BODIES} bodies of 50 MiB: statuses {sorted(bodies)}, {memory}; normal after {normal_s:.1f} s",
@@ -204,11 +217,3 @@ def _row(outcome: LoadOutcome, capacity_per_s: float) -> dict[str, Any]:
         "peak_mib": outcome.peak_bytes / 2**20,
         "statuses": {str(status): count for status, count in sorted(outcome.statuses.items())},
     }
-
-
-def _print(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    columns = ("load", "offered_per_s", "goodput_per_s", "refused", "refused_p99_ms", "answered_p99_ms", "peak_mib")
-    table = Table(*columns, "statuses", title="overload")
-    for row in rows:
-        table.add_row(*(f"{row[column]:.4g}" for column in columns), str(row["statuses"]))
-    console.print(table)

@@ -1,17 +1,21 @@
-"""Memory, descriptors, threads and processes of a running program over time."""
+"""Memory, descriptors, threads, descendants and logs of running programs."""
 
 from __future__ import annotations
 
-import asyncio
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
+from pathlib import Path
 
 import psutil
 
-_POLL_S = 0.1
+TRACEBACK = "Traceback (most recent call last)"
+UNCAUGHT = TRACEBACK, "Exception ignored in", "Fatal Python error"
+"""Texts that only a fault of the program prints."""
+_ANY_UNCAUGHT = re.compile("|".join(map(re.escape, UNCAUGHT)))
+_LAST_LINE = re.compile(r"^(\w[\w.]*(?:Error|Exception|Exit|Interrupt)\b.*)$", re.M)
 
 
 @dataclass(frozen=True)
@@ -32,29 +36,25 @@ class ProcessSample:
         return cls(0, 0, 0)
 
 
-class MemoryWatch:
-    """Context manager that notes the maximum resident memory of a process."""
+def memory_bytes(process: int, name: str = "VmHWM") -> int:
+    """Return an entry of the memory of a process, by default its maximum resident memory; 0 if it has ended."""
+    with suppress(OSError):
+        found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{process}/status").read_text(encoding="utf-8"), re.M)
+        return int(found[1]) * 1024 if found else 0
+    return 0
 
-    def __init__(self, process: int) -> None:
-        self.peak_bytes = 0
-        self._process = process
-        self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> MemoryWatch:
-        self._task = asyncio.create_task(self._poll())
-        return self
+def reset_peak(process: int) -> None:
+    """Let the maximum resident memory of a process begin at what it has now."""
+    with suppress(OSError):
+        Path(f"/proc/{process}/clear_refs").write_text("5", encoding="utf-8")
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _poll(self) -> None:
-        while True:
-            self.peak_bytes = max(self.peak_bytes, ProcessSample.of(self._process).rss_bytes)
-            await asyncio.sleep(_POLL_S)
+def children(process: int, *, recursive: bool = False) -> list[int]:
+    """Return the ids of the processes that a process started, or of all below it."""
+    with suppress(psutil.Error):
+        return [child.pid for child in psutil.Process(process).children(recursive=recursive)]
+    return []
 
 
 def processes_with(variable: str, value: str) -> Sequence[int]:
@@ -69,3 +69,23 @@ def processes_with(variable: str, value: str) -> Sequence[int]:
             if has_entry and psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+class FaultLog:
+    """Log of a program, read for tracebacks from where it was read last."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._read_bytes = path, 0
+
+    def rewind(self) -> None:
+        """Begin again: another process has emptied the log."""
+        self._read_bytes = 0
+
+    def tracebacks(self) -> list[str]:
+        """Return the last lines of the tracebacks that the log got since the last call."""
+        with suppress(FileNotFoundError), self._path.open(encoding="utf-8", errors="replace") as log:
+            log.seek(self._read_bytes)
+            text = log.read()
+            self._read_bytes = log.tell()
+            return [(_LAST_LINE.findall(block) or [block.strip()[:200]])[0] for block in _ANY_UNCAUGHT.split(text)[1:]]
+        return []

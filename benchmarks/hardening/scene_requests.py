@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -15,59 +16,84 @@ from benchmarks.hardening.starter import QUERY, SITE
 _DEADLINE_S = 3.0
 _GRACE_S = 2.0
 """Time beyond deadline and healing after which a request without an answer is silent."""
-_GIVE_UP_S = 60.0
 _APART_S = 0.25
 """Seconds between requests: below the planned rate, beyond which requests are refused."""
 _BODY = json.dumps("anser the quetion").encode()
+CUT_OFF, NOT_TAKEN, OPEN = 0, -1, -2
+"""Statuses without an answer: the connection was lost after it was taken, it was not taken, or nothing came yet."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SentRequest:
-    """Request that has ended."""
+    """Request that counts once, with the fault in whose time it ended or became silent."""
 
     sent_s: float
     """Monotonic time."""
-    ended_s: float
-    status: int
-    """Status of the answer; 0: the connection was refused or lost, -1: nothing came."""
+    ended_s: float = math.inf
+    status: int = OPEN
 
-    def is_silent(self, healed_s: float) -> bool:
-        """Return whether it had neither an answer nor a reason in time: not even after the fault was healed."""
-        return self.status == -1 or self.ended_s > max(self.sent_s + _DEADLINE_S, healed_s) + _GRACE_S
+    def limit_s(self, healed_s: float) -> float:
+        """Return the time after which it is silent: neither answered nor refused, not even after a fault was healed."""
+        return max(self.sent_s + _DEADLINE_S, healed_s) + _GRACE_S
 
 
 class SceneRequests:
     """Requests with a deadline, each over a connection of its own."""
 
     def __init__(self, address: Callable[[], tuple[str, int] | None]) -> None:
-        self.ended: list[SentRequest] = []
-        """Requests in the order of their ends."""
         self._address = address
+        self._sent: list[SentRequest] = []
+        """Requests that no fault counts yet."""
+        self._last: list[SentRequest] = []
+        """Latest requests that ended."""
 
     async def send_forever(self) -> None:
-        """Send requests until cancelled."""
+        """Send requests until cancelled; those under way go on."""
         tasks: set[asyncio.Task[None]] = set()
         while True:
             tasks.add(asyncio.create_task(self._send()))
             tasks = {task for task in tasks if not task.done()}
             await asyncio.sleep(_APART_S)
 
+    def last_status(self, since_s: float) -> int | None:
+        """Return the status of the request that ended last, of those sent since a time."""
+        return next((request.status for request in reversed(self._last) if request.sent_s >= since_s), None)
+
+    def take(self, healed_s: float) -> tuple[list[SentRequest], int]:
+        """Return the requests that have ended or are silent by now, once each, and the number of silent ones."""
+        now_s = time.monotonic()
+        taken: list[SentRequest] = []
+        left: list[SentRequest] = []
+        for request in self._sent:
+            has_ended = request.status != OPEN or now_s > request.limit_s(healed_s)
+            (taken if has_ended else left).append(request)
+        self._sent = left
+        return taken, sum(request.ended_s > request.limit_s(healed_s) for request in taken)
+
+    async def take_rest(self) -> tuple[list[SentRequest], int]:
+        """Wait until all requests have ended or are silent, and take them; none may be sent meanwhile."""
+        end_s = time.monotonic() + _DEADLINE_S + _GRACE_S + _APART_S
+        while any(request.status == OPEN for request in self._sent) and time.monotonic() < end_s:
+            await asyncio.sleep(_APART_S)
+        return self.take(-math.inf)
+
     async def _send(self) -> None:
-        sent_s, status = time.monotonic(), -1
-        with suppress(TimeoutError):
-            try:
-                async with asyncio.timeout(_GIVE_UP_S):
-                    status = await self._exchange()
-            except (OSError, EOFError, ValueError) as error:
-                status = -1 if isinstance(error, TimeoutError) else 0
-        self.ended.append(SentRequest(sent_s, time.monotonic(), status))
+        request = SentRequest(time.monotonic())
+        self._sent.append(request)
+        status = await self._exchange()
+        request.status, request.ended_s = status, time.monotonic()
+        self._last = [*self._last[-7:], request]
 
     async def _exchange(self) -> int:
         address = self._address()
         if address is None:
-            raise OSError("there is no address")
-        reader, writer = await asyncio.open_connection(*address)
-        with closing(writer):
+            return NOT_TAKEN
+        try:
+            reader, writer = await asyncio.open_connection(*address)
+        except OSError:
+            return NOT_TAKEN
+        with closing(writer), suppress(OSError, EOFError, ValueError):
             headers = {"circinus-deadline-ms": f"{_DEADLINE_S * 1e3:g}", "connection": "close"}
             status, *_ = await exchange(reader, writer, f"/{SITE}/{QUERY}", _BODY, headers)
             return status
+        return CUT_OFF

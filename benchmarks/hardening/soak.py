@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hardening.http_load import HttpClients
-from benchmarks.hardening.process_watch import ProcessSample
+from benchmarks.hardening.process_watch import FaultLog, ProcessSample
 from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, STATE, StarterApplication, await_event, prepared
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
@@ -42,6 +42,7 @@ from circinus.testing.simulated_run import ScheduledEvent, run_controlled
 _RATE_PER_S, _BURST = 4.0, 5.0
 """Rate, below the planned one, and its multiple in bursts, of which the engine refuses a part."""
 _CYCLE_S, _BURST_S = 15.0, 3.0
+_PHASES = (_BURST * _RATE_PER_S, _BURST_S), (_RATE_PER_S, _CYCLE_S - _BURST_S)
 _EDIT_S = 45.0
 """Time between two edits of the specification, each of which makes the controller plan again."""
 _SAMPLE_S = 1.0
@@ -49,6 +50,8 @@ _SETTLING = 1 / 3
 """Share of the time after which growth is judged: modules, caches and pools fill at the beginning."""
 _BLOCKS = 12
 """Number of blocks whose means are fitted, as neighbouring samples are not independent."""
+_LEAST_SAMPLES = 240
+"""Number of samples, one a second, below which no growth in real time is judged."""
 _WAL_MIB = 8.0
 _CLIENTS = 50
 _INTERVAL_S = 5.0
@@ -66,26 +69,26 @@ def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResul
         console: prints the table.
     """
     with tempfile.TemporaryDirectory(prefix="circinus-soak-") as name:
-        application = prepared().copy_without_engine(Path(name) / "application")
-        rows, statuses = _real(application, seconds, seed)
         simulated = _simulated(Path(name) / "simulated.sqlite", hours, seed)
-    figures = _figures(rows, statuses, console)
+        application = prepared().copy_without_engine(Path(name) / "application")
+        rows, statuses, ended = _real(application, seconds, seed)
+    figures = _figures(rows, statuses, ended, console)
     last = simulated[-1]
     figures += [
         Figure("soak: write-ahead log in simulated time, most", max(row["wal_mib"] for row in simulated), _WAL_MIB,
                "lower", "MiB", f"{hours:g} simulated hours, {last['events']} events"),
-        Figure("soak: memory in simulated time, certain growth", _growth_per_h(simulated, "rss_mib")[1], 10.0, "lower",
-               "MiB/h", "lower end of the 95 % interval, per simulated hour"),
+        growth_figure("memory in simulated time", "MiB", 10.0, simulated, "rss_mib"),
     ]  # fmt: skip
     return figures, [*rows, *simulated]
 
 
-def _real(application: StarterApplication, seconds: float, seed: int) -> tuple[list[dict[str, Any]], Counter[int]]:
-    """Return samples, and the number of requests by status."""
+def _real(
+    application: StarterApplication, seconds: float, seed: int
+) -> tuple[list[dict[str, Any]], Counter[int], list[str]]:
+    """Return samples, the number of requests by status, and processes that ended on their own or tracebacks."""
     with application.start("serve", PLAN, "--mode", "real", "--json") as controller:
         try:
             await_event(controller, "applied")
-            assert controller.stdout is not None, "its output is a pipe"
             return asyncio.run(_loaded(application, controller, seconds, seed))
         finally:
             controller.send_signal(signal.SIGINT)
@@ -97,31 +100,35 @@ def _real(application: StarterApplication, seconds: float, seed: int) -> tuple[l
 
 async def _loaded(
     application: StarterApplication, controller: subprocess.Popen[str], seconds: float, seed: int
-) -> tuple[list[dict[str, Any]], Counter[int]]:
+) -> tuple[list[dict[str, Any]], Counter[int], list[str]]:
     directory = RunDirectory((application.folder / ENGINE).absolute())
-    address = directory.http_address()
+    address, engine = directory.http_address(), directory.process()
     assert address is not None, "the engine listens"
     reading = asyncio.create_task(asyncio.to_thread(_drain, controller))
     clients = HttpClients(address, f"/{SITE}/{QUERY}", _CLIENTS, b'"clean this"')
-    start_s, statuses = time.monotonic(), Counter[int]()
+    start_s, statuses, number = time.monotonic(), Counter[int](), 0
     rows: list[dict[str, Any]] = []
-    sampling = asyncio.create_task(_sample(application, controller.pid, directory, rows, start_s))
-    editing = asyncio.create_task(_edit(application.folder / "queries.yaml"))
-    number = 0
-    while time.monotonic() < start_s + seconds:
-        for rate_per_s, phase_s in ((_RATE_PER_S, _CYCLE_S - _BURST_S), (_BURST * _RATE_PER_S, _BURST_S)):
-            number += 1
-            left_s = min(phase_s, start_s + seconds - time.monotonic())
-            if left_s > 0:
+    with suppress(asyncio.CancelledError):  # an interrupted soak is a shorter one
+        async with asyncio.TaskGroup() as tasks:
+            besides = [
+                tasks.create_task(_sample(application, controller.pid, directory, rows, start_s)),
+                tasks.create_task(_edit(application.folder / "queries.yaml")),
+            ]
+            while time.monotonic() < start_s + seconds and controller.poll() is None:
+                number += 1
+                rate_per_s, phase_s = _PHASES[number % len(_PHASES)]
+                left_s = max(0.0, min(phase_s, start_s + seconds - time.monotonic()))
                 outcomes = await clients.load(rate_per_s, left_s, 2.0, seed * 1000 + number)
                 statuses.update(outcome.status for outcome in outcomes)
-    for task in (sampling, editing):
-        task.cancel()
-    await asyncio.gather(sampling, editing, return_exceptions=True)
+            for task in besides:
+                task.cancel()
     await clients.close()
+    ended = [] if controller.poll() is None else [f"the controller with code {controller.returncode}"]
+    ended += [] if directory.process() == engine else ["the engine"]
+    ended += FaultLog(directory.log).tracebacks()
     controller.send_signal(signal.SIGINT)
     await reading
-    return rows, statuses
+    return rows, statuses, ended
 
 
 def _drain(controller: subprocess.Popen[str]) -> None:
@@ -208,45 +215,71 @@ def _simulated(path: Path, hours: float, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _growth_per_h(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[float, float, float]:
-    """Return the growth per hour and its 95 % interval, of the means of blocks after the settling time."""
+def growth_figure(
+    name: str, unit: str, aim: float, rows: Sequence[Mapping[str, Any]], column: str, least: int = 0
+) -> Figure:
+    """Judge a growth per hour by its 95 % interval, of the means of blocks after the settling time.
+
+    It meets its aim if the whole interval does, and misses it if none of the interval does; else it is not judged.
+
+    Args:
+        name: of what grows.
+        unit: of the values.
+        aim: maximum growth per hour.
+        rows: samples with `hours`.
+        column: of the values.
+        least: number of samples below which nothing is judged.
+    """
     settled = [row for row in rows if row["hours"] >= _SETTLING * rows[-1]["hours"]]
-    blocks = [block for block in np.array_split(np.arange(len(settled)), _BLOCKS) if len(block)]
-    hours = [float(np.mean([settled[index]["hours"] for index in block])) for block in blocks]
-    values = [float(np.mean([settled[index][column] for index in block])) for block in blocks]
-    if len(blocks) < 3:
-        return float("nan"), float("nan"), float("nan")
-    centred = np.array(hours) - np.mean(hours)
-    slope = float(centred @ np.array(values) / (centred @ centred))
-    residuals = np.array(values) - np.mean(values) - slope * centred
-    error = math.sqrt(float(residuals @ residuals) / (len(blocks) - 2) / float(centred @ centred))
-    margin = student_t_quantile(0.025, len(blocks) - 2) * error
-    return slope, slope - margin, slope + margin
+    name, unit_per_h = f"soak: {name}, growth", f"{unit}/h"
+    if len(settled) < max(least, _BLOCKS):
+        note = f"not judged: {len(settled)} samples of {max(least, _BLOCKS)}"
+        return Figure(name, math.nan, None, "lower", unit_per_h, note)
+    blocks = np.array_split(np.arange(len(settled)), _BLOCKS)
+    hours, values = (
+        np.array([np.mean([settled[index][key] for index in block]) for block in blocks]) for key in ("hours", column)
+    )
+    centred = hours - hours.mean()
+    slope = float(centred @ values / (centred @ centred))
+    residuals = values - values.mean() - slope * centred
+    error = math.sqrt(float(residuals @ residuals) / (_BLOCKS - 2) / float(centred @ centred))
+    margin = student_t_quantile(0.025, _BLOCKS - 2) * error
+    low, high = slope - margin, slope + margin
+    note = f"95 % interval {low:.3g} to {high:.3g} in {rows[-1]['hours']:.3g} h"
+    if low <= aim < high:
+        return Figure(name, math.nan, None, "lower", unit_per_h, f"not judged, aim {aim:g}: {note}")
+    return Figure(name, high if high <= aim else low, aim, "lower", unit_per_h, note)
 
 
-def _figures(rows: Sequence[Mapping[str, Any]], statuses: Counter[int], console: Console) -> list[Figure]:
-    figures = []
-    table = Table("process", "what", "first", "last", "growth per hour, 95 % interval", title="soak")
-    for column, unit, aim in (
-        ("rss_mib", "MiB", 10.0),
-        ("descriptors", "descriptors", 1.0),
-        ("threads", "threads", 1.0),
-    ):
-        for process in ("controller", "engine"):
-            name = f"{process}_{column}"
-            slope, low, high = _growth_per_h(rows, name)
-            interval = f"{low:.3g} to {high:.3g}"
-            table.add_row(process, column, f"{rows[0][name]:.0f}", f"{rows[-1][name]:.0f}", f"{slope:.3g} ({interval})")
-            note = f"lower end of the 95 % interval {interval} of {slope:.3g}/h in {rows[-1]['hours'] * 60:.0f} minutes"
-            figures.append(
-                Figure(f"soak: {unit} of the {process}, certain growth", low, aim, "lower", f"{unit}/h", note)
-            )
+def _figures(
+    rows: Sequence[Mapping[str, Any]], statuses: Counter[int], ended: Sequence[str], console: Console
+) -> list[Figure]:
+    if not rows:
+        raise RuntimeError(f"nothing was sampled; ended: {ended}")
+    judged = (("rss_mib", "MiB", 10.0), ("descriptors", "descriptors", 1.0), ("threads", "threads", 1.0))
+    columns = [(process, *each) for each in judged for process in ("controller", "engine")]
+    figures = [
+        growth_figure(f"{unit} of the {process}", unit, aim, rows, f"{process}_{column}", _LEAST_SAMPLES)
+        for process, column, unit, aim in columns
+    ]
+    table = Table("process", "what", "first", "last", "growth per hour", title="soak")
+    for (process, column, *_), figure in zip(columns, figures, strict=True):
+        name = f"{process}_{column}"
+        table.add_row(process, column, f"{rows[0][name]:.0f}", f"{rows[-1][name]:.0f}", figure.note)
     console.print(table)
     note = f"{rows[-1]['hours'] * 60:.0f} minutes, a burst every {_CYCLE_S:g} s, an edit every {_EDIT_S:g} s"
     return [
         *figures,
         Figure("soak: write-ahead log, most", max(row["wal_mib"] for row in rows), _WAL_MIB, "lower", "MiB", note),
         Figure("soak: log of the engine", rows[-1]["log_mib"], None, "lower", "MiB", note),
+        Figure(
+            "soak: ends of processes on their own, and tracebacks",
+            float(len(ended)),
+            0.0,
+            "lower",
+            "",
+            ", ".join(ended),
+        ),
         # Rates beyond the planned one are refused, which is no failure.
         Figure(
             "soak: requests that failed",

@@ -21,6 +21,7 @@ import circinus as c
 from benchmarks.hardening.bounded_worker import HANG_S, Ending, Program, bounded
 from benchmarks.hardening.files import note
 from benchmarks.hardening.findings import Findings
+from benchmarks.hardening.journal import Journal
 from benchmarks.hardening.mutations import mutated_bytes, mutated_json, mutated_lines
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import ROOT
@@ -265,16 +266,18 @@ def read(paths: Sequence[Path]) -> int:
     return 0
 
 
-def specifications(inputs: int, seed: int, console: Console) -> PartResult:
+def specifications(inputs: int, seed: int, journal: Path, console: Console) -> PartResult:
     """Read mutated specifications, each in a process of its own with limits of time and memory.
 
     Args:
         inputs: number of inputs of all kinds.
         seed: of the mutations.
+        journal: file of the outcomes; those of an interrupted run count.
         console: prints.
     """
-    findings = examine(drawn(inputs, seed), Findings("specifications"))
-    return findings.result(console)
+    findings = Findings("specifications", journal=Journal(journal, seed=seed))
+    left = (given for given in drawn(inputs, seed) if given.name not in findings.names)
+    return examine(left, findings).result(console)
 
 
 def drawn(inputs: int, seed: int) -> Iterator[SpecificationInput]:
@@ -298,7 +301,7 @@ def examine(
             if run.code == _UNPLACED:
                 findings.add(one.kind, Ending.VAGUE, name=one.name, text=run.last_line)
             else:
-                note(findings, one.kind, one.name, run)
+                note(findings, one.kind, one.name, run, ("--json",) if run.code else ())
     return findings
 
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -149,13 +148,3 @@ def await_event(controller: subprocess.Popen[str], *kinds: str, timeout_s: float
         if time.monotonic() > deadline_s:
             break
     raise RuntimeError(f"`circinus serve` printed no event {' or '.join(kinds)}, exit code {controller.poll()}")
-
-
-def children(process: int) -> Sequence[int]:
-    """Return the ids of all processes below one."""
-    import psutil
-
-    try:
-        return [child.pid for child in psutil.Process(process).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return ()

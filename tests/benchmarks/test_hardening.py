@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import faulthandler
+import io
 import json
 import os
 import pickle
+import runpy
 import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from benchmarks.hardening import files as hostile_files
 from benchmarks.hardening.bounded_worker import BoundedRun, Ending, Program, bounded, command, preload
 from benchmarks.hardening.environment import Surroundings, bounded_in
-from benchmarks.hardening.fault_kinds import KINDS, ShiftedClock, Struck
-from benchmarks.hardening.files import TARGETS, note
+from benchmarks.hardening.files import TARGETS, FileInput, Target, note
 from benchmarks.hardening.findings import Findings
-from benchmarks.hardening.hostile_http import RawRequest, hostile_request, judged, sent
+from benchmarks.hardening.hostile_http import RawRequest, held_until_closed, hostile_request, judged, sent
 from benchmarks.hardening.mutations import (
     hostile_array,
     hostile_pickle,
@@ -33,6 +37,7 @@ from benchmarks.hardening.mutations import (
     mutated_json,
     mutated_lines,
 )
+from benchmarks.hardening.starter import StarterApplication
 from rich.console import Console
 
 _ERROR = {
@@ -170,6 +175,56 @@ def test_faults_are_listed_with_the_input_that_repeats_them() -> None:
     assert rows[-1] == {**common, "input": "plan/3", "text": "KeyError: 7", "count": 2}
 
 
+def _plant(fault: str) -> Callable[[Path, np.random.Generator, Path], None]:
+    """Return a mutation in whose place the verb has a fault: it runs in the process of the verb."""
+
+    def verb(marker: Path) -> None:
+        if fault == "hang":
+            _hangs()
+        if fault == "traceback":
+            _raises()
+        if fault == "marker":
+            marker.mkdir()
+        print("{}" if fault == "none" else "no JSON" if fault == "text" else '{"kind": "error"}')
+
+    def mutate(path: Path, rng: np.random.Generator, marker: Path) -> None:
+        runpy.run_module = lambda *_, **__: verb(marker)  # type: ignore[assignment]
+
+    return mutate
+
+
+def test_planted_faults_of_verbs_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "application").mkdir()
+    planted = ("hang", "traceback", "marker", "text", "none")
+    targets = tuple(Target(fault, "", _plant(fault), (("status",),), 0.2) for fault in planted)
+    monkeypatch.setattr(hostile_files, "TARGETS", targets)
+    monkeypatch.setattr(hostile_files, "prepared", lambda: StarterApplication(tmp_path / "application"))
+    monkeypatch.setattr(hostile_files, "warm_up", lambda *_: None)
+    monkeypatch.setattr(hostile_files, "bounded", partial(bounded, hang_s=3.0))
+    monkeypatch.setattr(hostile_files, "_LEAST", 1)
+    figures, rows = hostile_files.files(5, 0, None, tmp_path / "journal.jsonl", Console(file=io.StringIO()))
+    values = {figure.name.removeprefix("files: "): figure.value for figure in figures}
+    assert values["inputs"] == 5.0
+    assert values["hung for more than 10 s"] == 1.0
+    assert values["tracebacks"] == 1.0
+    assert values["data that ran code"] == 1.0
+    endings = {row["kind"]: row for row in rows if "inputs" in row}
+    assert endings["none"]["ok"] == 1
+    assert "--json" in FileInput(targets[3], 0, 0).arguments
+    assert endings["text"][Ending.VAGUE.value] == values["faults without a code or a place"] == 1
+
+
+def test_the_peak_of_a_run_is_its_own() -> None:
+    def peak_bytes() -> int:
+        ((_, run),) = bounded([(0, lambda: None)])
+        return run.peak_bytes
+
+    before = peak_bytes()
+    held = bytearray(os.urandom(1)) * (300 * 2**20)
+    assert abs(peak_bytes() - before) < 100 * 2**20
+    assert held
+
+
 def test_every_kind_of_file_has_a_share() -> None:
     assert sum(target.share for target in TARGETS) == pytest.approx(1.0)
     assert len({target.name for target in TARGETS}) == len(TARGETS)
@@ -194,11 +249,24 @@ def test_answers_are_judged(answer: bytes, ending: Ending) -> None:
     assert judged(answer)[0] is ending
 
 
-def test_a_server_that_never_answers_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kind", ["line", "headers", "body", "chunks", "bytes", "start", "client", "pipelined", "valid"]
+)
+def test_a_server_that_never_answers_hangs(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("benchmarks.hardening.hostile_http.HANG_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        request = RawRequest("body", b"POST / HTTP/1.1\r\n\r\n", is_complete=True)
-        assert sent(server.getsockname(), request)[0] is Ending.HANG
+        assert sent(server.getsockname(), RawRequest(kind, b"POST / HTTP/1.1\r\n\r\n"))[0] is Ending.HANG
+        assert held_until_closed(server.getsockname(), b"POST", 0.3) is Ending.HANG
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("body", Ending.VAGUE), ("bytes", Ending.OK)])
+def test_whole_requests_need_an_answer_before_the_end(kind: str, ending: Ending) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(sent, server.getsockname(), RawRequest(kind, b"POST / HTTP/1.1\r\n\r\n"))
+        connection, _ = server.accept()
+        connection.recv(100)
+        connection.close()
+        assert outcome.result()[0] is ending
 
 
 def test_hostile_requests_are_seeded_and_of_all_kinds() -> None:
@@ -230,61 +298,3 @@ def test_surroundings_reach_the_command(surroundings: Surroundings, text: str, t
     assert text in run.stdout + run.stderr
     if surroundings.streams:
         assert not run.stderr
-
-
-def test_the_clock_of_processes_jumps_while_they_run(tmp_path: Path) -> None:
-    clock = ShiftedClock(tmp_path / "clock")
-    program = "import sys, time\nfor _ in sys.stdin: print(time.time() - time.monotonic(), flush=True)"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(clock.folder)}, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def ahead_s() -> float:
-            process.stdin.write("\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-            return float(process.stdout.readline())  # type: ignore[union-attr]
-
-        before_s = ahead_s()
-        forward = next(kind for kind in KINDS if kind.name == "clock an hour ahead")
-        heal = forward.strike(Struck([process.pid], clock, None))
-        assert ahead_s() - before_s == pytest.approx(3600.0, abs=1.0)
-        heal()
-        assert ahead_s() - before_s == pytest.approx(0.0, abs=1.0)
-        process.stdin.close()
-
-
-def test_limits_of_running_processes_are_set_and_taken_back(tmp_path: Path) -> None:
-    program = f"""
-import sys
-for line in sys.stdin:
-    try:
-        if "write" in line:
-            open({str(tmp_path / "file")!r}, "w").write("x")
-        else:
-            open("/dev/null").close()
-        print("ok", flush=True)
-    except OSError as error:
-        print(error.errno, flush=True)
-"""
-    kinds = {kind.name: kind for kind in KINDS}
-    with subprocess.Popen(
-        [sys.executable, "-c", program], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def tries(what: str) -> str:
-            process.stdin.write(f"{what}\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-            return process.stdout.readline().strip()  # type: ignore[union-attr]
-
-        assert (tries("write"), tries("open")) == ("ok", "ok")
-        struck = Struck([process.pid], ShiftedClock(tmp_path / "clock"), None)
-        heal = kinds["no descriptors"].strike(struck)
-        assert tries("open") == "24"  # EMFILE
-        heal()
-        assert tries("open") == "ok"
-        process.stdin.close()

@@ -1,0 +1,226 @@
+"""Faults strike and are healed, each request of a scene counts once, and growth is judged only where it can be."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from benchmarks.hardening.fault_kinds import KINDS, ShiftedClock, Struck
+from benchmarks.hardening.faults import _result
+from benchmarks.hardening.journal import Journal
+from benchmarks.hardening.process_watch import FaultLog, memory_bytes, reset_peak
+from benchmarks.hardening.scene_requests import CUT_OFF, NOT_TAKEN, SceneRequests
+from benchmarks.hardening.soak import growth_figure
+from rich.console import Console
+
+
+def test_the_clock_of_processes_jumps_while_they_run(tmp_path: Path) -> None:
+    clock = ShiftedClock(tmp_path / "clock")
+    program = "import sys, time\nfor _ in sys.stdin: print(time.time() - time.monotonic(), flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(clock.folder)}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def ahead_s() -> float:
+            process.stdin.write("\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            return float(process.stdout.readline())  # type: ignore[union-attr]
+
+        before_s = ahead_s()
+        forward = next(kind for kind in KINDS if kind.name == "clock an hour ahead")
+        heal = forward.strike(Struck([process.pid], clock, None))
+        assert ahead_s() - before_s == pytest.approx(3600.0, abs=1.0)
+        heal()
+        assert ahead_s() - before_s == pytest.approx(0.0, abs=1.0)
+        process.stdin.close()
+
+
+def test_limits_of_running_processes_are_set_and_taken_back(tmp_path: Path) -> None:
+    program = f"""
+import sys
+for line in sys.stdin:
+    try:
+        if "write" in line:
+            open({str(tmp_path / "file")!r}, "w").write("x")
+        else:
+            open("/dev/null").close()
+        print("ok", flush=True)
+    except OSError as error:
+        print(error.errno, flush=True)
+"""
+    kinds = {kind.name: kind for kind in KINDS}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def tries(what: str) -> str:
+            process.stdin.write(f"{what}\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            return process.stdout.readline().strip()  # type: ignore[union-attr]
+
+        assert (tries("write"), tries("open")) == ("ok", "ok")
+        struck = Struck([process.pid], ShiftedClock(tmp_path / "clock"), None)
+        heal = kinds["no descriptors"].strike(struck)
+        assert tries("open") == "24"  # EMFILE
+        heal()
+        assert tries("open") == "ok"
+        process.stdin.close()
+
+
+def test_processes_are_slowed_and_go_on(tmp_path: Path) -> None:
+    kind = next(kind for kind in KINDS if kind.name == "slowed tenfold")
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            seen = set()
+            heal = kind.strike(Struck([process.pid], ShiftedClock(tmp_path / "clock"), None))
+            end_s = time.monotonic() + 10.0
+            while psutil.STATUS_STOPPED not in seen and time.monotonic() < end_s:
+                seen.add(psutil.Process(process.pid).status())
+            heal()
+            assert psutil.STATUS_STOPPED in seen
+            assert psutil.Process(process.pid).status() != psutil.STATUS_STOPPED
+        finally:
+            process.kill()
+
+
+def test_a_process_wakes_an_hour_later(tmp_path: Path) -> None:
+    clock = ShiftedClock(tmp_path / "clock")
+    kind = next(kind for kind in KINDS if kind.name == "asleep for an hour")
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            heal = kind.strike(Struck([process.pid], clock, None))
+            assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+            heal()
+            assert psutil.Process(process.pid).status() != psutil.STATUS_STOPPED
+            assert clock.shift_s == 3600.0
+        finally:
+            process.kill()
+
+
+def test_each_request_counts_once_and_the_silent_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_DEADLINE_S", 0.2), ("_GRACE_S", 0.2), ("_APART_S", 0.05)):
+        monkeypatch.setattr(f"benchmarks.hardening.scene_requests.{name}", value)
+
+    async def run() -> None:
+        answers = ["answer", "cut", "silence"]
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            kind = answers.pop(0)
+            if kind == "silence":
+                await asyncio.sleep(60.0)
+            if kind == "answer":
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        requests = SceneRequests(lambda: server.sockets[0].getsockname() if answers else None)
+        load = asyncio.create_task(requests.send_forever())
+        taken, silent = [], 0
+        while len(taken) < 4:
+            await asyncio.sleep(0.05)
+            some, more = requests.take(-math.inf)
+            taken, silent = [*taken, *some], silent + more
+        load.cancel()
+        rest, more = await requests.take_rest()
+        statuses = [request.status for request in (*taken, *rest)]
+        assert silent + more == 1
+        assert (statuses.count(200), statuses.count(CUT_OFF)) == (1, 1)
+        assert statuses.count(NOT_TAKEN) == len(statuses) - 3
+        assert await requests.take_rest() == ([], 0)
+
+    asyncio.run(run())
+
+
+def _fault(**changes: Any) -> dict[str, Any]:
+    row = {
+        "kind": "killed", "target": "engine", "scene": 0, "number": 0, "lasted_s": 0.0, "wall_s": 5.0,
+        "recovery_s": 1.0, "requests": 9, "failed": 1, "cut_off": 0, "silent": 0, "lost": [], "doubled": 0,
+        "orphans": 0, "crashes": [], "reasons": [],
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def test_troubles_of_faults_are_summed() -> None:
+    lines = [
+        _fault(doubled=2, crashes=["KeyError"]), _fault(doubled=1, cut_off=3), _fault(recovery_s=math.inf, silent=1),
+        {"left": 2, "requests": 4, "silent": 1}, {"failed": "OSError", "scene": 1, "number": 7},
+    ]  # fmt: skip
+    figures, _ = _result(lines, True, Console(file=io.StringIO()))
+    values = {figure.name.removeprefix("faults: "): figure.value for figure in figures}
+    assert values["decisions carried out twice"] == 3.0
+    assert values["ends of processes that were not struck, and tracebacks"] == 1.0
+    assert values["requests cut off by an engine that lived on"] == 3.0
+    assert values["silent requests"] == 2.0
+    assert values["orphaned processes"] == 2.0
+    assert values["scenes that could not go on"] == 1.0
+    assert values["after which not all was well within a minute"] == 1.0
+
+
+def _samples(slope_per_h: float, noise: float, count: int = 600) -> list[dict[str, float]]:
+    rng = np.random.default_rng(5)
+    hours = np.arange(count) / 3600.0
+    return [{"hours": hour, "mib": 100.0 + slope_per_h * hour + noise * rng.normal()} for hour in hours.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("rows", "met"),
+    [
+        (_samples(0.0, 0.01), True),
+        (_samples(40.0, 0.01), False),
+        (_samples(0.0, 20.0), None),
+        (_samples(0.0, 0.01, 100), None),
+    ],
+)
+def test_growth_is_judged_only_by_long_and_steady_samples(rows: list[dict[str, float]], met: bool | None) -> None:
+    figure = growth_figure("memory", "MiB", 10.0, rows, "mib", 240)
+    assert figure.met is met
+    assert math.isnan(figure.value) is (met is None)
+
+
+def test_a_journal_is_taken_up_by_the_same_code_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.hardening.journal.commit", lambda: "abc")
+    journal = Journal(tmp_path / "j.jsonl", seed=1)
+    journal.add({"number": 0, "recovery_s": math.inf})
+    with journal.path.open("a", encoding="utf-8") as file:
+        file.write('{"number": 1, "reco')  # the process was killed
+    again = Journal(tmp_path / "j.jsonl", seed=1)
+    again.add({"number": 1})
+    assert again.rows == [{"number": 0, "recovery_s": math.inf}, {"number": 1}]
+    assert not Journal(tmp_path / "j.jsonl", seed=2).rows
+
+
+def test_tracebacks_of_a_log_are_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = FaultLog(path)
+    assert log.tracebacks() == []
+    path.write_text("x\nTraceback (most recent call last):\n  File\nKeyError: 7\nmore\n", encoding="utf-8")
+    assert log.tracebacks() == ["KeyError: 7"]
+    assert log.tracebacks() == []
+
+
+def test_the_peak_of_a_process_begins_anew() -> None:
+    program = "x = bytearray(1) * 2**28; del x; print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        before = memory_bytes(process.pid)
+        reset_peak(process.pid)
+        assert memory_bytes(process.pid) < before - 2**27
+        process.communicate(b"\n")
+    assert memory_bytes(process.pid) == 0
