@@ -57,6 +57,16 @@ def test_values_of_data_types_come_back(value: Any) -> None:
     assert type(found) is type(value)
 
 
+def test_many_keys_come_back() -> None:
+    value = [
+        {f"key {k}": {k, (k, 1)} for k in range(20_000)},
+        set(range(60_000)),
+        {(k << 20, -1 - k) for k in range(20_000)},
+        {uuid.UUID(int=k) for k in range(5_000)},
+    ]
+    assert unpickle_value(plain_payload(pickle_value(value))) == value
+
+
 @given(array=arrays.arrays(dtypes, arrays.array_shapes(min_side=0)), view=st.sampled_from(["C", "F", "K", "strided"]))
 def test_arrays_come_back(array: np.ndarray[Any, Any], view: str) -> None:
     assume(array.dtype.names is None or all(len(field) == 2 for field in array.dtype.fields.values()))  # no titles
@@ -123,6 +133,34 @@ def test_lists_of_values_that_stay_serialized_are_checked_inside() -> None:
     assert unpickle_value(plain_payload(pack_list([pickle_value(1), pack_list([pickle_value("x")])]))) == [1, ["x"]]
     with pytest.raises(UnsafePayloadError, match=r"posix\.system"):
         plain_payload(pack_list([pickle_value(1), pack_list([pickle_value(_Call(os.system, "true"))])]))
+
+
+def test_lists_within_lists_share_their_bounds() -> None:
+    nested, deep = pickle_value(1), pickle_value(1)
+    for _ in range(10):
+        nested = pack_list([nested])
+    for _ in range(30):
+        deep = pack_list([deep])
+    plain_payload(nested)
+    with pytest.raises(UnsafePayloadError, match="lists"):
+        plain_payload(deep)
+    number = pickle.LONG1 + b"\xff" + b"\1" * 255 + pickle.MEMOIZE
+    grown = START + pickle.EMPTY_LIST + number + pickle.APPEND + 200 * (pickle.BINGET + b"\0" + pickle.APPEND) + b"."
+    plain_payload(pack_list([grown]))
+    with pytest.raises(UnsafePayloadError, match="more data"):
+        plain_payload(pack_list([grown] * 10))
+
+
+def test_messages_show_a_bounded_printable_part_of_foreign_text() -> None:
+    for payload in (
+        START + pickle.BINUNICODE + struct.pack("<I", 10**6) + b"\x1b" * 10**6 + _short_text("x") + b"\x93.",
+        START + _global("decimal", "Decimal") + _short_text("\x1b[2J" * 40) + pickle.TUPLE1 + pickle.REDUCE + b".",
+        START + DTYPE.replace(_short_text("V8"), _short_text("\x1b[2J" * 40)) + pickle.MARK + 8 * b"N" + b"tb.",
+    ):
+        with pytest.raises(UnsafePayloadError) as caught:
+            plain_payload(payload)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 500
 
 
 class _Call:
@@ -199,6 +237,49 @@ def _nested_key(depth: int) -> bytes:
     return START + pickle.EMPTY_DICT + nesting + pickle.NONE + pickle.SETITEM + pickle.STOP
 
 
+def _global(module: str, name: str) -> bytes:
+    return _short_text(module) + _short_text(name) + pickle.STACK_GLOBAL
+
+
+def _nested_sets(depth: int) -> bytes:
+    """A set of two equal frozensets, which take 2^depth steps to compare."""
+    nesting = b""
+    for memo_index in range(2 * depth):
+        is_innermost = memo_index in (0, depth)
+        inner = pickle.EMPTY_TUPLE if is_innermost else 2 * (pickle.BINGET + bytes([memo_index - 1])) + pickle.TUPLE2
+        nesting += pickle.MARK + inner + pickle.FROZENSET + pickle.MEMOIZE
+    members = b"".join(pickle.BINGET + bytes([memo_index]) for memo_index in (depth - 1, 2 * depth - 1))
+    return START + nesting + pickle.EMPTY_SET + pickle.MARK + members + pickle.ADDITEMS + pickle.STOP
+
+
+def _repeated(function: bytes, arguments: bytes, state: bytes = b"") -> bytes:
+    """A tuple of the results of calls that share their arguments."""
+    shared, indexes = START + pickle.MARK, []
+    for part in (function, arguments, state or pickle.NONE):
+        shared += part + pickle.MEMOIZE
+        indexes.append(pickle.BINGET + bytes([shared.count(pickle.MEMOIZE) - 1]))
+    call = indexes[0] + indexes[1] + pickle.REDUCE + (indexes[2] + pickle.BUILD if state else b"")
+    return shared + call * 200_000 + pickle.TUPLE + pickle.STOP
+
+
+def _bytes(count: int, opcode: bytes = pickle.BINBYTES) -> bytes:
+    return opcode + struct.pack("<I", count) + b"1" * count
+
+
+def _keys_beside_collisions() -> bytes:
+    """A dictionary of numbers, and a text that is set again and again."""
+    numbers = b"".join(pickle.LONG1 + b"\x08" + struct.pack("<Q", k << 30) + pickle.NONE for k in range(8_000))
+    repeated = _short_text("key") + pickle.MEMOIZE + pickle.NONE + (pickle.BINGET + b"\0" + pickle.NONE) * 200_000
+    return START + pickle.EMPTY_DICT + pickle.MARK + numbers + b"u" + pickle.MARK + repeated + b"u."
+
+
+VOID = pickle_value(np.dtype("V100000"))[11:-1]
+FIELDS = pickle_value(np.dtype([(f"f{k}", "u1") for k in range(100)]).__reduce__()[2])[11:-1]
+RANGE = _global("builtins", "range") + pickle.BININT + struct.pack("<i", 30_000_000) + pickle.TUPLE1 + pickle.REDUCE
+DTYPE = _global("numpy", "dtype") + _short_text("V8") + pickle.TUPLE1 + pickle.REDUCE
+RANGE_AS_NAMES = pickle.MARK + 3 * pickle.NONE + 2 * RANGE + 3 * pickle.NONE + pickle.TUPLE
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -207,6 +288,23 @@ def _nested_key(depth: int) -> bytes:
         START + pickle.BINBYTES8 + struct.pack("<Q", 10**12) + pickle.STOP,
         START + pickle.FRAME + struct.pack("<Q", 10**12) + pickle.STOP,
         _nested_key(200),
+        _nested_sets(40),
+        START + _global("builtins", "complex") + RANGE + pickle.REDUCE + pickle.STOP,
+        START + DTYPE + RANGE + pickle.BUILD + pickle.STOP,
+        START + DTYPE + RANGE_AS_NAMES + pickle.BUILD + pickle.STOP,
+        pickle_value({k * (2**61 - 1): None for k in range(20_000)}),
+        pickle_value({uuid.UUID(int=k * (2**61 - 1)) for k in range(2_000)}),
+        _repeated(_global("decimal", "Decimal"), _bytes(4_000, pickle.BINUNICODE) + pickle.TUPLE1),
+        _repeated(_global("decimal", "Decimal"), _bytes(10**6, pickle.BINUNICODE) + pickle.TUPLE1),
+        _repeated(_global("pathlib", "PurePosixPath"), pickle.MARK + _short_text("folder") * 10_000 + pickle.TUPLE),
+        _repeated(_global("collections", "deque"), pickle.MARK + pickle.NONE * 100_000 + pickle.TUPLE + pickle.TUPLE1),
+        _repeated(_global("numpy._core.multiarray", "scalar"), VOID + _bytes(100_000) + pickle.TUPLE2),
+        _repeated(_global("numpy", "dtype"), _short_text("V100") + pickle.TUPLE1, FIELDS),
+        _keys_beside_collisions(),
+        pack_list([pickle_value(None)] * 300_000),
+        pack_list(
+            [START + pickle.EMPTY_SET + 20_000 * pickle.NONE + pickle.MARK + b"N" * 20_000 + pickle.TUPLE + b"."] * 60
+        ),
         START + pickle.MARK + pickle.EMPTY_SET * 3_000_000 + pickle.LIST + pickle.STOP,
         START + pickle.EMPTY_LIST * 3_000_000 + pickle.STOP,
         START + pickle.EMPTY_TUPLE + pickle.TUPLE1 * 1_000_000 + pickle.STOP,
@@ -227,7 +325,7 @@ def _nested_key(depth: int) -> bytes:
         b"cposix\nsystem\n(S'touch run'\ntR.",
         START + b"\x8c\5posix\x8c\6system\x93.",
     ],
-    ids=range(16),
+    ids=range(31),
 )
 def test_bombs_and_other_protocols_are_refused_in_little_memory(payload: bytes) -> None:
     program = (

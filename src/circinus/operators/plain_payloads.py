@@ -12,6 +12,7 @@ import datetime
 import io
 import pickle
 import re
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
@@ -25,8 +26,20 @@ from circinus.operators.pickling import PROTOCOL, Payload, is_list, pack_list, u
 
 _MAX_VALUES = 1_000_000
 """Bound of time and memory: an instruction creates an object of at most some 200 bytes, or one as long as its data."""
+_SMALL, _MAX_TEXT = 256, 4096
+"""Length of an argument whose copy counts as any object, and the longest text of a number or path."""
+_VALUES_OF_PICKLE = 10
+"""Values that take as long as beginning another pickle."""
 _MAX_GROWTH, _GROWTH_BYTES = 4, 1 << 16
 """Bound of the result's size relative to the payload, and in addition: shared parts become separate ones."""
+_MAX_DEPTH = 16
+"""Bound of lists within lists that stay serialized: each level copies its values."""
+_MAX_STEPS = 1_000_000_000
+"""Bound of the time of adding keys, some 2 ns each: a slot that another key has, as a sender can choose numbers."""
+_STEPS_OF_PART, _STEPS_OF_COMPARISON, _PART_BYTES = 1_000, 2_000, 1024
+"""Steps of hashing a part of a key, and of comparing parts of keys of one hash, up to that size."""
+_SCATTERED = 1 << 16
+"""Numbers below it have too few multiples of a power of two to fill many slots in turn; hashes of texts are random."""
 
 
 class UnsafePayloadError(Exception):
@@ -52,31 +65,94 @@ def plain_payload(data: Payload) -> bytes:
         circinus.operators.plain_payloads.UnsafePayloadError: type builtins.print
     """
     try:
-        if is_list(data):
-            return pack_list([plain_payload(value) for value in unpack_list(data)])
-        result = _BoundedFile(_MAX_GROWTH * len(data) + _GROWTH_BYTES)
-        pickle.Pickler(result, protocol=PROTOCOL).dump(_PlainUnpickler(io.BytesIO(data)).load())
+        return _plain(data, _Budget(_MAX_GROWTH * len(data) + _GROWTH_BYTES), _MAX_DEPTH)
     except UnsafePayloadError:
         raise
     except Exception as error:  # interpreting a damaged pickle may raise anything
-        raise UnsafePayloadError(f"damaged data ({type(error).__name__}: {error})") from error
-    return b"".join(result.parts)
+        raise UnsafePayloadError(f"damaged data ({type(error).__name__}: {_excerpt(str(error))})") from error
 
 
-class _BoundedFile:
-    """File in memory that accepts `left` bytes."""
+def _plain(data: Payload, budget: _Budget, depth: int) -> bytes:
+    budget.count_values()
+    if is_list(data):
+        if not depth:
+            raise UnsafePayloadError(f"more than {_MAX_DEPTH} lists within each other")
+        return pack_list([_plain(value, budget, depth - 1) for value in unpack_list(data)])
+    budget.count_values(_VALUES_OF_PICKLE)
+    pickle.Pickler(budget, protocol=PROTOCOL).dump(_PlainUnpickler(io.BytesIO(data), budget).load())
+    return budget.written()
 
-    def __init__(self, left: int) -> None:
-        self.left = left
-        self.parts: list[bytes] = []
+
+def _excerpt(text: str) -> str:
+    """Return the beginning of a text of others, with escapes for control characters."""
+    return repr(text[:80])[1:-1]
+
+
+class _Budget:
+    """Rest of the bounds of a payload, and the file in memory for its values."""
+
+    def __init__(self, bytes_left: int) -> None:
+        self._bytes_left = bytes_left
+        self._values_left, self._steps_left = _MAX_VALUES, _MAX_STEPS
+        self._parts: list[bytes] = []
 
     def write(self, data: Any) -> int:
         part = bytes(data)
-        self.left -= len(part)
-        if self.left < 0:
-            raise UnsafePayloadError("more data than the payload has bytes for")
-        self.parts.append(part)
+        self._count_bytes(len(part))
+        self._parts.append(part)
         return len(part)
+
+    def written(self) -> bytes:
+        """Return what was written since the last call."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+    def _count_bytes(self, count: int) -> None:
+        self._bytes_left -= count
+        if self._bytes_left < 0:
+            raise UnsafePayloadError("more data than the payload has bytes for")
+
+    def count_values(self, count: int = 1) -> None:
+        self._values_left -= count
+        if self._values_left < 0:
+            raise UnsafePayloadError(f"more than {_MAX_VALUES:,} values")
+
+    def count_arguments(self, arguments: tuple[Any, ...]) -> None:
+        """Count what a call copies or walks through: many calls may share one argument."""
+        self.count_values(len(arguments))
+        for argument in arguments:
+            if isinstance(argument, tuple):
+                self.count_values(len(argument))
+            elif isinstance(argument, str | bytes | bytearray) and len(argument) > _SMALL:
+                self._count_bytes(len(argument))
+
+    def count_keys(self, keys: Iterable[Any], hashes: dict[int, int]) -> None:
+        """Count the steps of adding keys to a container, which are not interruptible.
+
+        Args:
+            keys: keys to add.
+            hashes: hash -> count of keys in the container whose sender can choose the hash; the new ones are added.
+        """
+        for key in keys:
+            parts = self._count_parts(key)
+            key_hash = hash(key)
+            equal = hashes.get(key_hash, 0)
+            self._count_steps(len(hashes) + equal * parts * parts * _STEPS_OF_COMPARISON)
+            if not (type(key) in (str, bytes) or (type(key) is int and abs(key) < _SCATTERED)):
+                hashes[key_hash] = equal + 1
+
+    def _count_parts(self, key: Any) -> int:
+        """Count the parts of a key before it is hashed, and return their number: parts may share parts."""
+        if isinstance(key, np.void):  # fields may overlap
+            raise UnsafePayloadError("a numpy.void as a key")
+        own = 1 + sys.getsizeof(key) // _PART_BYTES
+        self._count_steps(own * _STEPS_OF_PART)
+        return own + sum(map(self._count_parts, key)) if isinstance(key, tuple | frozenset) else own
+
+    def _count_steps(self, count: int) -> None:
+        self._steps_left -= count
+        if self._steps_left < 0:
+            raise UnsafePayloadError("keys that take too long to compare")
 
 
 class _Part:
@@ -105,9 +181,7 @@ def _counted(load: Callable[[Any], None]) -> Callable[[Any], None]:
     """Return an instruction that is counted."""
 
     def load_counted(unpickler: _PlainUnpickler) -> None:
-        unpickler.values_left -= 1
-        if unpickler.values_left < 0:
-            raise UnsafePayloadError(f"more than {_MAX_VALUES:,} values")
+        unpickler.budget.count_values()
         load(unpickler)
 
     return load_counted
@@ -121,23 +195,27 @@ class _PlainUnpickler(pickle._Unpickler):
     read: Callable[[int], bytes]
     pop_mark: Callable[[], list[Any]]
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: io.BytesIO, budget: _Budget) -> None:
         super().__init__(file)
-        self.values_left = _MAX_VALUES
-        self._keys_left = _MAX_VALUES
+        self.budget = budget
+        self._hashes: dict[int, dict[int, int]] = {}
+        """Counts of hashes by id of the container, see `_Budget.count_keys`."""
 
     def find_class(self, module: str, name: str) -> _Constructor:
         try:
             return _CONSTRUCTORS[module, name]
         except KeyError:
-            raise UnsafePayloadError(f"type {module}.{name}") from None
+            raise UnsafePayloadError(f"type {_excerpt(f'{module}.{name}')}") from None
 
     def load_reduce(self) -> None:
-        arguments, constructor = self.stack.pop(), self.stack.pop()
-        self.stack.append(_of_type(_Constructor, constructor).construct(*arguments))
+        arguments, constructor = _of_type(tuple, self.stack.pop()), _of_type(_Constructor, self.stack.pop())
+        self.budget.count_arguments(arguments)
+        self.stack.append(constructor.construct(*arguments))
 
     def load_build(self) -> None:
         state, draft = self.stack.pop(), _of_type(_Draft, self.stack.pop())
+        if isinstance(state, tuple):
+            self.budget.count_arguments(state)
         self.stack.append(draft.finish(state))
         if draft.memo_index is not None:
             self.memo[draft.memo_index] = self.stack[-1]
@@ -165,28 +243,28 @@ class _PlainUnpickler(pickle._Unpickler):
         self._set_items(self.pop_mark())
 
     def load_additems(self) -> None:
-        members = self._hashable(self.pop_mark())
-        _of_type(set, self.stack[-1]).update(members)
+        members = self.pop_mark()
+        self._count_keys(_of_type(set, self.stack[-1]), members).update(members)
 
     def load_frozenset(self) -> None:
-        members = frozenset(self._hashable(self.pop_mark()))
-        self.stack.append(members)
+        members = self.pop_mark()
+        self.budget.count_keys(members, {})
+        self.stack.append(frozenset(members))
 
     def _extend(self, elements: list[Any]) -> None:
         _of_type((list, deque), self.stack[-1]).extend(elements)
 
     def _set_items(self, items: list[Any]) -> None:
-        _of_type(dict, self.stack[-1]).update(zip(self._hashable(items[::2]), items[1::2], strict=True))
+        keys = items[::2]
+        self._count_keys(_of_type(dict, self.stack[-1]), keys).update(zip(keys, items[1::2], strict=True))
 
-    def _hashable(self, keys: Iterable[Any]) -> Iterable[Any]:
-        """Return the keys. Hashing tuples that share parts may take exponentially long, and is not interruptible."""
-        for key in keys:
-            self._keys_left -= 1
-            if self._keys_left < 0:
-                raise UnsafePayloadError(f"more than {_MAX_VALUES:,} parts of keys")
-            if isinstance(key, tuple):
-                self._hashable(key)
-        return keys
+    def _count_keys(self, container: Any, keys: list[Any]) -> Any:
+        """Count keys that are added to a container, and return it."""
+        hashes = self._hashes.pop(id(container), {})
+        self.budget.count_keys(keys, hashes)
+        if hashes:
+            self._hashes[id(container)] = hashes
+        return container
 
     dispatch: ClassVar = {
         **{
@@ -225,18 +303,19 @@ def _dtype(description: str, align: bool = False, copy: bool = False) -> _Draft:
     """Return the draft of a dtype: numpy's `dtype.__setstate__` does not check that fields are inside, nor objects."""
 
     def finish(state: tuple[Any, ...]) -> np.dtype[Any]:
-        _, order, subarray, names, fields, itemsize, _, _, *metadata = state
+        _, order, subarray, names, fields, itemsize, _, _, *metadata = _of_type(tuple, state)
         if names is not None:
-            formats, offsets = zip(*(fields[name] for name in names), strict=True)
+            fields = _of_type(dict, fields)
+            formats, offsets = zip(*(fields[name] for name in _of_type(tuple, names)), strict=True)
             content = {"names": list(names), "formats": list(formats), "offsets": list(offsets), "itemsize": itemsize}
             dtype = np.dtype(content)  # type: ignore[call-overload]
         else:
             unit = ""
             if metadata and description in ("M8", "m8"):
-                name, count, *_ = metadata[0][1]
+                name, count, *_ = _of_type(tuple, metadata[0][1])
                 unit = f"[{int(count)}{name if isinstance(name, str) else name.decode()}]"
             if not re.fullmatch(r"[biufcmMSUV]\d*(\[\d+\w+\])?", description + unit, re.ASCII):
-                raise UnsafePayloadError(f"type numpy.dtype({description[:40]!r})")
+                raise UnsafePayloadError(f"type numpy.dtype({_excerpt(description)})")
             dtype = np.dtype(description + unit)
         if subarray is not None or dtype.hasobject:
             raise UnsafePayloadError("a dtype with objects or subarrays")
@@ -269,7 +348,12 @@ def _reconstruct(subtype: _Constructor, shape: tuple[int, ...], typecode: bytes)
 
 
 def _texts(construct: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *texts: construct(*(_of_type(str, text) for text in texts))
+    def construct_checked(*texts: Any) -> Any:
+        if sum(len(_of_type(str, text)) for text in texts) > _MAX_TEXT:
+            raise UnsafePayloadError(f"a number or path of over {_MAX_TEXT:,} characters")
+        return construct(*texts)
+
+    return construct_checked
 
 
 def _numbers(construct: Callable[..., Any]) -> Callable[..., Any]:
