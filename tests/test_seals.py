@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +68,7 @@ def _of_another_user(key: Path) -> None:
     os.chown(key, 1, -1)
 
 
+@pytest.mark.filterwarnings("ignore:no key for seals")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -89,6 +93,60 @@ def test_a_key_that_others_may_have_or_that_is_damaged_seals_nothing(
     assert not is_sealed("output", b"data", b"")
 
 
+def test_a_key_needs_no_hard_links(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert is_sealed("output", b"data", seal("output", b"data"))
+
+
+def test_an_empty_file_of_a_killed_process_gets_a_key(key: Path) -> None:
+    key.parent.mkdir(mode=0o700, parents=True)
+    key.touch(mode=0o600)
+    assert is_sealed("output", b"data", seal("output", b"data"))
+
+
+def test_a_key_on_a_disk_that_cannot_be_written_is_read(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = seal("output", b"data")
+    elsewhere = key.parent.with_name("read-only")
+    elsewhere.mkdir(mode=0o700)
+    (elsewhere / "circinus").symlink_to(key.parent)
+    monkeypatch.setenv("XDG_STATE_HOME", str(elsewhere))
+    os_open = os.open
+
+    def open_to_read(path: object, flags: int, *arguments: Any, **named: Any) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return os_open(path, flags, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", open_to_read)
+    assert is_sealed("output", b"data", own)
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda folder: os.chown(folder, 1, -1), "seal.foreign"),
+        (lambda folder: folder.chmod(0o770), "seal.unsafe"),
+        (lambda folder: (folder / "key").mkdir(), "seal.unsafe"),
+        (lambda folder: (folder / "key").write_bytes(b"short"), "seal.unsafe"),
+        (lambda folder: (folder.rmdir(), folder.symlink_to("nowhere")), "seal.no_key"),
+    ],
+)
+def test_why_there_is_no_key_is_one_warning(key: Path, damage: Callable[[Path], object], code: str) -> None:
+    if code == "seal.foreign" and os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    key.parent.mkdir(mode=0o700, parents=True)
+    damage(key.parent)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert seal("output", b"data") == b""
+        assert not is_sealed("output", b"data", b"")
+    assert [f"({code})" in str(warning.message) for warning in caught] == [True]
+
+
+@pytest.mark.filterwarnings("ignore:no key for seals")
 def test_without_a_place_nothing_is_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))

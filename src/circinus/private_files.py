@@ -21,28 +21,32 @@ _KINDS = {
 _OF_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO)
 """Errors of opening a link (EMLINK on FreeBSD), a folder, or a pipe or socket without another end."""
 
+_WRITING = stat.S_IWGRP | stat.S_IWOTH
+
 
 def require_private(
     status: os.stat_result,
     path: Path,
     kind: int = stat.S_IFREG,
     *,
+    denied: int | None = _WRITING,
     area: str = "file",
     error: Callable[..., CircinusError] = CircinusError,
 ) -> None:
-    """Raise an error unless an entry belongs to this user, only this user may write to it, and it has one name.
+    """Raise an error unless an entry belongs to this user, other users may not write to it, and it has one name.
 
     Args:
         status: status of the entry itself, not of the target of a link.
         path: location for the message.
         kind: expected kind, such as `stat.S_IFDIR`.
+        denied: permissions that other users must not have; None: the entry may belong to them.
         area: area of the error's code.
         error: class of the error.
 
     Raises:
         CircinusError: with the code `AREA.foreign` if the entry belongs to another user, else with `AREA.unsafe`.
     """
-    if status.st_uid != os.geteuid():
+    if denied is not None and status.st_uid != os.geteuid():
         raise error(
             f"it belongs to another user (id {status.st_uid}, expected {os.geteuid()}) and was not used",
             code=f"{area}.foreign",
@@ -54,9 +58,10 @@ def require_private(
         hint = "Remove it."
     elif kind == stat.S_IFREG and status.st_nlink > 1:
         problem, hint = f"found a file with {status.st_nlink} names (hard links), expected one", "Remove it."
-    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and kind != stat.S_IFLNK:
-        problem = f"other users may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
-        hint = f"Check what it contains, then run `chmod go-w {path}`."
+    elif denied is not None and status.st_mode & denied and kind != stat.S_IFLNK:
+        verb, permission = ("write to", "w") if denied == _WRITING else ("access", "rwx")
+        problem = f"other users may {verb} it (mode {stat.S_IMODE(status.st_mode):04o})"
+        hint = f"Check what it contains, then run `chmod go-{permission} {path}`."
     else:
         return
     raise error(problem, code=f"{area}.unsafe", location=str(path), hint=hint)
@@ -67,6 +72,7 @@ def open_private(
     flags: int,
     *,
     folder: int | None = None,
+    denied: int | None = _WRITING,
     area: str = "file",
     error: Callable[..., CircinusError] = CircinusError,
 ) -> int:
@@ -76,6 +82,7 @@ def open_private(
         path: path of the file.
         flags: flags of `os.open`, without `O_TRUNC`: truncate what was opened, once it is known to be private.
         folder: descriptor of the file's folder, in which its name is looked up; by default `path` is followed.
+        denied: see `require_private`.
         area: see `require_private`.
         error: see `require_private`.
 
@@ -91,10 +98,10 @@ def open_private(
     except OSError as failure:
         if failure.errno in _OF_NO_FILE:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            require_private(status, path, area=area, error=error)
+            require_private(status, path, denied=denied, area=area, error=error)
         raise
     try:
-        require_private(os.fstat(descriptor), path, area=area, error=error)
+        require_private(os.fstat(descriptor), path, denied=denied, area=area, error=error)
     except CircinusError:
         os.close(descriptor)
         raise

@@ -6,22 +6,29 @@ other users and computers have no valid seal.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
 import stat
-from functools import cache
+import warnings
+from functools import cache, partial
 from pathlib import Path
+
+from circinus.errors import CircinusError
+from circinus.private_files import make_private_folder, open_private, require_private
 
 SEAL_BYTES = 16
 _KEY_BYTES = 32
 
 Sealed = bytes | bytearray | memoryview
 
+_open = partial(open_private, denied=stat.S_IRWXG | stat.S_IRWXO, area="seal")
+
 
 def seal(purpose: str, data: Sealed) -> bytes:
-    """Return the seal of `data`, or no bytes where no key can be kept.
+    """Return the seal of `data`, or no bytes where no key can be kept, of which one warning tells.
 
     Args:
         purpose: kind of data, such as `output`; a seal is valid for this one alone.
@@ -63,43 +70,50 @@ def _keyed_hash(key: bytes, purpose: str, data: Sealed) -> bytes:
 @cache
 def _key(path: Path | None) -> bytes | None:
     """Return the key in a file, which is created if it is missing, or None if it cannot be or others may have it."""
-    if path is None:
-        return None
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_private(path.parent.stat(), writable_only=True):
-            return None
-        if not os.path.lexists(path):
-            _create_key(path)
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not (stat.S_ISREG(status.st_mode) and _is_private(status)):
-                return None
-            key = file.read(_KEY_BYTES + 1)
-    except OSError:
+        if path is None:
+            raise CircinusError("this user has no home folder", code="seal.no_key", hint="Set HOME.")
+        return _read_key(path)
+    except CircinusError as error:
+        warnings.warn(
+            f"no key for seals ({error.code}): {error} Or set XDG_STATE_HOME to a folder that this user can write and "
+            "others cannot. Without a key, your own plans and recorded outputs are treated like those of others.",
+            stacklevel=2,
+        )
         return None
-    return key if len(key) == _KEY_BYTES else None
 
 
-def _create_key(path: Path) -> None:
-    """Create a key whole, unless another process has created it meanwhile."""
-    draft = path.with_name(f"key-{os.getpid()}-{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def _read_key(path: Path) -> bytes:
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-            file.flush()
-            os.fsync(descriptor)
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+        make_private_folder(path.parent)
+        require_private(path.parent.stat(), path.parent, stat.S_IFDIR, area="seal")
+        try:
+            with open(_open(path, os.O_RDONLY), "rb") as file:
+                key = file.read(_KEY_BYTES + 1)
+        except FileNotFoundError:
+            key = b""
+        key = key or _created_key(path)
+    except OSError as error:
+        raise CircinusError(
+            f"cannot read or create the key: {error.strerror}",
+            code="seal.no_key",
+            location=str(path),
+            hint="Make its folder yours.",
+        ) from error
+    if len(key) != _KEY_BYTES:
+        raise CircinusError(
+            f"found {len(key)} bytes, expected {_KEY_BYTES}", code="seal.damaged", location=str(path), hint="Remove it."
+        )
+    return key
 
 
-def _is_private(status: os.stat_result, *, writable_only: bool = False) -> bool:
-    """Return whether a file belongs to this user, and others cannot access it, or write it."""
-    if not hasattr(os, "geteuid"):  # Windows: a home folder is closed to others
-        return True
-    return status.st_uid == os.geteuid() and not status.st_mode & (0o022 if writable_only else 0o077)
+def _created_key(path: Path) -> bytes:
+    """Return the key of a file that is missing or empty, unless another process has created one meanwhile."""
+    with open(_open(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        key = file.read(_KEY_BYTES + 1) or secrets.token_bytes(_KEY_BYTES)
+        file.seek(0)
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    return key

@@ -9,6 +9,7 @@ import atexit
 import gc
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -45,6 +46,7 @@ def main() -> None:
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     atexit.register(gc.freeze)  # the last collection of the interpreter takes a tenth of short commands
     prepare_streams()
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of source
     from circinus.cli.app import app
 
     arguments, as_json = _arguments(sys.argv[1:])
