@@ -164,6 +164,18 @@ def test_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
     records.close()
 
 
+def test_folder_that_others_may_write_to_has_no_state(tmp_path: Path) -> None:
+    path = tmp_path / "shared" / "control.sqlite"
+    ControlStateStore(path).close()
+    for mode in (0o770, 0o707):
+        path.parent.chmod(mode)
+        with raises_code(ServingError, "control.unsafe") as caught:
+            ControlStateStore(path)
+        assert caught.value.location == str(path.parent)
+    path.parent.chmod(0o755)
+    ControlStateStore(path).close()
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [("kind", "$(id)"), ("time_s", 1e300), ("time_s", "soon"), ("details", "{"), ("details", "[" * 100_000),

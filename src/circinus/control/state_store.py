@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -300,11 +301,13 @@ class ControlStateStore:
 
 
 def _create(path: Path) -> None:
-    """Create an empty file, or check that the existing one is private.
+    """Create an empty file, or check that the existing one and its folder are private.
 
     An existing file is not opened here: closing it would drop the locks of other connections of this process.
     """
     make_private_folder(path.parent)
+    # Another user of the folder could replace the file, or place a journal that SQLite reads.
+    require_private(path.parent.stat(), path.parent, stat.S_IFDIR, area="control", error=ServingError)
     try:
         os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
     except FileExistsError:
