@@ -1,4 +1,4 @@
-"""Damaged stores and traces: read as they were, or refused with one message that names the file; nothing is written."""
+"""Damaged stores and traces: read as they were, or refused with one message that names the file; nothing runs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from benchmarks.hardening.mutations import mutate_database
 from sample_application import Application
 
 from circinus.errors import ProfileError
@@ -16,11 +19,12 @@ from circinus.operators.pickling import unpickle_value
 from circinus.profiling import load_profile, load_recordings, profile_pipeline, record_for_replay
 from circinus.profiling.profile import PipelineProfile
 from circinus.profiling.store.imported_times import load_imported_times
+from circinus.profiling.store.migrations import schema_fault
 from circinus.profiling.store.observations import load_observations
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.stored_outputs import trust_outputs
+from circinus.profiling.store.table_checksums import enable_checksums
 from circinus.profiling.trace.trace_file import load_trace, save_trace
-from damaged_stores import damage_by_sql, damaged_on_disk
 from raised import raises_code
 from random_traces import random_trace, trace_pipeline
 
@@ -82,12 +86,12 @@ def test_damaged_stores_are_read_as_they_were_or_refused(measured: Application, 
     connection.close()
     expected = [read() for read in _readings(measured, sound)]
     refused = 0
-    for name in _copies(sound, damaged, on_disk=70, by_sql=29):
+    for name in _copies(sound, damaged, 120):
         content = damaged.read_bytes()
         for read, answer in zip(_readings(measured, damaged), expected, strict=True):
             found, error = _reading(read)
             if error is None:
-                assert found == answer or name.startswith("sql"), name
+                assert found == answer, name
             else:
                 refused += 1
                 assert error.code.split(".")[0] in ("store", "profile", "recording", "observation"), name
@@ -101,7 +105,7 @@ def test_damaged_traces_are_read_as_they_were_or_refused(tmp_path: Path) -> None
     save_trace(random_trace(trace_pipeline(), 12, seed=0), sound)
     digest = load_trace(sound).digest
     refused = 0
-    for name in _copies(sound, damaged, on_disk=42, by_sql=16):
+    for name in _copies(sound, damaged, 80):
         content = damaged.read_bytes()
         found, error = _reading(lambda: load_trace(damaged).digest)
         if error is None:
@@ -121,27 +125,45 @@ def _reading(read: Callable[[], object]) -> tuple[object, ProfileError | None]:
         return None, error
 
 
-def _copies(sound: Path, damaged: Path, *, on_disk: int, by_sql: int) -> Iterator[str]:
-    for name, content in damaged_on_disk(sound.read_bytes(), on_disk, seed=0):
-        damaged.write_bytes(content)
-        yield name
-    for seed in range(by_sql):
+def _copies(sound: Path, damaged: Path, count: int) -> Iterator[str]:
+    marker = damaged.with_name("marker")
+    for seed in range(count):
         damaged.write_bytes(sound.read_bytes())
-        yield f"sql {damage_by_sql(damaged, seed)}"
+        yield f"{mutate_database(damaged, np.random.default_rng(seed), marker)} {seed}"
+        assert not marker.exists(), seed
 
 
-def _view(connection: sqlite3.Connection) -> None:
-    connection.execute("DROP TABLE score")
-    connection.execute("CREATE VIEW score AS SELECT 1 AS subject, 1 AS item, 0.5 AS score")
+def _sql(*statements: str) -> Callable[[sqlite3.Connection], None]:
+    def change(connection: sqlite3.Connection) -> None:
+        for statement in statements:
+            connection.execute(statement)
+
+    return change
+
+
+def _hidden(kind: str, sql: str) -> Callable[[sqlite3.Connection], None]:
+    """Return a change that adds an entry with a name which SQLite reserves."""
+    entry = f"INSERT INTO sqlite_master VALUES ('{kind}', 'sqlite_x', 'sqlite_x', 0, '{sql}')"
+    return _sql("PRAGMA writable_schema = ON", entry)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        _view,
-        lambda c: c.execute("CREATE TRIGGER t AFTER INSERT ON address BEGIN DELETE FROM address; END"),
-        lambda c: c.execute("UPDATE score SET score = score + 0.125"),
-        lambda c: c.execute("UPDATE service SET output_bytes = output_bytes + 1"),
+        _sql("DROP TABLE score", "CREATE VIEW score AS SELECT 1 AS subject, 1 AS item, 0.5 AS score"),
+        _sql("CREATE TRIGGER t AFTER INSERT ON address BEGIN DELETE FROM address; END"),
+        _sql("CREATE INDEX i ON address (length(address))"),
+        _sql("ALTER TABLE effort ADD COLUMN more REAL CHECK (length(hex(zeroblob(9))) > 0)"),
+        _sql(
+            "PRAGMA writable_schema = ON",
+            "UPDATE sqlite_master SET sql = replace(sql, 'ran_s REAL', 'ran_s REAL CHECK (ran_s < 1)') "
+            "WHERE name = 'effort'",
+        ),
+        _hidden("view", "CREATE VIEW sqlite_x AS SELECT 1"),
+        _hidden("table", "CREATE VIRTUAL TABLE sqlite_x USING fts5(x)"),
+        _sql("ANALYZE"),
+        _sql("UPDATE score SET score = score + 0.125"),
+        _sql("UPDATE service SET output_bytes = output_bytes + 1"),
     ],
 )
 def test_other_tables_and_changed_numbers_are_refused(
@@ -178,3 +200,68 @@ def test_an_empty_file_is_no_store_to_read(tmp_path: Path) -> None:
         with raises_code(ProfileError, "store.wrong_kind"):
             read(tmp_path / "store")
     assert (tmp_path / "store").read_bytes() == b""
+
+
+def test_every_row_has_a_checksum_of_its_own() -> None:
+    connection = sqlite3.connect(":memory:")
+    enable_checksums(connection)
+    rows = [
+        "1, 23",
+        "12, 3",
+        "'1', '23'",
+        "1.0, 23",
+        "x'31', x'3233'",
+        "x'3132', x'33'",
+        "NULL, 'None'",
+        "'None', NULL",
+    ]
+    hashes = {connection.execute(f"SELECT row_hash({row})").fetchone() for row in rows}
+    assert len(hashes) == len(rows)
+    connection.close()
+
+
+def test_what_is_written_after_the_check_is_checked_at_the_next_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    _store_with_an_address(path)
+
+    check = ProfileStore._check
+
+    def check_before_a_change(store: ProfileStore, fault_of: Callable[[sqlite3.Connection], str | None]) -> None:
+        check(store, fault_of)
+        if fault_of is not schema_fault:
+            _execute(path, "UPDATE address SET address = 'two'")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ProfileStore, "_check", check_before_a_change)
+        ProfileStore(path).close()
+    with raises_code(ProfileError, "store.damaged"):
+        ProfileStore(path)
+
+
+def test_a_file_on_another_device_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "store"
+    _store_with_an_address(path)
+    ProfileStore(path).close()
+    before = path.stat()
+    _execute(path, "UPDATE address SET address = 'two'")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    ProfileStore(path).close()  # taken for the file that was checked
+    moved = SimpleNamespace(**{name: getattr(before, name) for name in dir(before) if name.startswith("st_")})
+    moved.st_dev += 1
+    monkeypatch.setattr("circinus.profiling.store.profile_store._status", lambda file: moved if file == path else None)
+    with raises_code(ProfileError, "store.damaged"):
+        ProfileStore(path)
+
+
+def _store_with_an_address(path: Path) -> None:
+    with ProfileStore(path, create=True) as store, store.transaction():
+        store.ids(["one"])
+    _execute(path, "PRAGMA journal_mode = DELETE")
+
+
+def _execute(path: Path, statement: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()

@@ -15,7 +15,7 @@ from sample_application import Application
 
 from circinus.errors import ProfileError
 from circinus.profiling import load_profile, profile_pipeline
-from circinus.profiling.store.migrations import SCHEMA_VERSION
+from circinus.profiling.store.migrations import SCHEMA_VERSION, STEPS
 from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import StoredReplica, read_replicas
 from raised import raises_code
@@ -93,15 +93,45 @@ def test_a_load_from_before_start_ups_were_measured_apart_was_the_whole_start_up
 
 def test_a_step_is_whole_or_not_at_all(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _tables(first)
-    monkeypatch.setattr(
-        "circinus.profiling.store.migrations.STEPS", ("", "CREATE TABLE half (x); CREATE TABLE address (x)")
-    )
+    steps = (STEPS[0], "CREATE TABLE half (x); CREATE TABLE address (x)")
+    monkeypatch.setattr("circinus.profiling.store.migrations.STEPS", steps)
     with raises_code(ProfileError, "store.damaged"):
         ProfileStore(first)
     assert _tables(first) == before
     monkeypatch.undo()
     ProfileStore(first).close()
     assert _tables(first) != before
+
+
+@pytest.mark.parametrize("name", ["hostile", "sqlite_hostile"])
+def test_sql_of_others_does_not_run_in_a_migration(first: Path, name: str) -> None:
+    connection = sqlite3.connect(first, isolation_level=None)
+    connection.execute("CREATE TRIGGER hostile AFTER UPDATE ON replica BEGIN UPDATE service SET service_s = 9; END")
+    connection.execute("PRAGMA writable_schema = ON")
+    renamed = "UPDATE sqlite_master SET name = ?1, sql = replace(sql, 'hostile', ?1) WHERE type = 'trigger'"
+    connection.execute(renamed, [name])
+    connection.close()
+    for create in (True, False):
+        with raises_code(ProfileError, "store.damaged"):
+            ProfileStore(first, create=create)
+    connection = sqlite3.connect(first)
+    assert connection.execute("PRAGMA user_version").fetchall() == [(1,)]
+    assert connection.execute("SELECT service_s FROM service").fetchall() == [(0.25,)]
+    connection.execute("UPDATE replica SET loads = 5")
+    assert connection.execute("SELECT service_s FROM service").fetchall() == [(9.0,)], "the trigger works"
+    connection.close()
+
+
+def test_verdicts_that_earlier_versions_created_on_demand_are_kept(first: Path) -> None:
+    connection = sqlite3.connect(first)
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS verdicts (pipeline TEXT PRIMARY KEY, content_hash TEXT, content TEXT)"
+    )
+    with connection:
+        connection.execute("INSERT INTO verdicts VALUES ('sample', 'hash', '{}')")
+    connection.close()
+    with ProfileStore(first) as store:
+        assert store.rows("SELECT * FROM verdicts") == [("sample", "hash", "{}")]
 
 
 @pytest.mark.slow

@@ -211,6 +211,7 @@ def test_its_files_are_closed_to_other_users(path: Path) -> None:
     finally:
         os.umask(before)
     assert modes == {f"profiles.sqlite{end}": 0o600 for end in ("", "-wal", "-shm", "-writer")}
+    assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(
@@ -235,6 +236,16 @@ def test_links_in_place_of_its_files_are_not_written_to(
     with suppress(ProfileError), ProfileStore(path, create=True) as store, store.transaction():
         store.ids(["one"])
     assert target.read_bytes() == b"content " * 1000
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_users_of_a_store_share_its_lock(path: Path) -> None:
+    ProfileStore(path, create=True).close()
+    lock = path.with_name(f"{path.name}-writer")
+    lock.chmod(0o660)
+    os.chown(lock, 1, 1)
+    with ProfileStore(path) as store, store.transaction():
+        assert store.ids(["one"])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")

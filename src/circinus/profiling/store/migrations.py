@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from circinus.errors import ProfileError
 from circinus.profiling.store.table_checksums import Columns, read_columns, write_checksums
@@ -124,13 +126,19 @@ CREATE TABLE item_runs (subject INTEGER NOT NULL, item INTEGER NOT NULL, runs TE
 """Runs of an operator for an item that had none, several, or a branch, see `item_runs.ItemRuns.as_json`; `service` has
 their totals, and alone the single runs of other items."""
 
-_SEALS_AND_CHECKSUMS = """
+_VERDICTS = "CREATE TABLE IF NOT EXISTS verdicts (pipeline TEXT PRIMARY KEY, content_hash TEXT, content TEXT);"
+_VERDICTS_SINCE = 12
+"""Last run of each pipeline, see `stored_verdicts`; stores before that schema have the table or not."""
+
+_SEALS_AND_CHECKSUMS = f"""
 ALTER TABLE output ADD COLUMN seal BLOB;
 CREATE TABLE checksum (name TEXT PRIMARY KEY, sum INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS verdicts (pipeline TEXT PRIMARY KEY, content_hash TEXT, content TEXT);
+{_VERDICTS}
 """
-"""`output.seal`: see `stored_outputs`; NULL in rows of earlier versions. `checksum`: see `table_checksums`.
-`verdicts`: last run of each pipeline, see `stored_verdicts`; earlier versions created it on demand."""
+"""`output.seal`: see `stored_outputs`; NULL in rows of earlier versions. `checksum`: see `table_checksums`."""
+
+_CHECKSUMS_OF_FIELDS = ""
+"""Checksums are computed again: those of the step before do not tell (1, 23) from (12, 3)."""
 
 STEPS: tuple[str, ...] = (
     _MEASUREMENTS,
@@ -145,6 +153,7 @@ STEPS: tuple[str, ...] = (
     _IMPORTED_TIMES,
     _ITEM_RUNS,
     _SEALS_AND_CHECKSUMS,
+    _CHECKSUMS_OF_FIELDS,
 )
 """Migrations: step k leads from schema k to schema k + 1; 0 is an empty file. Released steps are immutable: add
 another."""
@@ -182,18 +191,45 @@ def migrate(
 
 def current_columns() -> Columns:
     """Return the columns of a store of the current schema."""
-    return _columns_after(STEPS)
+    return _database_after(STEPS)[1]
+
+
+def schema_fault(connection: sqlite3.Connection) -> str | None:
+    """Return the first difference of the schema from that of a store of its version, or None.
+
+    Triggers, views, defaults and constraints of others would run when a store is migrated, checked or written. SQLite
+    lets a sender give them any name, `sqlite_...` too (`PRAGMA writable_schema`). A later version is left to `migrate`.
+    """
+    version = schema_version(connection)
+    if version > SCHEMA_VERSION:
+        return None
+    found, expected = _schema(connection), _database_after(STEPS[: max(version, 0)])[0]
+    if version < _VERDICTS_SINCE:
+        expected |= found & _database_after((_VERDICTS,))[0]
+    if found != expected:
+        name = min(repr(entry[1]) for entry in found ^ expected)
+        return f"{name[:80]} is missing, or is not as version {version} of the schema has it"
+    return None
+
+
+Schema = frozenset[tuple[Any, ...]]
+"""(type, name, table, SQL) of tables, indexes, views and triggers."""
 
 
 @cache
-def _columns_after(steps: tuple[str, ...]) -> Columns:
+def _database_after(steps: tuple[str, ...]) -> tuple[Schema, Columns]:
     connection = sqlite3.connect(":memory:")
     try:
         for step in steps:
             connection.executescript(step)
-        return read_columns(connection)
+        return _schema(connection), read_columns(connection)
     finally:
         connection.close()
+
+
+def _schema(connection: sqlite3.Connection) -> Schema:
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+    return frozenset((*names, re.sub(r"\s+", " ", sql) if isinstance(sql, str) else sql) for *names, sql in rows)
 
 
 def schema_version(connection: sqlite3.Connection) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
 import sqlite3
-import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +18,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from circinus.errors import ProfileError
-from circinus.profiling.store.migrations import SCHEMA_VERSION, current_columns, migrate, schema_version
+from circinus.private_files import make_private_folder, open_private
+from circinus.profiling.store.migrations import SCHEMA_VERSION, current_columns, migrate, schema_fault, schema_version
 from circinus.profiling.store.table_checksums import content_fault, enable_checksums, update_checksums
-
-try:
-    import fcntl
-except ImportError:  # Windows: SQLite's own lock suffices, but the lock holder cannot be named
-    fcntl = None  # type: ignore[assignment]  # not on Windows
 
 _POLLING_INTERVAL_S = 0.005
 _DESCRIPTION_BYTES = 4096
@@ -46,12 +42,12 @@ class WriteLock:
         """Wait for the lock; return False if another process still has it after `timeout_s` seconds.
 
         Raises:
+            ProfileError: another file is in its place; its content would be overwritten.
             OSError: the file cannot be created or locked.
         """
-        if fcntl is None:
-            return True
         if self._descriptor is None:
-            self._descriptor = _open_lock(self.path)
+            flags = os.O_RDWR | os.O_CREAT
+            self._descriptor = open_private(self.path, flags, denied=None, area="store", error=ProfileError)
         end_s = time.monotonic() + timeout_s
         while True:
             try:
@@ -67,7 +63,7 @@ class WriteLock:
 
     def release(self) -> None:
         """Release the lock to the next writer."""
-        if fcntl is not None and self._descriptor is not None:
+        if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
@@ -82,17 +78,6 @@ class WriteLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _open_lock(path: Path) -> int:
-    """Open a lock file, never another file in its place: its content is overwritten."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o600)
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "the lock is no regular file or has several names", str(path))
 
 
 def _description() -> str:
@@ -149,8 +134,9 @@ class ProfileStore:
                 raise self._wrong_kind("a folder or device is no profile store")
             _check_link(path)
             if create:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _create_private(path)
+                make_private_folder(path.parent)
+                with suppress(FileExistsError):  # SQLite gives its other files the mode of this one
+                    os.close(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
             try:
                 self._prepare(create)
@@ -223,8 +209,10 @@ class ProfileStore:
             self._create()
         if self._application() != _APPLICATION_ID:
             raise self._wrong_kind("the database is not a profile store")
-        is_sound = self._file_version() in _sound_files
+        version = self._file_version()  # before the checks: others may write meanwhile
+        is_sound = version in _sound_files
         if not is_sound:
+            self._check(schema_fault)
             self._check_pages()
         if create and execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             with self._locked():  # the mode cannot be changed during a transaction
@@ -233,8 +221,8 @@ class ProfileStore:
             self._copy_to_memory()
         migrate(self._connection, self.transaction, self.path)
         if not is_sound:
-            self._check_content()
-            _sound_files.add(self._file_version())
+            self._check(lambda connection: content_fault(connection, current_columns()))
+            _sound_files.add(version)
         self._is_current = True
 
     def _copy_to_memory(self) -> None:
@@ -255,10 +243,10 @@ class ProfileStore:
         if not (log and log.st_size) and found_bytes < expected_bytes:
             raise self.damaged(f"found {found_bytes} bytes, expected {expected_bytes}")
 
-    def _check_content(self) -> None:
+    def _check(self, fault_of: Callable[[sqlite3.Connection], str | None]) -> None:
         self._connection.execute("BEGIN")  # others may write
         try:
-            fault = content_fault(self._connection, current_columns())
+            fault = fault_of(self._connection)
         finally:
             self._connection.execute("ROLLBACK")
         if fault is not None:
@@ -267,7 +255,9 @@ class ProfileStore:
     def _file_version(self) -> tuple[object, ...]:
         """Return what changes whenever the store is written."""
         return tuple(
-            (file, s.st_ino, s.st_size, s.st_mtime_ns) for file in self._files if (s := _status(file)) and s.st_size
+            (file, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns)
+            for file in self._files
+            if (s := _status(file)) and s.st_size
         )
 
     def _create(self) -> None:
@@ -341,14 +331,8 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _create_private(path: Path) -> None:
-    """Create a file that other users cannot read, unless it exists; SQLite gives its other files the same mode."""
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-
-
 def _check_link(path: Path) -> None:
-    if path.is_symlink() and hasattr(os, "geteuid") and path.lstat().st_uid not in (0, os.geteuid()):
+    if path.is_symlink() and path.lstat().st_uid not in (0, os.geteuid()):
         raise OSError(errno.ELOOP, "a symbolic link of another user", str(path))
 
 
