@@ -13,7 +13,9 @@ from sample_application import Application
 from circinus.errors import ProfileError
 from circinus.operators.pickling import pickle_value
 from circinus.profiling import load_recordings, record_for_replay
-from circinus.profiling.store.stored_outputs import trust_outputs
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.stored_outputs import trust_outputs, write_outputs
+from circinus.seals import is_sealed
 from circinus.specification import Configuration
 from raised import raises_code
 
@@ -112,3 +114,18 @@ def test_an_output_that_is_no_payload_is_told(application: Application, recorded
         _outputs(application, recorded)
     with raises_code(ProfileError, "store.damaged"):
         trust_outputs(application.store)
+
+
+def test_outputs_that_this_user_records_again_get_its_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, items = tmp_path / "store", [1, 2]
+    with ProfileStore(path, create=True) as store, store.transaction():
+        write_outputs(store, 7, items, [b"one", b"two"])
+        write_outputs(store, 7, items, [b"another", b"two"])
+        assert store.rows("SELECT packed FROM output ORDER BY item") == [(b"one",), (b"two",)], "the first is retained"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    with ProfileStore(path) as store, store.transaction():
+        write_outputs(store, 7, items, [b"one", b"other"])
+        found = store.rows("SELECT packed, seal FROM output ORDER BY item")
+    assert [data for data, _ in found] == [b"one", b"other"]
+    assert all(is_sealed("output", data, own) for data, own in found)
+    ProfileStore(path).close()  # its checksums are those of its rows

@@ -9,7 +9,7 @@ from typing import Any
 from circinus.arrays import IntArray
 from circinus.errors import ProfileError
 from circinus.operators.plain_payloads import UnsafePayloadError, plain_payload
-from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.profile_store import ProfileStore, as_json
 from circinus.seals import is_sealed, key_file, seal
 
 _PURPOSE = "output"
@@ -19,11 +19,21 @@ _BATCH = 100
 def write_outputs(store: ProfileStore, subject: int, items: Sequence[int], payloads: Sequence[bytes]) -> None:
     """Write an operator's pickled outputs on (n,) items, with seals. Call it inside a transaction.
 
-    Stored outputs are retained.
+    Outputs that this user recorded before are retained.
     """
+    stored = store.rows(
+        "SELECT item, packed, seal FROM output WHERE subject = ? AND item IN (SELECT value FROM json_each(?))",
+        subject,
+        as_json([*items]),
+    )
+    own = {item for item, data, found in stored if is_sealed(_PURPOSE, _payload(store, data), found)}
     store.write(
-        "INSERT OR IGNORE INTO output VALUES (?, ?, ?, ?)",
-        [(subject, item, data, seal(_PURPOSE, data)) for item, data in zip(items, payloads, strict=True)],
+        "INSERT OR REPLACE INTO output VALUES (?, ?, ?, ?)",
+        [
+            (subject, item, data, seal(_PURPOSE, data))
+            for item, data in zip(items, payloads, strict=True)
+            if item not in own
+        ],
     )
 
 
