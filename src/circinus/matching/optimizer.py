@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -156,10 +155,9 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], resources: Exit
         return MilpSolver(seed=seed, clock=clock)
     subprocess_solver = HighsSubprocess()
     resources.callback(subprocess_solver.close)
-    if os.name == "posix":
-        with suppress(OSError):  # without a subprocess, solve in this process
-            subprocess_solver.start()
-            return LagrangianSolver(seed=seed, clock=clock, minimise=subprocess_solver.minimise)
+    with suppress(OSError):  # without a subprocess, solve in this process
+        subprocess_solver.start()
+        return LagrangianSolver(seed=seed, clock=clock, minimise=subprocess_solver.minimise)
     return LagrangianSolver(seed=seed, clock=clock)
 
 

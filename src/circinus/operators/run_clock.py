@@ -131,8 +131,7 @@ class _OpenFile:
 
 _open_files = threading.local()
 """Open files by path, whose content is that of the thread which opened them."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: vars(_open_files).clear())
+os.register_at_fork(after_in_child=lambda: vars(_open_files).clear())
 
 
 def _read_again(path: str) -> bytes:

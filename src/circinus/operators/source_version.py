@@ -70,7 +70,7 @@ def file_version(path: Path) -> str:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path} is not a regular file")
     # Not blocking, in case a pipe has taken the place of the file.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         content = file.read(MAX_FILE_BYTES + 1) or b""
     if len(content) > MAX_FILE_BYTES:
         raise OSError(f"{path} is larger than {MAX_FILE_BYTES} bytes")

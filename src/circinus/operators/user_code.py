@@ -306,5 +306,4 @@ def _forget() -> None:
     shared_processes.cache_clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget)
