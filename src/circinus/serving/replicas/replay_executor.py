@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from circinus.errors import ProfileError, ServingError
 from circinus.operators.pickling import Payload, unpack_list
-from circinus.serving.engine import DesiredState
 from circinus.serving.replicas.replica_protocol import (
     Batch,
     BatchItem,
@@ -21,12 +20,13 @@ from circinus.serving.replicas.replica_protocol import (
     ReplayStage,
     ReplicaSpec,
 )
-from circinus.serving.routes import RouteStage
-from circinus.specification import Configuration
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # processes of replicas start faster without the specification
     from circinus.profiling import Recordings
     from circinus.profiling.item_runs import ItemRuns
+    from circinus.serving.engine import DesiredState
+    from circinus.serving.routes import RouteStage
+    from circinus.specification import Configuration
     from circinus.specification.dataflow import RunPath
 
 
