@@ -12,8 +12,8 @@ from circinus.errors import ServingError
 from circinus.serving.applications import build_applications
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.http_tokens import HttpTokens
+from circinus.serving.ray.recording_key import RecordingKey
 from circinus.serving.ray.serve_config import build_router_configs, serve_schema
-from circinus.serving.ray.serve_replica import RecordingKey
 from circinus.serving.ray.settings import RaySettings
 from circinus.serving.ray.site_router import config_from_dict, config_to_dict
 from circinus.testing.desired_states import StageSpec, chain, split_route, state

@@ -11,7 +11,7 @@ from circinus.operators.protocol import ONE
 from circinus.serving.applications import Application
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.http_tokens import HttpTokens
-from circinus.serving.ray.serve_replica import RecordingKey
+from circinus.serving.ray.recording_key import RecordingKey
 from circinus.serving.ray.settings import DEFAULT_HTTP, REPLICA, ROUTER, RaySettings, placement_options, router_name
 from circinus.serving.ray.site_router import RouterConfig, config_to_dict
 from circinus.serving.router.compiled_route import CompiledRoute

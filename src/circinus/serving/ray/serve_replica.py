@@ -1,4 +1,4 @@
-"""Ray Serve application of one deployment: its replicas, and the keys of what they replay."""
+"""Ray Serve application of one deployment: its replicas."""
 
 from __future__ import annotations
 
@@ -6,58 +6,17 @@ import faulthandler
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from circinus.errors import ProfileError, ServingError
 from circinus.operators.host import thread_limits
 from circinus.operators.pickling import Payload
 from circinus.operators.protocol import Emission
 from circinus.serving.ray.settings import REPLICA
 from circinus.serving.replicas.compute_executor import ComputeExecutor
-from circinus.serving.replicas.replay_executor import ReplayExecutor, replay_stage
-from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplayStage, ReplicaSpec
-from circinus.serving.routes import RouteStage
+from circinus.serving.replicas.replay_executor import ReplayExecutor
+from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ReplicaSpec
 from circinus.serving.settings import SERVING
-
-
-@dataclass(frozen=True)
-class RecordingKey:
-    """Self-contained reference to recorded outputs, resolvable by a new replica."""
-
-    pipeline: str
-    stage: RouteStage
-    is_sink: bool
-
-    def __str__(self) -> str:
-        """Return the JSON encoding."""
-        return _ADAPTER.dump_json(self).decode()
-
-    @classmethod
-    def read(cls, text: str) -> RecordingKey:
-        """Parse the JSON encoding."""
-        return _ADAPTER.validate_json(text)
-
-    def load(self, store: Path) -> ReplayStage:
-        """Load the recorded outputs from a profile store.
-
-        Raises:
-            ServingError: the store does not exist, or lacks the recordings.
-        """
-        from circinus.profiling import load_recordings
-
-        try:
-            return replay_stage(
-                load_recordings(store, self.pipeline, [self.stage.prefix]), self.stage, is_sink=self.is_sink
-            )
-        except ProfileError as error:
-            raise ServingError(f"the engine cannot replay: {error}", code="engine.cannot_replay") from error
-
-
-_ADAPTER = TypeAdapter(RecordingKey)
 
 
 class OperatorReplica:
@@ -113,6 +72,8 @@ class OperatorReplica:
     def _load_recordings(self, executor: ReplayExecutor, items: Sequence[BatchItem]) -> None:
         for name in dict.fromkeys(item.recording for item in items):
             if isinstance(name, str) and name not in self._loaded:
+                from circinus.serving.ray.recording_key import RecordingKey
+
                 assert self._store is not None, "a replay has a store"
                 executor.add_recordings({name: RecordingKey.read(name).load(self._store)})
                 self._loaded.add(name)
