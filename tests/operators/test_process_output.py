@@ -74,7 +74,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def processes() -> Iterator[ForkServerClient]:
     client = ForkServerClient(OperatorHost)
     yield client

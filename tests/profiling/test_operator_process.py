@@ -125,13 +125,19 @@ class Counted:
 """
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ForkServerClient]:
+    """Yield the client of one fork server for all tests, which starts again after a test that killed it."""
+    client = ForkServerClient(OperatorHost)
+    yield client
+    client.close()
+
+
 @pytest.fixture
-def start(application: Application) -> Iterator[Callable[..., OperatorProcess]]:
+def start(application: Application, processes: ForkServerClient) -> Iterator[Callable[..., OperatorProcess]]:
     application.write(MODULE, SOURCE)
     sys.modules.pop(MODULE, None)
     with ExitStack() as stack:
-        processes = ForkServerClient(OperatorHost)
-        stack.callback(processes.close)
 
         def started(
             attribute: str = "Any", cpus: float = 1.0, timeout_s: float = HANG_LIMIT_S, **knobs: Any
@@ -414,8 +420,9 @@ def test_what_a_crashed_operator_started_ends_too(start: Callable[..., OperatorP
 
 
 def test_what_cannot_be_started_leaves_nothing_open(
-    start: Callable[..., OperatorProcess], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., OperatorProcess], processes: ForkServerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    processes.close()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     gc.collect()  # what earlier tests left open is closed now or never
     before = psutil.Process().num_fds()
@@ -454,7 +461,7 @@ def test_one_that_is_larger_than_the_limit_is_kept_while_it_is_used(start: Calla
     replicas.close()
 
 
-def test_a_replica_finds_what_the_planner_finds(start: Callable[..., OperatorProcess], tmp_path: Path) -> None:
+def test_a_replica_finds_what_the_planner_finds(processes: ForkServerClient, tmp_path: Path) -> None:
     """Also what is on the planner's search path alone."""
     other = tmp_path / "elsewhere"
     other.mkdir()
@@ -465,12 +472,12 @@ def test_a_replica_finds_what_the_planner_finds(start: Callable[..., OperatorPro
     sys.path.append(str(other))
     uses = "sample_elsewhere:of_this_machine"
     key = OperatorProcessKey(uses, resolve_operator(uses).version, KnobValues(), 1.0)
-    processes = ForkServerClient(OperatorHost)
+    replica = OperatorProcess(processes, key, (), HANG_LIMIT_S)
     try:
-        replica = OperatorProcess(processes, key, (), HANG_LIMIT_S)
         assert _ask(replica, "x") == "found"
     finally:
-        processes.close()
+        replica.close()
+        sys.path.remove(str(other))
         del sys.modules["sample_elsewhere"]
 
 
