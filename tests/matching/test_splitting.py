@@ -41,7 +41,7 @@ def test_divided_requests_are_as_good_as_possible(seed: int) -> None:
             assert len({part.plan.deployment_of("first") for part in assignment.chosen.plan.parts}) == 1
 
 
-@pytest.mark.parametrize("queries", [1, 8])
+@pytest.mark.parametrize("queries", [1, 3])
 def test_a_mixture_fills_replicas_and_meets_its_accuracy_slo_exactly(queries: int) -> None:
     """Shares of 0.4, 0.44 and 0.16 fill five replicas, with a mean accuracy of 0.68; a margin takes another replica."""
     matching = Workers.published(80.0, 0.68, queries).plan(PATIENT)
