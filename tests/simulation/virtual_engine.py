@@ -33,6 +33,10 @@ from circinus.specification import Deployment, Network
 from virtual_time import run
 
 
+def _no_sleep(seconds: float) -> None:
+    """Return at once; a mock for each batch would take most of the time."""
+
+
 class _Replica:
     """Ready at once; ends a batch when a replaying replica would, and tells in the order of `Replica`."""
 
@@ -61,7 +65,7 @@ class _Replica:
 
     def process(self, batch: list[QueuedItem], begin_s: float) -> None:
         items = tuple(BatchItem(work.item_key, 0, work.recording, work.path) for work in batch)
-        with mock.patch.object(time, "sleep", new=lambda _: None):  # a mock for each batch would take most of the time
+        with mock.patch.object(time, "sleep", new=_no_sleep):
             result, _ = self._responder.answer(Batch(begin_s, items), ())
         self._loop.call_at(result.end_s, self._done, batch, result, begin_s)
 
