@@ -180,7 +180,7 @@ class _Child:
     def wait(self, hang_s: float) -> BoundedRun:
         """Wait for the end, and kill the process and those that it started at the limit."""
         left_s = max(0.0, self._start_s + hang_s - time.monotonic())
-        has_ended: list[int] = []
+        has_ended: Sequence[int] = ()
         try:
             has_ended, *_ = select.select([self._descriptor], [], [], left_s)
         finally:  # also when this process is interrupted

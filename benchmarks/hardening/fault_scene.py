@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
@@ -100,11 +101,12 @@ class Scene:
         self._controller_errors = folder.with_name(f"{folder.name}-controller.log")  # on no full disk
         self._logs = FaultLog(self._controller_errors), FaultLog(self._run.log)
 
-    async def strike(self, numbers: range, end_s: float) -> None:
-        """Strike one fault after the other until a monotonic time, and print each outcome."""
+    async def strike(self, numbers: range, seconds: float) -> None:
+        """Strike one fault after the other for some time from the start of the scene, and print each outcome."""
         parent, load = os.getppid(), asyncio.create_task(self._requests.send_forever())
         try:
             await self._restart()
+            end_s = time.monotonic() + seconds
             for number in numbers:
                 if time.monotonic() > end_s or os.getppid() != parent:
                     break
@@ -142,7 +144,8 @@ class Scene:
             self._logs[1].rewind()
             if ENGINE not in may_end:
                 outcome.crashes.append("the engine ended")
-        outcome.crashes += [line for log in self._logs for line in log.tracebacks()]
+        logged = Counter(line for log in self._logs for line in log.tracebacks())
+        outcome.crashes += [f"{line}, {times} times" for line, times in logged.items()]
         outcome.lost = self._lost(events, plan)
         outcome.doubled = double_actions(self._events(), {}) - double_actions(events, {})
         outcome.orphans = len(self._orphans())
@@ -300,8 +303,7 @@ def main(arguments: Sequence[str]) -> None:
     if has_disk:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "none", str(folder)], check=True)
     shutil.copytree(application, folder, dirs_exist_ok=True)
-    end_s = time.monotonic() + seconds
-    asyncio.run(Scene(folder, stop_s, scene, seed, has_disk).strike(range(first, first + count), end_s))
+    asyncio.run(Scene(folder, stop_s, scene, seed, has_disk).strike(range(first, first + count), seconds))
 
 
 if __name__ == "__main__":

@@ -205,6 +205,7 @@ def files(inputs: int, seed: int, only: str | None, journal: Path, console: Cons
     return figures, rows
 
 
+_WARM_UP_S = 120.0
 _BASELINE = frozenset({"engine.killed", "engine.not_running"})
 """Codes of the faults of unchanged files: no engine runs."""
 
@@ -226,10 +227,10 @@ def warm_up(application: StarterApplication, scratch: Path) -> None:
 
     programs = [(verb, unchanged(verb, scratch / f"unchanged-{number}")) for number, verb in enumerate(verbs)]
     preload(*(program for _, program in programs))
-    for verb, run in bounded(programs):
+    for verb, run in bounded(programs, hang_s=_WARM_UP_S):
         is_expected = _code(run) in _BASELINE or verb[0] == "destroy"
         if (run.ending is not Ending.OK and not is_expected) or not ending(run, (*verb, "--json")).is_good:
-            raise RuntimeError(f"`circinus {' '.join(verb)}` fails on unchanged files: {run.stdout}{run.stderr}")
+            raise RuntimeError(f"`circinus {' '.join(verb)}` fails on unchanged files: {run}")
 
 
 def ending(run: BoundedRun, arguments: Sequence[str]) -> Ending:
