@@ -24,6 +24,7 @@ from rich.console import Console
 from benchmarks.hardening.bounded_worker import BoundedRun, Ending
 from benchmarks.hardening.files import note
 from benchmarks.hardening.findings import Findings
+from benchmarks.hardening.journal import Journal
 from benchmarks.hardening.starter import PLAN, StarterApplication, environment, prepared, verb
 from benchmarks.harness.benchmark import PartResult
 
@@ -134,15 +135,17 @@ def can_mount() -> bool:
     return tried.returncode == 0
 
 
-def environments(inputs: int, seed: int, console: Console) -> PartResult:
+def environments(inputs: int, seed: int, journal: Path, console: Console) -> PartResult:
     """Run verbs in odd environments.
 
     Args:
         inputs: number of commands; environments in turns, each with a random verb.
         seed: of the verbs.
+        journal: file of the outcomes; those of an interrupted run count.
         console: prints.
     """
-    rng, findings = np.random.default_rng([seed, 100]), Findings("environment", _JUDGED, _LIMIT_S)
+    rng = np.random.default_rng([seed, 100])
+    findings = Findings("environment", _JUDGED, _LIMIT_S, Journal(journal, seed=seed))
     with tempfile.TemporaryDirectory(prefix="circinus-environment-") as scratch, ExitStack() as stack:
         application = prepared()
         listed = all_surroundings()
@@ -152,9 +155,10 @@ def environments(inputs: int, seed: int, console: Console) -> PartResult:
             for number, place in enumerate(order.tolist())
         ]
         pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count() or 1))
-        runs = pool.map(lambda given: given.run(application, Path(scratch)), drawn)
-        for given, run in zip(drawn, runs, strict=True):
-            kind, name = given.surroundings.kind, f"{given.surroundings.name}: {given.text}"
+        left = [given for given in drawn if given.name not in findings.names]
+        runs = pool.map(lambda given: given.run(application, Path(scratch)), left)
+        for given, run in zip(left, runs, strict=True):
+            kind, name = given.surroundings.kind, given.name
             if given.surroundings.is_visible:
                 note(findings, kind, name, run, given.text.split())
             else:
@@ -171,6 +175,11 @@ class OddCommand:
     surroundings: Surroundings
     arguments: tuple[str, ...]
     as_json: bool
+
+    @property
+    def name(self) -> str:
+        """Name by which the input can be repeated."""
+        return f"{self.number}: {self.surroundings.name}: {self.text}"
 
     @property
     def text(self) -> str:

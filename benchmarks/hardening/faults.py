@@ -84,6 +84,7 @@ class Scenes:
             process = subprocess.Popen(
                 [*namespace, sys.executable, "-m", "benchmarks.hardening.fault_scene", *arguments],
                 cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=rows, stderr=errors,
+                start_new_session=True,  # interrupted by this process alone, and once
             )  # fmt: skip
             self._running[scene] = process
             try:

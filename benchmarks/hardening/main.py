@@ -56,7 +56,11 @@ BENCHMARK = Benchmark(
         ),
         _part("http", lambda o, c: hostile_http(o.requests, o.seed, c), "requests"),
         _part("socket", lambda o, c: hostile_socket(o.frames, o.seed, c), "frames"),
-        _part("environment", lambda o, c: environments(o.commands, o.seed, c), "commands"),
+        _part(
+            "environment",
+            lambda o, c: environments(o.commands, o.seed, o.state / "environment.jsonl", c),
+            "commands",
+        ),
         _part("overload", lambda o, c: overload(o.overload_s, o.seed, c), "overload_s"),
         _part("lost-node", lambda o, c: lost_nodes(1, c), quick=False),
         _part(
