@@ -190,12 +190,10 @@ class ServeReplicaClient:
         from ray.serve.exceptions import RayServeException
 
         try:
-            call = _handle(REPLICA, application).process.remote(
+            on_begin()  # calls by value do not tell when a replica accepts them
+            response: tuple[BatchResult, Sequence[Payload]] = await _handle(REPLICA, application).process.remote(
                 list(items), [bytes(packed) for packed in payloads], limit_s
             )
-            await call._to_object_ref()  # waits for a replica that accepts it
-            on_begin()
-            response: tuple[BatchResult, Sequence[Payload]] = await call
         except RayTaskError as error:  # the replica is alive, but failed
             raise ServingError(str(getattr(error, "cause", error)), code="replica.failed") from error
         except (RayError, RayServeException) as error:
