@@ -25,3 +25,13 @@ def test_a_replaced_file_keeps_its_mode(tmp_path: Path) -> None:
     write_atomically(plan, "new")
     assert plan.stat().st_mode & 0o777 == 0o644
     assert [path.name for path in tmp_path.iterdir()] == [plan.name]
+
+
+def test_a_new_folder_is_closed_to_other_users(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        write_atomically(tmp_path / ".circinus" / "code" / "plan.json", "new")
+    finally:
+        os.umask(before)
+    folder = tmp_path / ".circinus"
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / "code")] == [0o700, 0o700]

@@ -8,16 +8,18 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from circinus.private_files import make_private_folder
+
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file and create its folder; an existing file stays until the new one is complete.
+    """Write a file and create its folder for this user alone; an existing file stays until the new one is complete.
 
     A new file has the mode 0600, a replaced one keeps its mode. A link is replaced, not followed.
 
     Raises:
         OSError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     # A new file of a random name: another user of the folder could have placed a link at one that can be guessed.
     descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
