@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 STARTED := $(shell date +%s)
 DAILY := $(BIN)/python -m pytest --ignore=tests/benchmarks -m "not models"
 
+# Otherwise each of the thousands of processes that tests start would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick test-thorough test-benchmarks test-ray lint format bench bench-profiling bench-search bench-matching bench-estimates bench-serving bench-links bench-suite docs clean
 
