@@ -29,7 +29,7 @@ def application(application: Path) -> Path:
     )
     queries = application / "queries.yaml"
     text = queries.read_text(encoding="utf-8").replace("source: till", "source: shop")
-    text = text.replace("source: backroom", "source: shop").replace("rate: 5/s", "rate: 20/s")
+    text = text.replace("source: backroom", "source: shop").replace("rate: 5/s", "rate: 40/s")
     queries.write_text("\n".join(line for line in text.splitlines() if "cost" not in line) + "\n", encoding="utf-8")
     run = run_circinus("profile", cwd=application)  # goes on for the other objectives
     assert run.returncode == 0, run.stderr
@@ -40,7 +40,7 @@ def replayed(application: Path, *options: str) -> Any:
     """Return the load report of the plan in a replay by a new engine."""
     run_circinus("destroy", cwd=application)
     answer("apply", "--mode", "replay", cwd=application, kind="apply")
-    return answer("load", "--duration", "5s", "--warm-up", "1s", *options, cwd=application, kind="load")
+    return answer("load", "--duration", "2.5s", "--warm-up", "0.5s", *options, cwd=application, kind="load")
 
 
 def plan(application: Path, *options: str) -> Any:
