@@ -202,12 +202,12 @@ def test_a_pool_that_goes_whenever_it_came_back_is_planned_for_ever_later(lossy:
         return world.now_s - begin_s
 
     waits_s = []
-    for _ in range(4):
+    for _ in range(3):
         world.engine.nodes[pool] = 0
         assert until_planned() <= 1.0 + 3 * TICK_S
         world.engine.nodes[pool] = world.controlled.nodes[pool]
         waits_s.append(until_planned())
-    for waited_s, due_s in zip(waits_s, (10.0, 20.0, 40.0, 80.0), strict=True):
+    for waited_s, due_s in zip(waits_s, (10.0, 20.0, 40.0), strict=True):
         assert due_s <= waited_s <= due_s + 3 * TICK_S
 
 

@@ -116,7 +116,7 @@ def test_as_many_wait_as_can_be_answered_before_the_deadline(replicas: int, batc
 @pytest.mark.parametrize(("left_s", "latest_start_s"), [(30.0, None), (math.inf, 30.0)], ids=["deadline", "drop"])
 def test_overload_wastes_no_capacity(load: float, left_s: float, latest_start_s: float | None) -> None:
     async def overload() -> None:
-        scene, seconds = _Scene(latest_start_s=latest_start_s), 600.0
+        scene, seconds = _Scene(latest_start_s=latest_start_s), 300.0
         loop = asyncio.get_running_loop()
         tasks = []
         for number in range(round(load * seconds / SERVICE_S)):
