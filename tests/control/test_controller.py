@@ -124,7 +124,7 @@ def _overloads(controlled: ManagedPlans, times: float) -> bool:
 def _controlled() -> ManagedPlans:
     """Return plans that a burst overloads, with standby replicas for some query's ladder."""
     specification, profiles = random_specification(8, queries=4, cpus=32.0, nodes=4)
-    matching, _ = plan_all_queries(specification, profiles)
+    matching, _ = plan_all_queries(specification, profiles, settings=SIMPLE, explain_rejections=())
     assert specification.infrastructure is not None
     ready = plan_standby(matching, specification.infrastructure, 3.0)
     found = ManagedPlans(matching, specification, ready.deployments, Mode.REAL, None, {})

@@ -33,6 +33,7 @@ from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import Deployment
 from circinus.testing.fake_engine import FakeEngine
 from managed_plans import Profiles, lossy_plans, replanned_once
+from planning_instances import SIMPLE
 from virtual_time import run as in_virtual_time
 
 TICK_S = 0.25
@@ -325,7 +326,9 @@ def _without(controlled: ManagedPlans, profiles: Profiles, query: str) -> Manage
 
     queries = tuple(one for one in controlled.specification.queries if one.name != query)
     specification = replace(controlled.specification, queries=queries)
-    matching, _ = plan_all_queries(specification, profiles, incumbent=Incumbent.of(controlled.matching))
+    matching, _ = plan_all_queries(
+        specification, profiles, settings=SIMPLE, incumbent=Incumbent.of(controlled.matching), explain_rejections=()
+    )
     return replace(controlled, specification=specification, matching=matching, deployments=matching.deployments)
 
 

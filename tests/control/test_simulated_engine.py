@@ -29,6 +29,7 @@ from circinus.specification import LatePolicy, Network, PlanShare, QueryPlan, Sp
 from circinus.testing.random_instances import random_specification
 from circinus.testing.simulated_engine import SimulatedEngine
 from circinus.testing.simulated_run import run_controlled
+from planning_instances import SIMPLE
 from raised import raises_code
 
 Profiles = Mapping[str, PipelineProfile]
@@ -40,7 +41,7 @@ def _planned(
     specification, profiles = random_specification(seed, **({"queries": 4} | options), cpus=32.0)
     queries = tuple(query.model_copy(update={"late": late}) for query in specification.queries)
     specification = replace(specification, queries=queries)
-    matching, _ = plan_all_queries(specification, profiles)
+    matching, _ = plan_all_queries(specification, profiles, settings=SIMPLE, explain_rejections=())
     assert specification.infrastructure is not None
     deployments = (
         plan_standby(matching, specification.infrastructure, peak).deployments if peak > 1 else matching.deployments
