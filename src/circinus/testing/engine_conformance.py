@@ -281,8 +281,9 @@ class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
 
     @run_async_test
     async def test_switching_a_route_loses_no_request(self, engine: Engine) -> None:
-        old = StageSpec("first", "add", knobs=(("amount", 1),), replicas=2)
-        new = StageSpec("first", "add", knobs=(("amount", 10),), replicas=2, pool="far")
+        paused = ("pause_s", 0.02)  # requests wait, and leave the processors to the replicas that start
+        old = StageSpec("first", "add", knobs=(("amount", 1), paused), replicas=2)
+        new = StageSpec("first", "add", knobs=(("amount", 10), paused), replicas=2, pool="far")
         await engine.apply(chain("q", old))
         switched = asyncio.Event()
 

@@ -21,8 +21,9 @@ _HANG_LIMIT_S = 240.0
 
 
 @operator
-def add(value: Any, *, amount: Any = 1) -> Any:
-    """Return `value` plus `amount`."""
+def add(value: Any, *, amount: Any = 1, pause_s: float = 0.0) -> Any:
+    """Return `value` plus `amount`, after a pause that takes no processor time."""
+    time.sleep(pause_s)
     return value + amount
 
 
