@@ -6,6 +6,7 @@ import asyncio
 import os
 import pickle
 import random
+import resource
 import signal
 import socket
 import struct
@@ -324,6 +325,27 @@ def test_memory_and_descriptors_of_the_engine_are_bounded(folder: Path) -> None:
     wait_for(lambda: engine.num_fds() <= descriptors + 1)
     (answer,) = run_steps(connect(folder), lambda client: ask(client, 0))
     assert is_alive(answer)
+
+
+def test_an_engine_without_descriptors_says_so_once_a_second(folder: Path) -> None:
+    start_daemon(folder)
+    run_steps(connect(folder), lambda client: client.listen_http(("127.0.0.1", 0)))
+    address = RunDirectory(folder).http_address()
+    assert address is not None
+    engine = engine_of(folder)
+    limits = resource.prlimit(engine.pid, resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.prlimit(engine.pid, resource.RLIMIT_NOFILE, (engine.num_fds() + 1, limits[1]))
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(5)]
+        wait_for(lambda: "Too many open files" in RunDirectory(folder).log.read_text())
+        time.sleep(2.0)
+        resource.prlimit(engine.pid, resource.RLIMIT_NOFILE, limits)
+        clients[-1].sendall(b"GET /home/q HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        clients[-1].settimeout(HANG_LIMIT_S)
+        assert clients[-1].recv(12) == b"HTTP/1.1 405"  # it serves again
+    log = RunDirectory(folder).log.read_text()
+    assert "Traceback" not in log
+    assert log.count("Too many open files") < 20
 
 
 def test_an_engine_with_too_many_clients_is_ended(folder: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import math
 import os
 import signal
 import socket
@@ -113,7 +115,9 @@ _MAX_UNSENT_BYTES = 16 * 2**20
 _MAX_TEXT_LENGTH = 2**20
 """Length to which texts of errors are cut."""
 _ACCEPT_PAUSE_S = 1.0
-"""Pause after the system refused to accept a client, which it does for lack of descriptors or memory."""
+"""Pause after the system refused to accept a client."""
+_EXHAUSTED = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
+"""Errors for lack of descriptors or memory."""
 
 
 class Daemon:
@@ -124,11 +128,14 @@ class Daemon:
         self._engine = LocalEngine(output=output_folder(folder.path))
         self._sessions: set[ClientSession] = set()
         self._refused = 0
+        self._exhausted_s = -math.inf
+        """Time of the last message that the system has no more descriptors or memory."""
         self._closing = asyncio.Event()
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until closed, and return when everything that was started has ended."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_loop_error)
         self._engine.require_tokens(self._folder.http_tokens())  # of a killed engine
         listener.setblocking(False)
         loop.add_reader(listener, self._accept, loop, listener)
@@ -147,7 +154,7 @@ class Daemon:
         except (BlockingIOError, ConnectionError):
             return  # the client has disconnected
         except OSError as error:
-            _log.warning("cannot accept a client: %s", error)
+            self._note_exhaustion(loop, error)
             loop.remove_reader(listener)
             loop.call_later(_ACCEPT_PAUSE_S, self._resume, loop, listener)
             return
@@ -160,6 +167,19 @@ class Daemon:
             self._note_refusal(f"a client beyond {_MAX_CLIENTS}")
         else:
             self._sessions.add(ClientSession(loop, accepted, self._handle, self._sessions.discard))
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Report an error that nobody awaits. Servers of asyncio fail a hundred times a second without descriptors."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            self._note_exhaustion(loop, error)
+        else:
+            loop.default_exception_handler(context)
+
+    def _note_exhaustion(self, loop: asyncio.AbstractEventLoop, error: OSError) -> None:
+        if loop.time() - self._exhausted_s >= _ACCEPT_PAUSE_S:
+            self._exhausted_s = loop.time()
+            _log.warning("cannot accept a client: %s", error)
 
     def _resume(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         if not self._closing.is_set():
