@@ -178,7 +178,7 @@ def mutated_lines(text: str, rng: np.random.Generator) -> bytes:
     return "\n".join(lines).encode("utf-8", errors="surrogatepass")
 
 
-def mutate_database(path: Path, rng: np.random.Generator, marker: Path) -> str:
+def mutate_database(path: Path, rng: np.random.Generator, marker: Path, *, forged_share: float = 0.5) -> str:
     """Change bytes, schema or one to three values of an SQLite file in place; return the kind of change."""
     kind = int(rng.integers(10))
     if kind <= 3:
@@ -198,7 +198,7 @@ def mutate_database(path: Path, rng: np.random.Generator, marker: Path) -> str:
                 return "schema"
             for _ in range(int(rng.integers(1, 4))):
                 _change_value(database, _filled(database, tables, rng), rng, marker)
-            if "checksum" in tables and rng.random() < 0.5:
+            if "checksum" in tables and rng.random() < forged_share:
                 _forge_checksums(database, rng)
     return "values"
 

@@ -129,7 +129,7 @@ def _copies(sound: Path, damaged: Path, count: int) -> Iterator[str]:
     marker = damaged.with_name("marker")
     for seed in range(count):
         damaged.write_bytes(sound.read_bytes())
-        yield f"{mutate_database(damaged, np.random.default_rng(seed), marker)} {seed}"
+        yield f"{mutate_database(damaged, np.random.default_rng(seed), marker, forged_share=0.0)} {seed}"
         assert not marker.exists(), seed
 
 
@@ -163,6 +163,7 @@ def _hidden(kind: str, sql: str) -> Callable[[sqlite3.Connection], None]:
         _hidden("table", "CREATE VIRTUAL TABLE sqlite_x USING fts5(x)"),
         _sql("ANALYZE"),
         _sql("UPDATE score SET score = score + 0.125"),
+        _sql("DELETE FROM checksum WHERE name = 'score'", "UPDATE score SET score = score + 0.125"),
         _sql("UPDATE service SET output_bytes = output_bytes + 1"),
     ],
 )

@@ -1,7 +1,7 @@
 """Checksums of the store's tables: SQLite itself finds damaged pages, but no changed byte inside a row.
 
 Table `checksum` has the sum of the hashes of all rows of a table. Triggers of a writer's connection keep it up to date
-in the transaction of each change, whatever statement changes a row. A table without an entry is not checked.
+in the transaction of each change, whatever statement changes a row. Without any entry, no table is checked.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def content_fault(connection: sqlite3.Connection, expected: Columns) -> str | No
     Columns of SQLite accept values of any type.
     """
     sums = dict(connection.execute(f"SELECT name, sum FROM {_NAME}"))
+    if sums and sums.keys() != {table for table, _ in _tables(expected)}:
+        return f"table {_NAME} has other entries than were written"
     for table, columns in _tables(expected):
         wrong = " OR ".join(
             f"typeof({name}) NOT IN ('{kind.lower()}', '{kind.lower() if is_required else 'null'}')"
