@@ -22,6 +22,8 @@ _OF_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO)
 """Errors of opening a link (EMLINK on FreeBSD), a folder, or a pipe or socket without another end."""
 
 _WRITING = stat.S_IWGRP | stat.S_IWOTH
+_JOURNAL_END = bytes.fromhex("d9d505f920a163d7")
+"""End of a rollback journal of SQLite that names a super-journal, as one of several attached databases does."""
 
 
 def require_private(
@@ -106,6 +108,46 @@ def open_private(
         os.close(descriptor)
         raise
     return descriptor
+
+
+def require_plain_database(
+    path: Path, *, area: str = "file", error: Callable[..., CircinusError] = CircinusError
+) -> None:
+    """Refuse a database of SQLite whose journals could block it, or let it change or remove other files.
+
+    SQLite opens its journals before a statement can say otherwise. It waits for a pipe, writes to a hard link, and
+    removes the file that a rollback journal names as its super-journal, which databases of this package never have.
+
+    Args:
+        path: database, which need not exist.
+        area: area of the error's code.
+        error: class of the error.
+
+    Raises:
+        CircinusError: with the code `AREA.unsafe`.
+        OSError: a journal cannot be read.
+    """
+    target = os.path.realpath(path)  # SQLite keeps journals beside the target of a link
+    for suffix in ("-wal", "-shm"):  # not opened: closing would drop the locks of other connections of this process
+        with suppress(FileNotFoundError):
+            require_private(
+                os.lstat(f"{target}{suffix}"), Path(f"{target}{suffix}"), denied=None, area=area, error=error
+            )
+    journal = Path(f"{target}-journal")
+    end = b""
+    with (
+        suppress(FileNotFoundError),
+        open(open_private(journal, os.O_RDONLY, denied=None, area=area, error=error), "rb") as file,
+    ):
+        file.seek(max(os.fstat(file.fileno()).st_size - len(_JOURNAL_END), 0))
+        end = file.read()
+    if end == _JOURNAL_END:
+        raise error(
+            "found a journal that names another file, which SQLite would remove",
+            code=f"{area}.unsafe",
+            location=str(journal),
+            hint="Remove it.",
+        )
 
 
 def make_private_folder(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ import pytest
 from benchmarks.hardening.mutations import mutate_database
 from sample_application import Application
 
-from circinus.errors import ProfileError
+from circinus.control.state_store import ControlStateStore
+from circinus.errors import CircinusError, ProfileError
 from circinus.operators.pickling import unpickle_value
 from circinus.profiling import load_profile, load_recordings, profile_pipeline, record_for_replay
 from circinus.profiling.profile import PipelineProfile
@@ -116,6 +118,44 @@ def test_damaged_traces_are_read_as_they_were_or_refused(tmp_path: Path) -> None
             assert str(damaged) in str(error), name
         assert damaged.read_bytes() == content, name
     assert refused > 30
+
+
+def test_a_journal_removes_no_file_that_it_names(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.touch()
+    store, trace, state = (tmp_path / name for name in ("store", "trace", "state"))
+    ProfileStore(store, create=True).close()
+    save_trace(random_trace(trace_pipeline(), 12, seed=0), trace)
+    ControlStateStore(state).close()
+    readings: list[tuple[Path, Callable[[], object], str]] = [
+        (store, lambda: ProfileStore(store), "store.unsafe"),
+        (trace, lambda: load_trace(trace), "store.unsafe"),
+        (state, lambda: ControlStateStore(state), "control.unsafe"),
+    ]
+    for path, read, code in readings:
+        journal = Path(f"{path}-journal")
+        journal.write_bytes(_journal_of(path, victim))
+        with pytest.raises(CircinusError) as caught:
+            read()
+        assert caught.value.code == code
+        journal.unlink()
+        os.mkfifo(journal)
+        with pytest.raises(CircinusError) as caught:
+            read()
+        assert caught.value.code == code
+    assert victim.exists()
+
+
+def _journal_of(database: Path, super_journal: Path) -> bytes:
+    """Return a rollback journal without pages, which SQLite plays back, and then removes the file that it names."""
+    content = database.read_bytes()
+    (page_bytes,) = struct.unpack_from(">H", content, 16)
+    magic, name = bytes.fromhex("d9d505f920a163d7"), os.fsencode(super_journal)
+    head = magic + struct.pack(">5I", 0, 0, len(content) // page_bytes, 512, page_bytes)
+    pages_end = 0x40000000 // page_bytes + 1
+    return (
+        head.ljust(512, b"\0") + struct.pack(">I", pages_end) + name + struct.pack(">2I", len(name), sum(name)) + magic
+    )
 
 
 def _reading(read: Callable[[], object]) -> tuple[object, ProfileError | None]:

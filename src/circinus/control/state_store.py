@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.private_files import make_private_folder, open_private, require_private
+from circinus.private_files import make_private_folder, open_private, require_plain_database, require_private
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
 _IN_MEMORY = ":memory:"
@@ -95,6 +95,7 @@ class ControlStateStore:
         try:
             if str(path) != _IN_MEMORY:
                 _create(path)
+                require_plain_database(path, area="control", error=ServingError)
             self._connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
             self._prepare()
             self._connection.execute("PRAGMA journal_mode = WAL")

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from circinus.errors import ProfileError
-from circinus.private_files import make_private_folder, open_private
+from circinus.private_files import make_private_folder, open_private, require_plain_database
 from circinus.profiling.store.migrations import SCHEMA_VERSION, current_columns, migrate, schema_fault, schema_version
 from circinus.profiling.store.table_checksums import content_fault, enable_checksums, update_checksums
 
@@ -133,6 +133,7 @@ class ProfileStore:
             if path.exists() and not path.is_file():
                 raise self._wrong_kind("a folder or device is no profile store")
             _check_link(path)
+            require_plain_database(path, area="store", error=ProfileError)
             if create:
                 make_private_folder(path.parent)
                 with suppress(FileExistsError):  # SQLite gives its other files the mode of this one
