@@ -241,6 +241,14 @@ def _global(module: str, name: str) -> bytes:
     return _short_text(module) + _short_text(name) + pickle.STACK_GLOBAL
 
 
+def _nested_dtype_key(depth: int) -> bytes:
+    """A dictionary whose key is a dtype with 2^depth fields in one byte."""
+    dtype: Any = np.dtype("u1")
+    for _ in range(depth):
+        dtype = np.dtype({"names": ["a", "b"], "formats": [dtype, dtype], "offsets": [0, 0], "itemsize": 1})
+    return START + pickle.EMPTY_DICT + pickle_value(dtype)[11:-1] + pickle.NONE + pickle.SETITEM + pickle.STOP
+
+
 def _nested_sets(depth: int) -> bytes:
     """A set of two equal frozensets, which take 2^depth steps to compare."""
     nesting = b""
@@ -288,6 +296,7 @@ RANGE_AS_NAMES = pickle.MARK + 3 * pickle.NONE + 2 * RANGE + 3 * pickle.NONE + p
         START + pickle.BINBYTES8 + struct.pack("<Q", 10**12) + pickle.STOP,
         START + pickle.FRAME + struct.pack("<Q", 10**12) + pickle.STOP,
         _nested_key(200),
+        _nested_dtype_key(22),
         _nested_sets(40),
         START + _global("builtins", "complex") + RANGE + pickle.REDUCE + pickle.STOP,
         START + DTYPE + RANGE + pickle.BUILD + pickle.STOP,
@@ -325,7 +334,7 @@ RANGE_AS_NAMES = pickle.MARK + 3 * pickle.NONE + 2 * RANGE + 3 * pickle.NONE + p
         b"cposix\nsystem\n(S'touch run'\ntR.",
         START + b"\x8c\5posix\x8c\6system\x93.",
     ],
-    ids=range(31),
+    ids=range(32),
 )
 def test_bombs_and_other_protocols_are_refused_in_little_memory(payload: bytes) -> None:
     program = (

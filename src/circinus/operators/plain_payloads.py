@@ -143,8 +143,8 @@ class _Budget:
 
     def _count_parts(self, key: Any) -> int:
         """Count the parts of a key before it is hashed, and return their number: parts may share parts."""
-        if isinstance(key, np.void):  # fields may overlap
-            raise UnsafePayloadError("a numpy.void as a key")
+        if isinstance(key, np.void | np.dtype):  # fields may overlap, and each have such fields
+            raise UnsafePayloadError(f"a numpy.{'void' if isinstance(key, np.void) else 'dtype'} as a key")
         own = 1 + sys.getsizeof(key) // _PART_BYTES
         self._count_steps(own * _STEPS_OF_PART)
         return own + sum(map(self._count_parts, key)) if isinstance(key, tuple | frozenset) else own
