@@ -26,6 +26,7 @@ from circinus.matching.inline_specification import InlineSpecification
 from circinus.matching.plan_set import SCHEMA_VERSION, PlanFile
 from circinus.operators import resolve_operator
 from circinus.specification import CostSlo, LatencySlo, Query, RecordedArrivals, Slos, Specification
+from circinus.specification.limits import MAX_DOCUMENT_BYTES
 from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 from golden import check_message
 from planning_instances import everywhere, slower
@@ -256,6 +257,12 @@ def test_what_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     check_message("matching/missing_plan_file", str(caught.value).replace(f"{tmp_path}/", ""))
     with raises_code(PlanningError, "plan.unreadable"):
         load_plan_set(tmp_path)
+    with raises_code(PlanningError, "plan.unreadable"):
+        load_plan_set(Path("/dev/null"))  # devices may never end, and pipes may block
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(MAX_DOCUMENT_BYTES + 1)
+    with raises_code(PlanningError, "plan.unreadable"):
+        load_plan_set(tmp_path / "large.json")
     (tmp_path / "plan.json").write_bytes(b"\xff\xfe\x00")
     with raises_code(PlanningError, "plan.invalid_json"):
         load_plan_set(tmp_path / "plan.json")

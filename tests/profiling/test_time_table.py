@@ -18,6 +18,7 @@ from circinus.profiling import (
     save_imported_times,
 )
 from circinus.specification import HardwareClass, Infrastructure, Pipeline, Pool, Specification
+from raised import raises_code
 from random_traces import random_trace, trace_pipeline
 
 HEADER = "class,operator,k,cpus,batch_size,seconds,origin"
@@ -113,3 +114,9 @@ def test_a_fault_is_named_with_its_place_and_nothing_is_stored(
     assert "found " in caught.value.message
     assert ", expected " in caught.value.message
     assert not (tmp_path / "store").exists()
+
+
+def test_devices_are_not_opened(tmp_path: Path) -> None:
+    pipeline = trace_pipeline()
+    with raises_code(ProfileError, "times.unreadable"):
+        read_time_table(Path("/dev/null"), _specification(pipeline), {pipeline.name: VERSIONS}, datetime.now(UTC))

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from circinus.errors import PlanningError
 from circinus.serving.loadtest.load_report import SCHEMA_VERSION
+from circinus.specification.limits import MAX_DOCUMENT_BYTES
+from circinus.specification.source_files import read_regular
 
 
 class _Bounds(BaseModel):
@@ -77,7 +79,7 @@ def read_load(path: Path) -> Mapping[str, Any]:
         PlanningError: the file cannot be read, or is no report of a load test by this version.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_regular(path, MAX_DOCUMENT_BYTES).decode())
         _Document.model_validate(document, strict=True)
         if document["data"]["schema_version"] == SCHEMA_VERSION:
             measured: Mapping[str, Any] = document["data"]

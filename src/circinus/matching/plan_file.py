@@ -20,6 +20,8 @@ from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile, Profi
 from circinus.specification import Specification
 from circinus.specification.atomic_file import write_atomically
 from circinus.specification.json_dump import json_text, refuse_not_finite
+from circinus.specification.limits import MAX_DOCUMENT_BYTES
+from circinus.specification.source_files import read_regular
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -116,7 +118,7 @@ def load_plan_set(path: Path) -> PlanFile:
     from pydantic import ValidationError
 
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_regular(path, MAX_DOCUMENT_BYTES).decode())
     except FileNotFoundError as error:
         raise PlanningError(
             "no such file, expected a plan file; write one with `circinus plan`",

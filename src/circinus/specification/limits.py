@@ -9,6 +9,8 @@ MAX_FILE_BYTES = 4 * 2**20
 """Size of a YAML file."""
 MAX_ARRIVALS_BYTES = 64 * 2**20
 """Size of a CSV file of recorded arrivals."""
+MAX_DOCUMENT_BYTES = 1024 * 2**20
+"""Size of a plan file, of a report of a load test, and of a table of times."""
 MAX_ARRIVALS = 1_000_000
 """Rows of a CSV file of recorded arrivals."""
 MAX_YAML_VALUES = 50_000

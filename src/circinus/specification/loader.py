@@ -14,7 +14,7 @@ from circinus.specification.infrastructure import Infrastructure
 from circinus.specification.limits import MAX_FAULTS, MAX_FILE_BYTES
 from circinus.specification.pipeline import Pipeline
 from circinus.specification.query import Query
-from circinus.specification.source_files import UnusableFileError, require_regular, similar_sibling
+from circinus.specification.source_files import UnusableFileError, read_regular, similar_sibling
 from circinus.specification.specification import Specification
 from circinus.specification.yaml.reader import YamlNode
 
@@ -209,8 +209,7 @@ def _is_visible_yaml(file: Path) -> bool:
 
 def _text(file: Path) -> str | Diagnostic:
     try:
-        require_regular(file, MAX_FILE_BYTES)
-        content = file.read_bytes()
+        content = read_regular(file, MAX_FILE_BYTES)
     except FileNotFoundError:
         return Diagnostic(str(file), 0, WHOLE_FILE, NO_FILE, "an existing file", similar_sibling(file))
     except OSError as error:

@@ -36,6 +36,22 @@ def require_regular(path: Path, max_bytes: int) -> None:
         raise UnusableFileError(errno.EFBIG, f"a file of {size}, more than {largest}")
 
 
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a regular file of at most `max_bytes`, and never wait for another process.
+
+    Raises:
+        UnusableFileError: see `require_regular`.
+        OSError: it cannot be read.
+    """
+    require_regular(path, max_bytes)
+    # Not blocking, in case a pipe has taken the place of the file. Files of /proc have no size.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        content = file.read(max_bytes + 1) or b""
+    if len(content) > max_bytes:
+        raise UnusableFileError(errno.EFBIG, f"a file of more than {max_bytes / 2**20:,.0f} MiB")
+    return content
+
+
 def similar_sibling(path: Path) -> str:
     """Return a hint with the file beside a missing one that has a similar name, or ""."""
     try:

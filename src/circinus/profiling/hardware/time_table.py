@@ -17,6 +17,8 @@ from circinus.profiling.store.measurement_keys import LOCAL
 from circinus.specification import KnobValues, OperatorSpec, Specification, knob_values
 from circinus.specification.base_model import Scalar
 from circinus.specification.diagnostics import did_you_mean, expected_choice
+from circinus.specification.limits import MAX_DOCUMENT_BYTES
+from circinus.specification.source_files import read_regular
 
 _REQUIRED = ("class", "operator", "batch_size", "seconds")
 _OPTIONAL = ("pipeline", "cpus", "origin")
@@ -41,7 +43,7 @@ def read_time_table(
         ProfileError: the file cannot be read (`times.unreadable`), or its first fault, with line and column.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MAX_DOCUMENT_BYTES)
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
