@@ -14,6 +14,7 @@ from circinus.api.plan_rows import COLUMNS, allocations, columns, part_rows
 from circinus.api.quantities import AnyPath
 from circinus.api.result import Result
 from circinus.matching import load_plan_set, save_plan_set
+from circinus.reporting.escaping_console import EscapingConsole
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.plan_table import deployment_table, price_table, spare_replicas_text
 from circinus.specification.formatting import ACCURACY, format_duration, format_usd_per_h, with_metric
@@ -304,7 +305,7 @@ class Explanation(Result):
 
     def print(self, console: Console | None = None) -> None:
         """Print the explanation as `circinus explain` does."""
-        console, matching = console or Console(), self.plan.matching
+        console, matching = console or EscapingConsole(), self.plan.matching
         for assignment in matching.assignments:
             if assignment.query in self.queries:
                 console.print(assignment_explanation(assignment, *self._shown(assignment)))

@@ -14,6 +14,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
+from circinus.reporting.escaping_console import EscapingConsole
 from circinus.reporting.wrapping import wrapped
 from circinus.specification.json_dump import json_text
 
@@ -59,10 +60,10 @@ class Result(ABC):
 
     def print(self, console: Console | None = None) -> None:
         """Print the table, on a console of Rich or on standard output."""
-        (console or Console()).print(self._table())
+        (console or EscapingConsole()).print(self._table())
 
     def __str__(self) -> str:
-        console = Console(width=shutil.get_terminal_size().columns, color_system=None)
+        console = EscapingConsole(width=shutil.get_terminal_size().columns, color_system=None)
         with console.capture() as capture:
             self.print(console)
         return "\n".join(map(str.rstrip, capture.get().splitlines())).rstrip()

@@ -98,7 +98,9 @@ def names_as_arguments() -> Iterator[None]:
     except PlanningError as error:
         if error.code not in _NAME_ERRORS:
             raise
-        raise typer.BadParameter(str(error)) from error
+        from circinus.reporting.wrapping import printable
+
+        raise typer.BadParameter(printable(str(error))) from error
 
 
 def _usage_message(error: ValidationError) -> str:

@@ -32,10 +32,10 @@ _remarks_silenced = False
 
 def console() -> Console:
     """Return the console for results. Outside a terminal it has `COLUMNS` columns, by default 100."""
-    from rich.console import Console
+    from circinus.reporting.escaping_console import EscapingConsole
 
-    plain = Console()
-    return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=100)
+    plain = EscapingConsole()
+    return plain if plain.is_terminal or "COLUMNS" in os.environ else EscapingConsole(width=100)
 
 
 def progress_console() -> Console:

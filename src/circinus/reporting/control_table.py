@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from circinus.reporting.tables import TwoLines, make_table
+from circinus.reporting.wrapping import printable
 from circinus.specification import replica_keys
 from circinus.specification.formatting import format_duration, format_share
 
@@ -34,7 +35,8 @@ def event_line(event: Event, *, would: bool = False, dated: bool = False) -> str
     timestamp = datetime.fromtimestamp(event.time_s).strftime("%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S")
     details = event.details
     change = f" from rung {details['from']} to {details['to']}" if "from" in details and "to" in details else ""
-    return f"{timestamp} {'would ' if would else ''}{event.kind} {event.subject}{change}: {event.reason}"
+    text = f"{'would ' if would else ''}{event.kind} {event.subject}{change}: {event.reason}"
+    return f"{timestamp} {printable(text)}"
 
 
 def deployment_changes(running: EngineStatus | None, planned: Sequence[SizedDeployment], mode: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
+from circinus.reporting.escaping_console import EscapingConsole
 from circinus.reporting.wrapping import print_wrapped
 from circinus.specification.formatting import format_duration
 
@@ -32,7 +33,7 @@ def progress_console(*, quiet: bool = False) -> Console:
     where standard output is a pipe, as the reader of the pipe may write to the terminal between two states of a bar.
     """
     is_plain = sys.stderr is None or not sys.stderr.isatty() or _is_pipe(sys.stdout)
-    return Console(stderr=True, quiet=quiet, force_terminal=False if is_plain else None)
+    return EscapingConsole(stderr=True, quiet=quiet, force_terminal=False if is_plain else None)
 
 
 def _is_pipe(stream: TextIO | None) -> bool:
