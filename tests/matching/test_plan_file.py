@@ -274,6 +274,41 @@ def test_a_plan_is_fresh_as_long_as_nothing_changed(plan_set: PlanFile, specific
     require_fresh(plan_set, reordered)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("deployments", 0, "deployment", "pool"),
+        ("deployments", 0, "deployment", "operator"),
+        ("assignments", 0, "query"),
+        ("assignments", 0, "chosen", "query"),
+        ("assignments", 0, "chosen", "plan", "pipeline"),
+        ("assignments", 0, "chosen", "plan", "placement", 0, 0),
+        ("assignments", 0, "chosen", "plan", "placement", 0, 1),
+        ("assignments", 0, "chosen", "plan", "allocations", 0, 0),
+        ("assignments", 0, "chosen", "plan", "configuration", "operators", 0, 0),
+        ("assignments", 0, "chosen", "estimate", "stages", 0, "pool"),
+        ("assignments", 0, "chosen", "deployments", 0, "deployment", "pipeline"),
+        ("assignments", 0, "ladder", "rungs", 0, "candidate", "plan", "placement", 0, 1),
+        ("assignments", 0, "alternatives", 0, "plan", "placement", 0, 1),
+        ("prices", 0, "resource"),
+    ],
+)
+def test_a_plan_with_names_of_another_specification_is_refused(
+    path: tuple[str | int, ...], plan_set: PlanFile, specification: Specification, tmp_path: Path
+) -> None:
+    file = tmp_path / "plan.json"
+    save_plan_set(plan_set, file)
+    document = json.loads(file.read_text(encoding="utf-8"))
+    part = document["matching"]
+    for step in path[:-1]:
+        part = part[step]
+    part[path[-1]] = "foreign"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    with raises_code(PlanningError, "plan.damaged") as caught:
+        require_fresh(load_plan_set(file), specification, location="plan.json")
+    assert caught.value.location == "plan.json"
+
+
 def _with_queries(specification: Specification, *queries: Query) -> Specification:
     return replace(specification, queries=queries)
 

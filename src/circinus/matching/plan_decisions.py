@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from circinus.errors import StalePlanError
 from circinus.matching.inline_specification import InlineSpecification
 from circinus.matching.plan_code import changed_code, code_files, code_seal
+from circinus.matching.plan_references import require_references
 from circinus.matching.plan_set import Matching, PlanFile, ProfileCoverage, Rejection, with_weights
 from circinus.specification import Query, Specification
 
@@ -131,6 +132,7 @@ def require_fresh(
 
     Raises:
         StalePlanError: the specification or code changed, or the profiles are missing; the message lists the changes.
+        PlanningError: the plan has names that the specification does not have.
     """
     served = plan_set.matching.served
     pipelines = {query.pipeline for query in specification.queries if query.name in served}
@@ -142,6 +144,7 @@ def require_fresh(
         message = f"the plan of {plan_set.created_at} is stale: {'; '.join((*changes, *changed))}"
         hint = "Run `circinus profile` and `circinus plan` again." if changed else "Run `circinus plan` again."
         raise StalePlanError(message, code="plan.stale", location=location, hint=hint)
+    require_references(plan_set.matching, specification, location)
 
 
 def files_of(specification: Specification, folder: Path) -> tuple[str, ...]:
