@@ -58,6 +58,8 @@ class Any:
             return b"x" * arguments[0]
         if command == "raise":
             raise ValueError("bad " + arguments[0])
+        if command == "raise without text":
+            raise type("Textless", (Exception,), {"__str__": lambda self: 1 / 0})
         if command == "exit":
             print("about to end", file=sys.stderr, flush=True)
             os._exit(7)
@@ -243,6 +245,7 @@ def test_output_on_the_streams_harms_nothing(start: Callable[..., OperatorProces
     ("command", "said"),
     [
         (("raise", "apple"), r"ValueError: bad apple \(sample_replica\.py:\d+\)"),
+        (("raise without text",), r"Textless: its text failed with ZeroDivisionError"),
         (("lambda",), "its output cannot be pickled"),
     ],
 )

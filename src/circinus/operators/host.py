@@ -230,7 +230,11 @@ def describe_exception(error: BaseException) -> str:
     own = Path(__file__).parents[1]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if own not in Path(f.filename).parents]
     location = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{location}{call_excerpt()}"
+    try:
+        text = str(error)
+    except Exception as failure:  # of the user's `__str__`
+        text = f"its text failed with {type(failure).__name__}"
+    return f"{type(error).__name__}: {text}{location}{call_excerpt()}"
 
 
 class ProcessState(NamedTuple):
