@@ -119,6 +119,7 @@ async def test_bytes_stay_bytes_and_what_is_neither_is_refused() -> None:
     rejected = _answer({1, 2}, 0.1)
     assert rejected.status == 406
     assert b"set" in rejected.body
+    assert _answer([1.0, float("nan")], 0.1).status == 406  # JSON has no such number
 
 
 @driven

@@ -15,7 +15,8 @@ _CODES = {
     400: "request.malformed", 401: "request.unauthorized", 403: "request.forbidden", 404: "request.not_found",
     405: "request.method_not_allowed", 406: "request.not_acceptable", 408: "request.timed_out",
     413: "request.too_large",
-    429: "request.rate_exceeded", 431: "request.head_too_large", 503: "request.refused",
+    429: "request.rate_exceeded", 431: "request.head_too_large", 501: "request.malformed",
+    503: "request.refused",
 }  # fmt: skip
 """Status -> code of refusals without a code of their own."""
 

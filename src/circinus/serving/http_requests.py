@@ -205,7 +205,7 @@ def _answer(output: Any, latency_s: float) -> HttpAnswer:
     if isinstance(output, bytes | bytearray):
         return HttpAnswer(200, "application/octet-stream", bytes(output), headers)
     try:
-        return HttpAnswer(200, "application/json", json.dumps(output).encode(), headers)
+        return HttpAnswer(200, "application/json", json.dumps(output, allow_nan=False).encode(), headers)
     except (TypeError, ValueError, RecursionError):
         kind = type(output).__name__
         return rejection(406, f"the output is a {kind}, neither JSON nor bytes. Send the request through the engine.")
