@@ -179,7 +179,7 @@ def test_folder_that_others_may_write_to_has_no_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value"),
     [("kind", "$(id)"), ("time_s", 1e300), ("time_s", "soon"), ("details", "{"), ("details", "[" * 100_000),
-     ("details", "7"), ("number", None)],
+     ("details", "7"), ("details", '{"from": "0", "to": 1}'), ("number", None)],
 )  # fmt: skip
 def test_a_damaged_event_is_one_message_that_names_the_file(path: Path, column: str, value: object) -> None:
     store = ControlStateStore(path)

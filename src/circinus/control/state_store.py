@@ -318,4 +318,7 @@ def _create(path: Path) -> None:
 def _event(time_s: float, kind: str, subject: str, reason: str, details: str, number: int) -> Event:
     if not 0 <= time_s < _MAX_TIME_S:
         raise ValueError(f"found the time {time_s}, expected seconds since 1970")
-    return Event(time_s, EventKind(kind), str(subject), str(reason), dict(json.loads(details)), number)
+    content = dict(json.loads(details))
+    if not all(type(content.get(rung, 0)) is int for rung in ("from", "to")):
+        raise ValueError("found rungs that are no whole numbers")
+    return Event(time_s, EventKind(kind), str(subject), str(reason), content, number)
