@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -346,6 +347,18 @@ def test_an_engine_without_descriptors_says_so_once_a_second(folder: Path) -> No
     log = RunDirectory(folder).log.read_text()
     assert "Traceback" not in log
     assert log.count("Too many open files") < 20
+
+
+def test_an_engine_ends_when_its_run_folder_is_removed(folder: Path) -> None:
+    start_daemon(folder)
+    replica, *_ = run_steps(connect(folder), lambda client: client.apply(WHO), lambda client: ask(client, 0))[1:]
+    engine = engine_of(folder)
+    shutil.rmtree(folder)
+    start_daemon(folder)  # of the same path, and not harmed
+    wait_for(lambda: not is_alive(engine.pid))
+    assert not is_alive(replica)
+    assert is_alive(engine_of(folder).pid)
+    run_steps(connect(folder), lambda client: client.status())
 
 
 def test_an_engine_with_too_many_clients_is_ended(folder: Path) -> None:

@@ -116,6 +116,8 @@ _MAX_TEXT_LENGTH = 2**20
 """Length to which texts of errors are cut."""
 _ACCEPT_PAUSE_S = 1.0
 """Pause after the system refused to accept a client."""
+_FOLDER_PERIOD_S = 5.0
+"""Time between two looks at the run folder."""
 _EXHAUSTED = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 """Errors for lack of descriptors or memory."""
 
@@ -131,6 +133,8 @@ class Daemon:
         self._exhausted_s = -math.inf
         """Time of the last message that the system has no more descriptors or memory."""
         self._closing = asyncio.Event()
+        self.has_folder = True
+        """False after somebody has removed the run folder."""
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until closed, and return when everything that was started has ended."""
@@ -141,12 +145,25 @@ class Daemon:
         loop.add_reader(listener, self._accept, loop, listener)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, self._closing.set)
+        watch = loop.create_task(self._watch_folder())
         await self._closing.wait()
+        watch.cancel()
         loop.remove_reader(listener)
         listener.close()
         _log.info("closing")
         await self._engine.close()
         await asyncio.gather(*(session.finish() for session in self._sessions))
+
+    async def _watch_folder(self) -> None:
+        """Close when the run folder was removed, as no verb could reach or end the engine any more."""
+        address = self._folder.address
+        own = os.stat(address)
+        with suppress(FileNotFoundError):
+            while os.path.samestat(own, os.stat(address)):
+                await asyncio.sleep(_FOLDER_PERIOD_S)
+        self.has_folder = False
+        _log.warning("the run folder was removed: the engine ends")
+        self._closing.set()
 
     def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         try:
@@ -283,7 +300,8 @@ def _run(folder: RunDirectory, lock: IO[str], report: int) -> NoReturn:
         daemon = Daemon(folder)  # outlives the loop: clients take a closed connection for the end of the engine
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(daemon.serve(listener))
-        folder.remove()
+        if daemon.has_folder:
+            folder.remove()
         code = 0
     except Exception:  # no process waits for this one, so the log is the only report
         _log.exception("the engine failed")
