@@ -44,7 +44,6 @@ class Scene:
         items: Sequence[BatchItem],
         payloads: Sequence[Payload],
         limit_s: float | None,
-        on_begin: Callable[[], None],
     ) -> tuple[BatchResult, Sequence[Payload]]:
         self.batches.append((application, len(items)))
         self.under_way += 1
@@ -52,7 +51,6 @@ class Scene:
         try:
             await asyncio.sleep(0)
             await self.present.wait()
-            on_begin()
             await self.hold.wait()
             if self.lose(items):
                 raise ReplicaLostError("it was unplugged")

@@ -357,8 +357,11 @@ def test_an_engine_ends_when_its_run_folder_is_removed(folder: Path) -> None:
     start_daemon(folder)  # of the same path, and not harmed
     wait_for(lambda: not is_alive(engine.pid))
     assert not is_alive(replica)
-    assert is_alive(engine_of(folder).pid)
-    run_steps(connect(folder), lambda client: client.status())
+    moved = folder.rename(folder.with_name("moved"))
+    time.sleep(2.5)  # longer than it looks away
+    (answer,) = run_steps(connect(moved), lambda client: client.status())
+    assert answer.healthy
+    assert destroy(moved)
 
 
 def test_an_engine_with_too_many_clients_is_ended(folder: Path) -> None:
@@ -368,7 +371,7 @@ def test_an_engine_with_too_many_clients_is_ended(folder: Path) -> None:
         for _ in range(256):
             clients.enter_context(raw_socket(folder))
         assert destroy(folder, killed.append)
-    assert killed == [engine.pid]
+    assert killed == []  # it could end its requests
     assert not is_alive(engine.pid)
     assert not folder.exists()
 

@@ -134,10 +134,10 @@ class HttpRequests:
         if method != "POST":
             raise HttpRefusalError(rejection(405, f"method {method} is not allowed. Send POST.", {"allow": "POST"}))
         site, query = _entry(path)
-        visible = [name for name, parts in self._core.routes.items() if may_use(tenants, parts[0].tenant)]
-        if query not in visible:  # of another tenant, maybe
+        route = self._core.route(query) if self._core.has_route(query) else None
+        if route is None or not may_use(tenants, route.tenant):  # neither is told from the other
+            visible = [name for name, parts in self._core.routes.items() if may_use(tenants, parts[0].tenant)]
             raise HttpRefusalError(rejection(404, str(missing_route(query, visible)), code=ROUTE_MISSING))
-        route = self._core.route(query)
         if site != route.source:
             reason = f"requests of query {query} enter at /{route.source}/{query}"
             raise HttpRefusalError(rejection(404, reason, code=ROUTE_MISSING))
@@ -206,6 +206,8 @@ def _answer(output: Any, latency_s: float) -> HttpAnswer:
         return HttpAnswer(200, "application/octet-stream", bytes(output), headers)
     try:
         return HttpAnswer(200, "application/json", json.dumps(output, allow_nan=False).encode(), headers)
-    except (TypeError, ValueError, RecursionError):
+    except ValueError as error:
+        return rejection(406, f"the output is no JSON: {error}. Return null in place of a number that is not finite.")
+    except (TypeError, RecursionError):
         kind = type(output).__name__
         return rejection(406, f"the output is a {kind}, neither JSON nor bytes. Send the request through the engine.")

@@ -148,8 +148,7 @@ async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
     scene = Scene(chain("q", START, LEFT, RIGHT))
     deliver, crossed = scene.deliver, []
 
-    async def replaying(application: str, items: Any, payloads: Any, limit_s: Any, on_begin: Any) -> Any:
-        on_begin()
+    async def replaying(application: str, items: Any, payloads: Any, limit_s: Any) -> Any:
         assert payloads == []
         results = [ItemResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
         return BatchResult(0.0, results), [pickle_value("recorded") for result in results if result.has_payload]
@@ -216,24 +215,6 @@ async def test_items_of_a_replica_that_ended_at_its_time_limit_are_not_repeated(
     assert len(scene.batches) == 1
     (seen,) = scene.boards["home"].observe().deployments.values()
     assert (seen.timeouts, seen.restarts) == (1, 1)
-
-
-@driven
-async def test_time_without_a_replica_is_no_time_of_a_batch() -> None:
-    desired = chain("q", START)
-    scene = Scene(replace(desired, deployments=(replace(desired.deployments[0], batch_limit_s=5.0),)))
-    losses = iter([False, False, True, False])
-    scene.lose = lambda items: next(losses)
-    for _ in range(3):
-        scene.present.clear()
-        request = asyncio.create_task(scene.ask(1))
-        await asyncio.sleep(60.0)
-        scene.present.set()
-        assert await request == 2
-    (replicas,) = scene.boards["home"].dispatchers.values()
-    assert replicas.history.median_batch_s == 0.0
-    (seen,) = scene.boards["home"].observe().deployments.values()
-    assert (seen.timeouts, seen.restarts) == (0, 1)
 
 
 @driven

@@ -107,11 +107,15 @@ class LocalEngineClient:
         return read_audits(*await self._call(RpcMethod.AUDITS))
 
     async def disconnect(self) -> None:
-        """Disconnect, and leave the engine running. Pending calls are cancelled."""
+        """Disconnect, and leave the engine running. Pending calls fail with the code `engine.disconnected`."""
         if self._connection is not None:
             self._connection.close()
             for pending in self._pending.values():
-                pending.cancel()
+                if not pending.done():
+                    reason = "its client was disconnected before the engine answered"
+                    pending.set_exception(
+                        ServingError(reason, code="engine.disconnected", location=str(self._folder.path))
+                    )
             self._on_connection_lost()
 
     async def close(self) -> None:
@@ -283,7 +287,7 @@ def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
 def destroy(run_folder: Path = DEFAULT_RUN_FOLDER, on_kill: Callable[[int], None] = lambda process: None) -> bool:
     """End the engine of `run_folder`, or remove the files of a killed one.
 
-    An engine that does not end in time, or takes no more clients, is killed, with its replicas.
+    An engine that does not end in time is killed, with its replicas.
 
     Args:
         run_folder: run folder of the engine.
@@ -303,8 +307,10 @@ def destroy(run_folder: Path = DEFAULT_RUN_FOLDER, on_kill: Callable[[int], None
     except ServingError as error:
         if error.code not in (ENGINE_SILENT, TOO_MANY_CLIENTS):
             raise
-        from circinus.serving.local.engine_process import kill_engine
+        from circinus.serving.local.engine_process import end_engine
 
-        on_kill(kill_engine(folder))
+        killed = end_engine(folder, responds=error.code == TOO_MANY_CLIENTS)
+        if killed is not None:
+            on_kill(killed)
         folder.clear()
     return True

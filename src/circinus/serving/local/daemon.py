@@ -116,7 +116,7 @@ _MAX_TEXT_LENGTH = 2**20
 """Length to which texts of errors are cut."""
 _ACCEPT_PAUSE_S = 1.0
 """Pause after the system refused to accept a client."""
-_FOLDER_PERIOD_S = 5.0
+_FOLDER_PERIOD_S = 2.0
 """Time between two looks at the run folder."""
 _EXHAUSTED = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 """Errors for lack of descriptors or memory."""
@@ -156,11 +156,16 @@ class Daemon:
 
     async def _watch_folder(self) -> None:
         """Close when the run folder was removed, as no verb could reach or end the engine any more."""
-        address = self._folder.address
-        own = os.stat(address)
-        with suppress(FileNotFoundError):
-            while os.path.samestat(own, os.stat(address)):
+        name = self._folder.address.name
+        folder = os.open(self._folder.path, os.O_DIRECTORY)  # of the same folder where it is moved to
+        try:
+            own = os.stat(name, dir_fd=folder)
+            while os.path.samestat(own, os.stat(name, dir_fd=folder)):
                 await asyncio.sleep(_FOLDER_PERIOD_S)
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(folder)
         self.has_folder = False
         _log.warning("the run folder was removed: the engine ends")
         self._closing.set()
@@ -188,7 +193,7 @@ class Daemon:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Report an error that nobody awaits. Servers of asyncio fail a hundred times a second without descriptors."""
         error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        if "socket" in context and isinstance(error, OSError) and error.errno in _EXHAUSTED:
             self._note_exhaustion(loop, error)
         else:
             loop.default_exception_handler(context)

@@ -255,15 +255,16 @@ class DeploymentRuntime:
                     self.dispatcher.fail_waiting(f"no replica is left, and a replacement could not start: {error}")
 
     async def _start_missing(self) -> None:
-        """Start missing replicas, and wait until all are ready or one has failed."""
+        """Start missing replicas, and wait until all, also those of other calls, are ready or one has failed."""
         if not self._processes.is_running:
             try:
                 await asyncio.to_thread(self._processes.start)
             except OSError as cause:
                 raise start_failure(self._application.spec.name, cause) from cause
-        started = [self._start() for _ in range(self.desired_replicas - len(self._replicas))]
-        if started:
-            ready = [replica.ready for replica in started]
+        for _ in range(self.desired_replicas - len(self._replicas)):
+            self._start()
+        ready = [replica.ready for replica in self._replicas if not replica.ready.done()]
+        if ready:
             await asyncio.wait(ready, return_when=asyncio.FIRST_EXCEPTION)
             for error in (future.exception() for future in ready if future.done()):
                 if error is not None:

@@ -14,8 +14,15 @@ from circinus.serving.settings import SERVING
 DAEMON_MODULE = "circinus.serving.local.daemon"
 
 
-def kill_engine(folder: RunDirectory) -> int:
-    """Kill the engine that holds the lock of a run folder, with its replicas, and return its process id.
+def end_engine(folder: RunDirectory, *, responds: bool = False) -> int | None:
+    """End the engine that holds the lock of a run folder, with its replicas.
+
+    Args:
+        folder: its run folder.
+        responds: whether it may end by itself. If it does not, it is killed.
+
+    Returns:
+        Its process id if it was killed.
 
     Raises:
         ServingError: the process of the lock is not known to be the engine, and was not killed.
@@ -29,6 +36,11 @@ def kill_engine(folder: RunDirectory) -> int:
         if not _is_engine(engine, folder):
             raise silence
         started = engine.children(recursive=True)
+        if responds:
+            engine.terminate()
+            with suppress(psutil.TimeoutExpired):
+                engine.wait(SERVING.daemon_close_timeout_s)
+                return None
         engine.kill()
     except psutil.Error:
         raise silence from None

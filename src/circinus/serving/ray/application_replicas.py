@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import Context
 from typing import Protocol
 
@@ -29,12 +28,10 @@ class ReplicaClient(Protocol):
         items: Sequence[BatchItem],
         payloads: Sequence[Payload],
         limit_s: float | None,
-        on_begin: Callable[[], None],
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """Process a batch on a free replica of an application; payloads are the inputs in the order of items.
 
-        The replica ends if it takes longer than the limit. `on_begin` is called when one has accepted the batch, which
-        may have to start first.
+        The replica ends if it takes longer than the limit.
 
         Raises:
             ReplicaLostError: the replica was lost while it had the batch.
@@ -108,14 +105,9 @@ class ApplicationReplicas:
     async def _process(self, batch: list[QueuedItem]) -> None:
         items = [item.batch_item for item in batch]
         payloads = [value for item in batch for value in item.inputs]
-        begin_s, limit_s = math.inf, self._target.batch_limit_s
-
-        def begin() -> None:
-            nonlocal begin_s
-            begin_s = self._loop.time()
-
+        begin_s, limit_s = self._loop.time(), self._target.batch_limit_s  # Serve does not tell when a replica begins
         try:
-            result, outputs = await self._client.process(self._application, items, payloads, limit_s, begin)
+            result, outputs = await self._client.process(self._application, items, payloads, limit_s)
         except ReplicaLostError as error:
             self._losses += 1
             if limit_s is not None and self._loop.time() - begin_s >= limit_s:

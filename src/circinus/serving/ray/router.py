@@ -183,14 +183,12 @@ class ServeReplicaClient:
         items: Sequence[BatchItem],
         payloads: Sequence[Payload],
         limit_s: float | None,
-        on_begin: Callable[[], None],
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """Implement `ReplicaClient.process`."""
         from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import RayServeException
 
         try:
-            on_begin()  # calls by value do not tell when a replica accepts them
             response: tuple[BatchResult, Sequence[Payload]] = await _handle(REPLICA, application).process.remote(
                 list(items), [bytes(packed) for packed in payloads], limit_s
             )

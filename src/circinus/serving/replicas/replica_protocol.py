@@ -93,7 +93,7 @@ class ItemResult(NamedTuple):
     error: str
     """Error of the item; empty for success."""
     service_s: float
-    """Time for which the whole batch kept its replica."""
+    """Time for which the whole batch kept its replica; on Ray, that of the operator."""
     busy_s: float
     """Item's share of this time, which is divided evenly."""
     output_bytes: float

@@ -92,6 +92,10 @@ class RouterCore(ABC):
         if self._missing:
             self._move_requests(self._missing)
 
+    def has_route(self, query: str) -> bool:
+        """Return whether requests of a query may enter here."""
+        return query in self._entries
+
     def route(self, query: str) -> CompiledRoute:
         """Return the part of a query's route that its next request takes.
 
