@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import textwrap
@@ -236,6 +237,20 @@ def test_links_in_place_of_its_files_are_not_written_to(
     with suppress(ProfileError), ProfileStore(path, create=True) as store, store.transaction():
         store.ids(["one"])
     assert target.read_bytes() == b"content " * 1000
+
+
+def test_a_file_system_without_modes_and_owners_has_stores(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fstat = os.fstat
+
+    def of_every_user(descriptor: int) -> os.stat_result:
+        fields = list(fstat(descriptor))
+        fields[stat.ST_MODE] |= 0o777
+        fields[stat.ST_UID] = os.geteuid() + 1
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", of_every_user)
+    with ProfileStore(path, create=True) as store, store.transaction():
+        assert store.ids(["one"])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

@@ -136,8 +136,9 @@ class ProfileStore:
             require_plain_database(path, area="store", error=ProfileError)
             if create:
                 make_private_folder(path.parent)
-                with suppress(FileExistsError):  # SQLite gives its other files the mode of this one
-                    os.close(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+                with suppress(FileExistsError):  # SQLite gives its other files the mode of this one, if there are modes
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                    os.close(open_private(path, flags, denied=None, area="store", error=ProfileError))
             self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
             try:
                 self._prepare(create)
