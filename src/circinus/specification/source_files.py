@@ -10,6 +10,7 @@ from pathlib import Path
 from circinus.specification.diagnostics import did_you_mean
 
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+_PART_BYTES = 2**20
 
 
 class UnusableFileError(OSError):
@@ -46,10 +47,13 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     require_regular(path, max_bytes)
     # Not blocking, in case a pipe has taken the place of the file. Files of /proc have no size.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        content = file.read(max_bytes + 1) or b""
-    if len(content) > max_bytes:
+        parts, left = list[bytes](), max_bytes + 1
+        while part := file.read(min(left, _PART_BYTES)):  # reads allocate as much as they ask for
+            parts.append(part)
+            left -= len(part)
+    if not left:
         raise UnusableFileError(errno.EFBIG, f"a file of more than {max_bytes / 2**20:,.0f} MiB")
-    return content
+    return b"".join(parts)
 
 
 def similar_sibling(path: Path) -> str:
