@@ -53,15 +53,21 @@ def test_reading_makes_no_file(path: Path) -> None:
     assert not path.parent.exists()
 
 
-def test_a_later_schema_is_refused(path: Path) -> None:
+def test_a_later_schema_is_refused_before_it_is_checked_or_changed(path: Path) -> None:
     ProfileStore(path, create=True).close()
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        connection.execute("CREATE TABLE later (x CHECK (x))")
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("INSERT INTO later VALUES (0)")  # a fault that `integrity_check` finds
+    connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
+    before = path.read_bytes()
     for create in (True, False):
         with raises_code(ProfileError, "store.newer_schema") as caught:
             ProfileStore(path, create=create)
         assert f"{SCHEMA_VERSION + 1}, expected at most {SCHEMA_VERSION}" in caught.value.message
+    assert path.read_bytes() == before
 
 
 def test_another_database_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -171,15 +171,7 @@ def migrate(
     Raises:
         ProfileError: the store has a later schema.
     """
-    while (version := schema_version(connection)) != SCHEMA_VERSION:
-        if version > SCHEMA_VERSION:
-            raise ProfileError(
-                f"found a profile store of schema {version}, expected at most {SCHEMA_VERSION}; it was written by a "
-                "later version of Circinus",
-                code="store.newer_schema",
-                location=str(path),
-                hint="Use that version, or measure into a new file.",
-            )
+    while (version := require_known_schema(connection, path)) != SCHEMA_VERSION:
         with transaction():
             if schema_version(connection) == version:  # no concurrent process has migrated it
                 for statement in STEPS[version].split(";"):
@@ -187,6 +179,24 @@ def migrate(
                 connection.execute(f"PRAGMA user_version = {version + 1}")
                 if version + 1 == SCHEMA_VERSION:
                     write_checksums(connection, current_columns())
+
+
+def require_known_schema(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema version of a store, which must not be later than that of this version of the package.
+
+    Raises:
+        ProfileError: the store has a later schema.
+    """
+    version = schema_version(connection)
+    if version > SCHEMA_VERSION:
+        raise ProfileError(
+            f"found a profile store of schema {version}, expected at most {SCHEMA_VERSION}; it was written by a "
+            "later version of Circinus",
+            code="store.newer_schema",
+            location=str(path),
+            hint="Use that version, or measure into a new file.",
+        )
+    return version
 
 
 def current_columns() -> Columns:
@@ -198,11 +208,9 @@ def schema_fault(connection: sqlite3.Connection) -> str | None:
     """Return the first difference of the schema from that of a store of its version, or None.
 
     Triggers, views, defaults and constraints of others would run when a store is migrated, checked or written. SQLite
-    lets a sender give them any name, `sqlite_...` too (`PRAGMA writable_schema`). A later version is left to `migrate`.
+    lets a sender give them any name, `sqlite_...` too (`PRAGMA writable_schema`).
     """
     version = schema_version(connection)
-    if version > SCHEMA_VERSION:
-        return None
     found, expected = _schema(connection), _database_after(STEPS[: max(version, 0)])[0]
     if version < _VERDICTS_SINCE:
         expected |= found & _database_after((_VERDICTS,))[0]

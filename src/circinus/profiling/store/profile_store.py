@@ -19,7 +19,13 @@ from typing import Any, Self
 
 from circinus.errors import ProfileError
 from circinus.private_files import make_private_folder, open_private, require_plain_database
-from circinus.profiling.store.migrations import SCHEMA_VERSION, current_columns, migrate, schema_fault, schema_version
+from circinus.profiling.store.migrations import (
+    SCHEMA_VERSION,
+    current_columns,
+    migrate,
+    require_known_schema,
+    schema_fault,
+)
 from circinus.profiling.store.table_checksums import content_fault, enable_checksums, update_checksums
 
 _POLLING_INTERVAL_S = 0.005
@@ -211,6 +217,7 @@ class ProfileStore:
             self._create()
         if self._application() != _APPLICATION_ID:
             raise self._wrong_kind("the database is not a profile store")
+        schema = require_known_schema(self._connection, self.path)
         version = self._file_version()  # before the checks: others may write meanwhile
         is_sound = version in _sound_files
         if not is_sound:
@@ -219,7 +226,7 @@ class ProfileStore:
         if create and execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             with self._locked():  # the mode cannot be changed during a transaction
                 execute("PRAGMA journal_mode = WAL")
-        if self._immutable and schema_version(self._connection) < SCHEMA_VERSION:
+        if self._immutable and schema < SCHEMA_VERSION:
             self._copy_to_memory()
         migrate(self._connection, self.transaction, self.path)
         if not is_sound:
