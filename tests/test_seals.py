@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -99,6 +100,23 @@ def test_a_key_needs_no_hard_links(key: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(os, "link", refuse)
     assert is_sealed("output", b"data", seal("output", b"data"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_key_needs_no_locks(key: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    own = seal("output", b"data")
+    assert _in_processes(1) == [own.hex()]
+
+
+def test_without_locks_the_key_of_another_process_counts(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    monkeypatch.setattr(os, "fsync", lambda _: key.write_bytes(bytes(32)))  # it writes at once
+    own = seal("output", b"data")
+    assert _in_processes(1) == [own.hex()]
 
 
 def test_an_empty_file_of_a_killed_process_gets_a_key(key: Path) -> None:

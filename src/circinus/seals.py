@@ -13,6 +13,7 @@ import os
 import secrets
 import stat
 import warnings
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -75,8 +76,9 @@ def _key(path: Path | None) -> bytes | None:
             raise CircinusError("this user has no home folder", code="seal.no_key", hint="Set HOME.")
         return _read_key(path)
     except CircinusError as error:
+        also = " Or set" if error.hint else ". Set"
         warnings.warn(
-            f"no key for seals ({error.code}): {error} Or set XDG_STATE_HOME to a folder that this user can write and "
+            f"no key for seals ({error.code}): {error}{also} XDG_STATE_HOME to a folder that this user can write and "
             "others cannot. Without a key, your own plans and recorded outputs are treated like those of others.",
             stacklevel=2,
         )
@@ -95,10 +97,7 @@ def _read_key(path: Path) -> bytes:
         key = key or _created_key(path)
     except OSError as error:
         raise CircinusError(
-            f"cannot read or create the key: {error.strerror}",
-            code="seal.no_key",
-            location=str(path),
-            hint="Make its folder yours.",
+            f"cannot read or create the key: {error.strerror}", code="seal.no_key", location=str(path)
         ) from error
     if len(key) != _KEY_BYTES:
         raise CircinusError(
@@ -109,11 +108,11 @@ def _read_key(path: Path) -> bytes:
 
 def _created_key(path: Path) -> bytes:
     """Return the key of a file that is missing or empty, unless another process has created one meanwhile."""
-    with open(_open(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        key = file.read(_KEY_BYTES + 1) or secrets.token_bytes(_KEY_BYTES)
-        file.seek(0)
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
-    return key
+    with open(_open(path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0) as file:
+        with suppress(OSError):  # some file systems have no locks: NFS without lockd, Lustre
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if not file.read(1):
+            file.write(secrets.token_bytes(_KEY_BYTES))
+            os.fsync(file.fileno())
+        file.seek(0)  # without a lock, another process may have written its own key meanwhile
+        return file.read(_KEY_BYTES + 1)
