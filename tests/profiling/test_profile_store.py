@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,16 @@ def test_a_later_schema_is_refused_before_it_is_checked_or_changed(path: Path) -
             ProfileStore(path, create=create)
         assert f"{SCHEMA_VERSION + 1}, expected at most {SCHEMA_VERSION}" in caught.value.message
     assert path.read_bytes() == before
+
+
+def test_a_store_that_a_later_version_has_migrated_is_not_written_to(path: Path, store: ProfileStore) -> None:
+    with store.transaction():
+        store.ids(["before"])
+    with closing(sqlite3.connect(path)) as later:
+        later.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with raises_code(ProfileError, "store.newer_schema"), store.transaction():
+        store.ids(["after"])
+    assert store.existing_ids(["before", "after"]).keys() == {"before"}
 
 
 def test_another_database_is_refused_and_left_alone(tmp_path: Path) -> None:

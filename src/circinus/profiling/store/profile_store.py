@@ -178,13 +178,16 @@ class ProfileStore:
         """Commit all writes inside together, or roll them back on an error or interrupt.
 
         Raises:
-            ProfileError: another process has been writing for too long; names it.
+            ProfileError: another process has been writing for too long (names it), or has migrated the store to a
+                later schema.
         """
         with self._locked():
             with self._translated_errors():
-                if self._is_current and not self._updates_checksums:
-                    update_checksums(self._connection, current_columns())
-                    self._updates_checksums = True
+                if self._is_current:  # a later version may have migrated the store since
+                    require_known_schema(self._connection, self.path)
+                    if not self._updates_checksums:
+                        update_checksums(self._connection, current_columns())
+                        self._updates_checksums = True
                 self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -56,7 +56,8 @@ def content_fault(connection: sqlite3.Connection, expected: Columns) -> str | No
         if wrong_rows:
             return f"a row of table {table} has a value of another type"
         if sums.get(table, total) != total:
-            return f"table {table} has other rows than were written"
+            way_out = f"`DELETE FROM {_NAME}` accepts those that you or an earlier version wrote"
+            return f"table {table} has other rows than were written ({way_out})"
     return None
 
 
