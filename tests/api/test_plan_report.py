@@ -121,6 +121,14 @@ def test_a_timeline_has_the_last_run_of_a_controller_of_this_plan(folder: Path) 
     assert "earlier run" not in page
     other = replace(plan.matching, assignments=plan.matching.assignments[:1])
     assert 'id="events"' not in report("other.sqlite", other)
+    shared = folder / "shared" / "own.sqlite"
+    ControlStateStore(shared).close()
+    shared.parent.chmod(0o777)
+    with pytest.warns(UserWarning, match="other users"):
+        page = workspace.report(plan, state_file=shared, what_if=0).read_text(
+            encoding="utf-8"
+        )
+    assert 'id="events"' not in page
 
 
 def test_errors_have_codes(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -174,6 +175,31 @@ def test_folder_that_others_may_write_to_has_no_state(tmp_path: Path) -> None:
         assert caught.value.location == str(path.parent)
     path.parent.chmod(0o755)
     ControlStateStore(path).close()
+
+
+def test_folder_of_an_earlier_version_is_closed_to_others(tmp_path: Path) -> None:
+    path = tmp_path / ".circinus" / "engine-control.sqlite"
+    ControlStateStore(path).close()
+    path.parent.chmod(0o775)
+    ControlStateStore(path).close()
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / ".circinus").symlink_to(path.parent)
+    path.parent.chmod(0o775)
+    with raises_code(ServingError, "control.unsafe"):
+        ControlStateStore(tmp_path / "linked" / ".circinus" / path.name)
+    assert path.parent.stat().st_mode & 0o777 == 0o775
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_journal_of_another_user_is_not_read(path: Path, suffix: str) -> None:
+    ControlStateStore(path).close()
+    journal = path.with_name(f"{path.name}{suffix}")
+    journal.touch(mode=0o600)
+    os.chown(journal, 1, 1)
+    with raises_code(ServingError, "control.foreign"):
+        ControlStateStore(path)
 
 
 @pytest.mark.parametrize(

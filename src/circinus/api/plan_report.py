@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -15,7 +16,7 @@ from circinus.api.recorded_code import RecordedCode
 from circinus.api.reports import LoadReport
 from circinus.control.control_state import ControlState
 from circinus.control.state_store import ControlStateStore, Event, EventKind
-from circinus.errors import PlanningError, ProfileError
+from circinus.errors import PlanningError, ProfileError, ServingError
 from circinus.matching import MatchSettings, require_fresh
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.advice import advise
@@ -136,13 +137,19 @@ def _stored_profiles(opened: LoadedPlan) -> tuple[_Profiles, Mapping[str, str]]:
 
 
 def _last_events(state_file: Path, opened: LoadedPlan) -> Sequence[Event]:
-    """Return the events since a controller last started, unless it controlled another plan."""
+    """Return the events since a controller of this plan last started, unless others may have written them."""
     if not state_file.is_file():
         return ()
-    with closing(ControlStateStore(state_file)) as store:
-        if not ControlState.is_of_plan(store.state(), opened.plan_set.matching):
-            return ()
-        events = store.last(_MAX_EVENTS, None)
+    try:
+        with closing(ControlStateStore(state_file)) as store:
+            if not ControlState.is_of_plan(store.state(), opened.plan_set.matching):
+                return ()
+            events = store.last(_MAX_EVENTS, None)
+    except ServingError as error:
+        if error.code not in ("control.unsafe", "control.foreign"):
+            raise
+        warnings.warn(f"the report has no events: {error}", stacklevel=2)
+        return ()
     starts = [number for number, event in enumerate(events) if event.kind == EventKind.STARTED]
     return events[starts[-1] :] if starts else events
 

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -302,17 +302,27 @@ class ControlStateStore:
 
 
 def _create(path: Path) -> None:
-    """Create an empty file, or check that the existing one and its folder are private.
+    """Create an empty file, or check that the existing one, its journals and its folder are private.
 
     An existing file is not opened here: closing it would drop the locks of other connections of this process.
     """
-    make_private_folder(path.parent)
+    folder = path.parent
+    make_private_folder(folder)
+    status = folder.stat()
+    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if others and folder.name == ".circinus" and not folder.is_symlink() and status.st_uid == os.geteuid():
+        # Earlier versions created it with the umask. Taking the right away is safe, as the folder is of this package
+        # alone; what another user has placed in it meanwhile is refused below.
+        with suppress(OSError):
+            folder.chmod(stat.S_IMODE(status.st_mode) & ~others)
     # Another user of the folder could replace the file, or place a journal that SQLite reads.
-    require_private(path.parent.stat(), path.parent, stat.S_IFDIR, area="control", error=ServingError)
-    try:
+    require_private(folder.stat(), folder, stat.S_IFDIR, area="control", error=ServingError)
+    with suppress(FileExistsError):
         os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        require_private(path.lstat(), path, area="control", error=ServingError)
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        file = path.with_name(f"{path.name}{suffix}")
+        with suppress(FileNotFoundError):
+            require_private(file.lstat(), file, area="control", error=ServingError)
 
 
 def _event(time_s: float, kind: str, subject: str, reason: str, details: str, number: int) -> Event:
