@@ -129,3 +129,13 @@ def test_outputs_that_this_user_records_again_get_its_seal(tmp_path: Path, monke
     assert [data for data, _ in found] == [b"one", b"other"]
     assert all(is_sealed("output", data, own) for data, own in found)
     ProfileStore(path).close()  # its checksums are those of its rows
+
+
+@pytest.mark.filterwarnings("ignore:no key for seals")
+def test_without_a_key_the_first_outputs_are_retained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    with ProfileStore(tmp_path / "store", create=True) as store, store.transaction():
+        write_outputs(store, 7, [1], [b"one"])
+        write_outputs(store, 7, [1, 2], [b"another", b"two"])
+        assert store.rows("SELECT packed FROM output ORDER BY item") == [(b"one",), (b"two",)]

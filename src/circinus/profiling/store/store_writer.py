@@ -40,7 +40,8 @@ class StoreWriter:
     ) -> None:
         """Commit one increment.
 
-        Values stored before are retained, as they were measured first.
+        Values stored before are retained, as they were measured first, except for disturbed service times and, if this
+        user has a key, outputs without its seal.
 
         Args:
             items: (n,) content hashes of the items.

@@ -19,20 +19,23 @@ _BATCH = 100
 def write_outputs(store: ProfileStore, subject: int, items: Sequence[int], payloads: Sequence[bytes]) -> None:
     """Write an operator's pickled outputs on (n,) items, with seals. Call it inside a transaction.
 
-    Outputs that this user recorded before are retained.
+    Outputs that this user recorded before are retained; all are without a key, which alone tells whose they are.
     """
     stored = store.rows(
         "SELECT item, packed, seal FROM output WHERE subject = ? AND item IN (SELECT value FROM json_each(?))",
         subject,
         as_json([*items]),
     )
-    own = {item for item, data, found in stored if is_sealed(_PURPOSE, _payload(store, data), found)}
+    has_key = bool(seal(_PURPOSE, b""))
+    retained = {
+        item for item, data, found in stored if not has_key or is_sealed(_PURPOSE, _payload(store, data), found)
+    }
     store.write(
         "INSERT OR REPLACE INTO output VALUES (?, ?, ?, ?)",
         [
             (subject, item, data, seal(_PURPOSE, data))
             for item, data in zip(items, payloads, strict=True)
-            if item not in own
+            if item not in retained
         ],
     )
 
