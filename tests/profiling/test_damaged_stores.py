@@ -6,6 +6,7 @@ import os
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -201,7 +202,11 @@ def _hidden(kind: str, sql: str) -> Callable[[sqlite3.Connection], None]:
         ),
         _hidden("view", "CREATE VIEW sqlite_x AS SELECT 1"),
         _hidden("table", "CREATE VIRTUAL TABLE sqlite_x USING fts5(x)"),
-        _sql("ANALYZE"),
+        _sql(
+            "ANALYZE",
+            "PRAGMA writable_schema = ON",
+            "UPDATE sqlite_master SET sql = replace(sql, ',stat)', ',stat CHECK (1))')",
+        ),
         _sql("UPDATE score SET score = score + 0.125"),
         _sql("DELETE FROM checksum WHERE name = 'score'", "UPDATE score SET score = score + 0.125"),
         _sql("UPDATE service SET output_bytes = output_bytes + 1"),
@@ -215,6 +220,31 @@ def test_other_tables_and_changed_numbers_are_refused(
     connection.close()
     with raises_code(ProfileError, "store.damaged"):
         load_profile(measured.specification, "sample", measured.store)
+
+
+def test_statistics_of_other_tools_are_accepted(measured: Application) -> None:
+    expected = _content(load_profile(measured.specification, "sample", measured.store))
+    _execute(measured.store, "ANALYZE")
+    with closing(sqlite3.connect(measured.store)) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_stat1").fetchone() > (5,)
+        assert schema_fault(connection) is None
+    assert _content(load_profile(measured.specification, "sample", measured.store)) == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("DROP TABLE effort", "'effort' is missing"),
+        ("CREATE TABLE more (x)", "'more' is additional"),
+        ("ALTER TABLE effort ADD COLUMN more REAL", "'effort' is changed"),
+    ],
+)
+def test_the_fault_of_a_schema_says_what_differs(tmp_path: Path, statement: str, fault: str) -> None:
+    ProfileStore(tmp_path / "store", create=True).close()
+    _execute(tmp_path / "store", statement)
+    with raises_code(ProfileError, "store.damaged") as caught:
+        ProfileStore(tmp_path / "store")
+    assert fault in caught.value.message
 
 
 @pytest.mark.parametrize("create", [True, False])

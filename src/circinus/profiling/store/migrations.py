@@ -214,14 +214,21 @@ def schema_fault(connection: sqlite3.Connection) -> str | None:
     found, expected = _schema(connection), _database_after(STEPS[: max(version, 0)])[0]
     if version < _VERDICTS_SINCE:
         expected |= found & _database_after((_VERDICTS,))[0]
-    if found != expected:
-        name = min(repr(entry[1]) for entry in found ^ expected)
-        return f"{name[:80]} is missing, or is not as version {version} of the schema has it"
+    other, absent = ({repr(entry[1])[:80] for entry in entries} for entries in (found - expected, expected - found))
+    for names, problem in ((other & absent, "changed"), (absent, "missing"), (other, "additional")):
+        if names:
+            return f"{min(names)} is {problem}, compared with version {version} of the schema"
     return None
 
 
 Schema = frozenset[tuple[Any, ...]]
 """(type, name, table, SQL) of tables, indexes, views and triggers."""
+
+_STATISTICS: Schema = frozenset(
+    ("table", name, name, f"CREATE TABLE {name}({columns})")
+    for name, columns in (("sqlite_stat1", "tbl,idx,stat"), ("sqlite_stat4", "tbl,idx,neq,nlt,ndlt,sample"))
+)
+"""Tables that ANALYZE and `PRAGMA optimize` of other tools add: data, which only the choice of indexes depends on."""
 
 
 @cache
@@ -237,7 +244,8 @@ def _database_after(steps: tuple[str, ...]) -> tuple[Schema, Columns]:
 
 def _schema(connection: sqlite3.Connection) -> Schema:
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
-    return frozenset((*names, re.sub(r"\s+", " ", sql) if isinstance(sql, str) else sql) for *names, sql in rows)
+    schema = frozenset((*names, re.sub(r"\s+", " ", sql) if isinstance(sql, str) else sql) for *names, sql in rows)
+    return schema - _STATISTICS
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
