@@ -139,6 +139,9 @@ def test_errors_have_codes(folder: Path) -> None:
         Path("load.json").write_text(content, encoding="utf-8")
         with raises_code(c.PlanningError, "report.no_load_test"):
             workspace.report(plan, load="load.json")
+    with raises_code(c.PlanningError, "report.no_load_test") as caught:
+        workspace.report(plan, load="/dev/null")
+    assert "Errno" not in caught.value.message
     with raises_code(c.CircinusError, "file.missing"):
         workspace.report(plan, state_file="missing.sqlite")
     with raises_code(c.PlanningError, "report.unwritable"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -257,8 +258,11 @@ def test_what_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     check_message("matching/missing_plan_file", str(caught.value).replace(f"{tmp_path}/", ""))
     with raises_code(PlanningError, "plan.unreadable"):
         load_plan_set(tmp_path)
-    with raises_code(PlanningError, "plan.unreadable"):
-        load_plan_set(Path("/dev/null"))  # devices may never end, and pipes may block
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/null"), tmp_path / "pipe"):  # devices may never end, and pipes may block
+        with raises_code(PlanningError, "plan.unreadable") as caught:
+            load_plan_set(path)
+        assert caught.value.hint
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(MAX_DOCUMENT_BYTES + 1)
     with raises_code(PlanningError, "plan.unreadable"):

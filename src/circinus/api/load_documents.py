@@ -88,7 +88,9 @@ def read_load(path: Path) -> Mapping[str, Any]:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         reason = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         reason = str(error)
     raise PlanningError(
         f"this is no report of a load test by this version: {reason}",

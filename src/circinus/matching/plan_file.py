@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -130,6 +131,7 @@ def load_plan_set(path: Path) -> PlanFile:
             f"cannot read plan file: {error.strerror}",
             code="plan.unreadable",
             location=str(path),
+            hint="Write it to a file first." if error.errno == errno.EINVAL else "",
         ) from error
     except (ValueError, RecursionError) as error:  # no JSON, or not even text
         raise PlanningError(
