@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks.hardening.bounded_worker import HANG_S, PEAK_BYTES, Ending
 from benchmarks.hardening.findings import Findings
-from benchmarks.hardening.process_watch import FaultLog, memory_bytes, processes_with
+from benchmarks.hardening.process_watch import FaultLog, is_alive, memory_bytes, processes_with
 from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, StarterApplication, require
 from benchmarks.harness.results import Figure
 from circinus.errors import CircinusError
@@ -101,9 +101,7 @@ class EngineWatch:
 
     def is_alive(self) -> bool:
         """Return whether the engine that was started runs."""
-        with suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.process).status() != psutil.STATUS_ZOMBIE
-        return False
+        return is_alive(self.process)
 
     def restart(self) -> None:
         """End the engine, however it is, and start it again."""

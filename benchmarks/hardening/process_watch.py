@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -22,18 +23,26 @@ _LAST_LINE = re.compile(r"^(\w[\w.]*(?:Error|Exception|Exit|Interrupt)\b.*)$", r
 class ProcessSample:
     """Use of resources of one process."""
 
-    rss_bytes: int
-    descriptors: int
-    threads: int
+    rss_bytes: float
+    descriptors: float
+    threads: float
 
     @classmethod
     def of(cls, process: int) -> ProcessSample:
-        """Sample a process; zeros if it has ended."""
+        """Sample a process; NaN, which meets no aim, if it has ended."""
         with suppress(psutil.Error):
             watched = psutil.Process(process)
             with watched.oneshot():
-                return cls(watched.memory_info().rss, watched.num_fds(), watched.num_threads())
-        return cls(0, 0, 0)
+                if watched.status() != psutil.STATUS_ZOMBIE:
+                    return cls(watched.memory_info().rss, watched.num_fds(), watched.num_threads())
+        return cls(math.nan, math.nan, math.nan)
+
+
+def is_alive(process: int) -> bool:
+    """Return whether a process runs, and is not merely waited for by its parent."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def memory_bytes(process: int, name: str = "VmHWM") -> int:

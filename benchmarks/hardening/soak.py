@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.hardening.http_load import HttpClients
-from benchmarks.hardening.process_watch import FaultLog, ProcessSample
+from benchmarks.hardening.process_watch import FaultLog, ProcessSample, is_alive
 from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, STATE, StarterApplication, await_event, prepared
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import Figure
@@ -104,6 +104,7 @@ async def _loaded(
     directory = RunDirectory((application.folder / ENGINE).absolute())
     address, engine = directory.http_address(), directory.process()
     assert address is not None, "the engine listens"
+    assert engine is not None, "the engine runs"
     reading = asyncio.create_task(asyncio.to_thread(_drain, controller))
     clients = HttpClients(address, f"/{SITE}/{QUERY}", _CLIENTS, b'"clean this"')
     start_s, statuses, number = time.monotonic(), Counter[int](), 0
@@ -123,12 +124,17 @@ async def _loaded(
             for task in besides:
                 task.cancel()
     await clients.close()
-    ended = [] if controller.poll() is None else [f"the controller with code {controller.returncode}"]
-    ended += [] if directory.process() == engine else ["the engine"]
-    ended += FaultLog(directory.log).tracebacks()
+    ended = _ends(controller, directory, engine)
     controller.send_signal(signal.SIGINT)
     await reading
+    ended += [line for log in (application.errors, directory.log) for line in FaultLog(log).tracebacks()]
     return rows, statuses, ended
+
+
+def _ends(controller: subprocess.Popen[str], directory: RunDirectory, engine: int) -> list[str]:
+    """Return processes that ended on their own; a killed engine is named in its folder until another one runs."""
+    ends = [] if controller.poll() is None else [f"the controller with code {controller.returncode}"]
+    return ends if directory.process() == engine and is_alive(engine) else [*ends, "the engine"]
 
 
 def _drain(controller: subprocess.Popen[str]) -> None:
@@ -200,8 +206,9 @@ def _simulated(path: Path, hours: float, seed: int) -> list[dict[str, Any]]:
         gc.collect()
         process = ProcessSample.of(os.getpid())
         sizes = _store_sizes(path)
-        row = {"part": "soak in simulated time", "hours": engine.now_s / _HOUR_S, "rss_mib": process.rss_bytes / 2**20}
-        rows.append({**row, "descriptors": process.descriptors, "events": store.newest(), **sizes})
+        row = {"hours": engine.now_s / _HOUR_S, "rss_mib": process.rss_bytes / 2**20}
+        row |= {"descriptors": process.descriptors, "events": store.newest(), **sizes}
+        rows.append({"part": "soak in simulated time", **row})
 
     step_s = until_s / 24
     happenings = [ScheduledEvent(step_s * number, sample) for number in range(1, 25)]

@@ -55,12 +55,18 @@ class StarterApplication:
         """Run a verb in the folder."""
         return run_verb(self.folder, *arguments, timeout_s=timeout_s)
 
+    @property
+    def errors(self) -> Path:
+        """Error output of the verbs that were started, beside the folder."""
+        return self.folder.with_name(f"{self.folder.name}-errors.log")
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a verb in the folder; its output lines are read from `stdout`."""
-        return subprocess.Popen(
-            verb(*arguments), cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL, env=environment(),
-        )  # fmt: skip
+        with self.errors.open("ab") as errors:
+            return subprocess.Popen(
+                verb(*arguments), cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=errors,
+                stdin=subprocess.DEVNULL, env=environment(),
+            )  # fmt: skip
 
 
 def verb(*arguments: str) -> list[str]:

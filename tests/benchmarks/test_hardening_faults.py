@@ -18,10 +18,13 @@ import pytest
 from benchmarks.hardening.fault_kinds import KINDS, ShiftedClock, Struck
 from benchmarks.hardening.faults import _result
 from benchmarks.hardening.journal import Journal
-from benchmarks.hardening.process_watch import FaultLog, memory_bytes, reset_peak
+from benchmarks.hardening.process_watch import FaultLog, ProcessSample, memory_bytes, reset_peak
 from benchmarks.hardening.scene_requests import CUT_OFF, NOT_TAKEN, SceneRequests
-from benchmarks.hardening.soak import growth_figure
+from benchmarks.hardening.soak import _ends, growth_figure
+from benchmarks.hardening.starter import StarterApplication
 from rich.console import Console
+
+from circinus.serving.local.run_dir import RunDirectory
 
 
 def test_the_clock_of_processes_jumps_while_they_run(tmp_path: Path) -> None:
@@ -191,6 +194,35 @@ def test_growth_is_judged_only_by_long_and_steady_samples(rows: list[dict[str, f
     figure = growth_figure("memory", "MiB", 10.0, rows, "mib", 240)
     assert figure.met is met
     assert math.isnan(figure.value) is (met is None)
+
+
+def test_a_process_that_ended_in_a_soak_is_seen_and_meets_no_aim(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "engine")
+    directory.path.mkdir(mode=0o700)
+    processes = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True) for _ in "ce"]
+    controller, engine = processes
+    directory.lock.write_text(f"{engine.pid}", encoding="utf-8")
+    assert _ends(controller, directory, engine.pid) == []
+    assert ProcessSample.of(engine.pid).rss_bytes > 0
+    for process in processes:
+        process.kill()
+    assert os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOWAIT)  # not yet waited for
+    sample = ProcessSample.of(engine.pid)
+    controller.wait()
+    assert _ends(controller, directory, engine.pid) == ["the controller with code -9", "the engine"]
+    rows = _samples(0.0, 0.01)
+    assert growth_figure("memory", "MiB", 10.0, [*rows[:-1], {**rows[-1], "mib": sample.rss_bytes}], "mib").met is False
+    for process in processes:
+        process.communicate()
+    assert _ends(controller, directory, engine.pid) == ["the controller with code -9", "the engine"]
+
+
+def test_errors_of_a_started_verb_are_kept(tmp_path: Path) -> None:
+    application = StarterApplication(tmp_path / "application")
+    application.folder.mkdir()
+    with application.start("serve", "--nonsense"):
+        pass
+    assert "--nonsense" in application.errors.read_text(encoding="utf-8")
 
 
 def test_a_journal_is_taken_up_by_the_same_code_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
