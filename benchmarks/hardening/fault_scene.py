@@ -36,7 +36,7 @@ from benchmarks.hardening.fault_kinds import (
     ShiftedClock,
     Struck,
 )
-from benchmarks.hardening.process_watch import FaultLog, children, processes_with
+from benchmarks.hardening.process_watch import FaultLog, children, is_alive, processes_with
 from benchmarks.hardening.scene_requests import CUT_OFF, SceneRequests
 from benchmarks.hardening.starter import ENGINE as RUN_FOLDER
 from benchmarks.hardening.starter import PLAN, STATE, STORE, environment, run_verb, verb
@@ -80,7 +80,7 @@ class FaultOutcome:
     doubled: int = 0
     orphans: int = 0
     crashes: list[str] = field(default_factory=list)
-    """Ends of processes that were not struck, and last lines of tracebacks."""
+    """Ends of controller and engine that the fault may not cause, and last lines of tracebacks."""
     reasons: list[str] = field(default_factory=list)
 
 
@@ -130,6 +130,7 @@ class Scene:
         events, plan, engine = self._events(), (self._folder / PLAN).read_bytes(), self._run.process()
         may_end = {place for place in (ENGINE, CONTROLLER) if kind.ends_processes and target in (place, ALL)}
         self._count(outcome, -math.inf, may_cut_off=False)
+        self._supervise(outcome, ())
         heal = kind.strike(Struck(self._processes(target), self._clock, self._disk))
         try:
             await asyncio.sleep(lasts_s)
@@ -138,7 +139,7 @@ class Scene:
         healed_s = time.monotonic()
         outcome.recovery_s = await self._recovery_s(healed_s, outcome, may_end)
         await asyncio.sleep(_AFTER_S)
-        has_ended = self._run.process() != engine
+        has_ended = self._run.process() != engine or not is_alive(engine or 0)
         self._count(outcome, healed_s, may_cut_off=has_ended)
         if has_ended:
             self._logs[1].rewind()
@@ -161,15 +162,10 @@ class Scene:
         outcome.silent += silent
 
     async def _recovery_s(self, healed_s: float, outcome: FaultOutcome, may_end: Collection[str]) -> float:
-        """Wait until all is well, as a supervisor that starts a controller that has ended again."""
+        """Wait until all is well, with a supervised controller."""
         steady, first_s = 0, 0.0
         while time.monotonic() < healed_s + _RECOVERY_S:
-            if self._controller is None or self._controller.poll() is not None:
-                code = None if self._controller is None else self._controller.returncode
-                if code is not None and not (code == -signal.SIGKILL and CONTROLLER in may_end):
-                    ended = f"the controller ended with code {code}"
-                    (outcome.crashes if code <= 0 else outcome.reasons).append(ended)
-                self._start_controller()
+            self._supervise(outcome, may_end)
             looked_s = time.monotonic()
             reason = await self._trouble(healed_s)
             if reason:
@@ -183,6 +179,14 @@ class Scene:
                     return max(0.0, first_s - healed_s)
             await asyncio.sleep(_LOOK_S)
         return float("inf")
+
+    def _supervise(self, outcome: FaultOutcome, may_end: Collection[str]) -> None:
+        """Start the controller again if it has ended, and count an end that the fault may not cause."""
+        code = None if self._controller is None else self._controller.poll()
+        if code is not None and not (CONTROLLER in may_end and (code > 0 or code == -signal.SIGKILL)):
+            outcome.crashes.append(f"the controller ended with code {code}")
+        if self._controller is None or code is not None:
+            self._start_controller()
 
     async def _trouble(self, since_s: float) -> str:
         """Return what is not well, or an empty text: a request that was sent since has been answered, too."""
@@ -267,7 +271,7 @@ class Scene:
         self._start_controller()
         outcome = FaultOutcome("start", "", self._scene, 0, 0.0)
         if await self._recovery_s(time.monotonic(), outcome, ()) == float("inf"):
-            raise RuntimeError(f"the scene does not start: {', '.join(outcome.reasons)}")
+            raise RuntimeError(f"the scene does not start: {', '.join(outcome.reasons + outcome.crashes)}")
         self._requests.take(time.monotonic())
         self._logs[1].rewind()
         for log in self._logs:

@@ -150,7 +150,7 @@ def _result(lines: Sequence[dict[str, Any]], has_disk: bool, console: Console) -
         ("that lost committed data", total["lost"], "faults", note),
         ("decisions carried out twice", total["doubled"], "steps", note),
         ("orphaned processes", total["orphans"] + sum(line["left"] for line in left), "processes", note),
-        ("ends of processes that were not struck, and tracebacks", total["crashes"], "", note),
+        ("ends of controllers and engines that no fault may end, and tracebacks", total["crashes"], "", note),
         ("scenes that could not go on", len(failures), "scenes", "not started again, or an exception"),
         ("silent requests", total["silent"] + sum(line["silent"] for line in left), "requests", of_requests),
         ("requests cut off by an engine that lived on", total["cut_off"], "requests", of_requests),

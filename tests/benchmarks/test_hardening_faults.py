@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from benchmarks.hardening.fault_kinds import KINDS, ShiftedClock, Struck
+from benchmarks.hardening.fault_kinds import CONTROLLER, KINDS, ShiftedClock, Struck
+from benchmarks.hardening.fault_scene import FaultOutcome, Scene
 from benchmarks.hardening.faults import _result
 from benchmarks.hardening.journal import Journal
 from benchmarks.hardening.process_watch import FaultLog, ProcessSample, memory_bytes, reset_peak
@@ -150,6 +151,29 @@ def test_each_request_counts_once_and_the_silent_ones_too(monkeypatch: pytest.Mo
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("code", "may_end", "crashes"),
+    [(1, (), 1), (0, (), 1), (-9, (), 1), (1, (CONTROLLER,), 0), (-9, (CONTROLLER,), 0), (-15, (CONTROLLER,), 1)],
+)
+def test_an_end_of_the_controller_counts_unless_the_fault_may_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, may_end: tuple[str, ...], crashes: int
+) -> None:
+    async def no_trouble(since_s: float) -> str:
+        return ""
+
+    def start() -> None:
+        scene._controller = None
+
+    scene, outcome = Scene(tmp_path / "scene", 1.0, 0, 0, False), FaultOutcome("a fault", "", 0, 0, 0.0)
+    monkeypatch.setattr(scene, "_trouble", no_trouble)
+    monkeypatch.setattr(scene, "_start_controller", start)
+    program = f"import os; os._exit({code}) if {code} >= 0 else os.kill(os.getpid(), {-code})"
+    with subprocess.Popen([sys.executable, "-c", program]) as scene._controller:
+        pass
+    assert asyncio.run(scene._recovery_s(time.monotonic(), outcome, may_end)) < math.inf
+    assert len(outcome.crashes) == crashes
+
+
 def _fault(**changes: Any) -> dict[str, Any]:
     row = {
         "kind": "killed", "target": "engine", "scene": 0, "number": 0, "lasted_s": 0.0, "wall_s": 5.0,
@@ -167,7 +191,7 @@ def test_troubles_of_faults_are_summed() -> None:
     figures, _ = _result(lines, True, Console(file=io.StringIO()))
     values = {figure.name.removeprefix("faults: "): figure.value for figure in figures}
     assert values["decisions carried out twice"] == 3.0
-    assert values["ends of processes that were not struck, and tracebacks"] == 1.0
+    assert values["ends of controllers and engines that no fault may end, and tracebacks"] == 1.0
     assert values["requests cut off by an engine that lived on"] == 3.0
     assert values["silent requests"] == 2.0
     assert values["orphaned processes"] == 2.0
