@@ -198,13 +198,13 @@ class _Child:
             stdout=texts[0],
             stderr=texts[1],
             wall_s=time.monotonic() - self._start_s,
-            peak_bytes=usage.ru_maxrss * 1024 - max(0, self._foreign_bytes),
+            peak_bytes=usage.ru_maxrss * 1024 - int(max(0, self._foreign_bytes)),
             is_hung=not has_ended,
         )
 
 
 @cache
-def _imported_bytes() -> int:
+def _imported_bytes() -> float:
     """Return the memory of the parent after its imports: a fork begins with all that its parent has by then."""
     return memory_bytes(os.getpid(), "RssAnon")
 

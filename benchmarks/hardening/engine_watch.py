@@ -42,8 +42,8 @@ class EngineWatch:
 
     application: StarterApplication
     process: int = 0
-    peak_bytes: int = 0
-    """Maximum resident memory of the engine's own process."""
+    peak_bytes: float = 0.0
+    """Maximum resident memory of the engine's own process; infinity once it was found ended."""
     _checks: int = 0
     _unanswered: int = 0
 

@@ -50,7 +50,7 @@ class LoadOutcome:
     load: float
     duration_s: float
     requests: Sequence[HttpOutcome]
-    peak_bytes: int
+    peak_bytes: float
 
     @property
     def goodput_per_s(self) -> float:
@@ -139,7 +139,7 @@ async def _back_to_normal(clients: HttpClients, capacity_per_s: float, after_s: 
     return last_s if last_s < _CALM_S - 1.0 else math.inf
 
 
-async def _large_bodies(address: tuple[str, int], process: int) -> tuple[list[int], int]:
+async def _large_bodies(address: tuple[str, int], process: int) -> tuple[list[int], float]:
     """Send large bodies at once; return the statuses of the answers, and the maximum memory of the engine."""
 
     async def send() -> int:
@@ -165,7 +165,7 @@ def _result(
     capacity_per_s: float,
     normal_s: float,
     bodies: Sequence[int],
-    body_peak: int,
+    body_peak: float,
     console: Console,
 ) -> PartResult:
     at_capacity, *over = outcomes

@@ -45,12 +45,12 @@ def is_alive(process: int) -> bool:
     return False
 
 
-def memory_bytes(process: int, name: str = "VmHWM") -> int:
-    """Return an entry of the memory of a process, by default its maximum resident memory; 0 if it has ended."""
+def memory_bytes(process: int, name: str = "VmHWM") -> float:
+    """Return an entry of the memory of a process, by default its maximum resident memory; infinity if it has ended."""
     with suppress(OSError):
         found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{process}/status").read_text(encoding="utf-8"), re.M)
-        return int(found[1]) * 1024 if found else 0
-    return 0
+        return int(found[1]) * 1024 if found else math.inf
+    return math.inf
 
 
 def reset_peak(process: int) -> None:

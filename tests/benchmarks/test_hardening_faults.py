@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ import pytest
 from benchmarks.hardening.fault_kinds import CONTROLLER, KINDS, ShiftedClock, Struck
 from benchmarks.hardening.fault_scene import FaultOutcome, Scene
 from benchmarks.hardening.faults import _result
+from benchmarks.hardening.http_load import HttpOutcome
 from benchmarks.hardening.journal import Journal
+from benchmarks.hardening.overload import LoadOutcome
+from benchmarks.hardening.overload import _result as _overload_result
 from benchmarks.hardening.process_watch import FaultLog, ProcessSample, memory_bytes, reset_peak
 from benchmarks.hardening.scene_requests import CUT_OFF, NOT_TAKEN, SceneRequests
 from benchmarks.hardening.soak import _ends, growth_figure
@@ -279,4 +283,14 @@ def test_the_peak_of_a_process_begins_anew() -> None:
         reset_peak(process.pid)
         assert memory_bytes(process.pid) < before - 2**27
         process.communicate(b"\n")
-    assert memory_bytes(process.pid) == 0
+    assert memory_bytes(process.pid) == math.inf
+
+
+def test_the_memory_of_an_engine_that_ended_meets_no_aim() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    ended = LoadOutcome(1.0, 1.0, [HttpOutcome(0.0, 0.0, 0.1, 200)], memory_bytes(process.pid))
+    for first, last in ((replace(ended, peak_bytes=2.0**28), ended), (ended, ended)):
+        figures, _ = _overload_result([first, last], 1.0, 0.0, [413], ended.peak_bytes, Console(file=io.StringIO()))
+        met = {figure.name: figure.met for figure in figures if "memory" in figure.name}
+        assert list(met.values()) == [False, False]
