@@ -37,7 +37,7 @@ from benchmarks.hardening.fault_kinds import (
     Struck,
 )
 from benchmarks.hardening.process_watch import FaultLog, children, is_alive, processes_with
-from benchmarks.hardening.scene_requests import CUT_OFF, SceneRequests
+from benchmarks.hardening.scene_requests import SceneRequests
 from benchmarks.hardening.starter import ENGINE as RUN_FOLDER
 from benchmarks.hardening.starter import PLAN, STATE, STORE, environment, run_verb, verb
 from circinus.control.state_store import ControlStateStore, Event
@@ -92,6 +92,7 @@ class Scene:
         self._disk = folder if has_disk else None
         self._cases = [(kind, target) for kind, target in CASES if has_disk or not kind.needs_disk]
         self._rng = np.random.default_rng()
+        self._healed_s = -math.inf
         self._clock = ShiftedClock(folder.with_name(f"{folder.name}-clock"))
         path = f"{self._clock.folder}{os.pathsep}{environment()['PYTHONPATH']}"
         self._environment = environment(**{MARK: str(folder), "PYTHONPATH": path})
@@ -120,8 +121,8 @@ class Scene:
         finally:
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
-            rest, silent = await self._requests.take_rest()
-            _print({"left": self._end(), "requests": len(rest), "silent": silent})
+            rest = await self._requests.take_rest(self._healed_s)
+            _print({"left": self._end(), "requests": rest.total(), "silent": rest["silent"]})
 
     async def _fault(self, kind: FaultKind, target: str, number: int) -> FaultOutcome:
         start_s, lasts_s = time.monotonic(), kind.lasts * self._stop_s
@@ -129,18 +130,18 @@ class Scene:
         await asyncio.sleep(_BEFORE_S + float(self._rng.uniform(0.0, 1.0)))
         events, plan, engine = self._events(), (self._folder / PLAN).read_bytes(), self._run.process()
         may_end = {place for place in (ENGINE, CONTROLLER) if kind.ends_processes and target in (place, ALL)}
-        self._count(outcome, -math.inf, may_cut_off=False)
+        self._count(outcome, may_cut_off=False)
         self._supervise(outcome, ())
         heal = kind.strike(Struck(self._processes(target), self._clock, self._disk))
         try:
             await asyncio.sleep(lasts_s)
         finally:
             heal()
-        healed_s = time.monotonic()
-        outcome.recovery_s = await self._recovery_s(healed_s, outcome, may_end)
+            self._healed_s = time.monotonic()
+        outcome.recovery_s = await self._recovery_s(self._healed_s, outcome, may_end)
         await asyncio.sleep(_AFTER_S)
         has_ended = self._run.process() != engine or not is_alive(engine or 0)
-        self._count(outcome, healed_s, may_cut_off=has_ended)
+        self._count(outcome, may_cut_off=has_ended)
         if has_ended:
             self._logs[1].rewind()
             if ENGINE not in may_end:
@@ -153,13 +154,12 @@ class Scene:
         outcome.wall_s = time.monotonic() - start_s
         return outcome
 
-    def _count(self, outcome: FaultOutcome, healed_s: float, *, may_cut_off: bool) -> None:
-        requests, silent = self._requests.take(healed_s)
-        cut_off = sum(request.status == CUT_OFF for request in requests)
-        outcome.requests += len(requests)
-        outcome.failed += sum(request.status != 200 for request in requests) - silent
-        outcome.cut_off += 0 if may_cut_off else cut_off
-        outcome.silent += silent
+    def _count(self, outcome: FaultOutcome, *, may_cut_off: bool) -> None:
+        counts = self._requests.take(self._healed_s)
+        outcome.requests += counts.total()
+        outcome.failed += counts["failed"] + counts["cut_off"] * may_cut_off
+        outcome.cut_off += counts["cut_off"] * (not may_cut_off)
+        outcome.silent += counts["silent"]
 
     async def _recovery_s(self, healed_s: float, outcome: FaultOutcome, may_end: Collection[str]) -> float:
         """Wait until all is well, with a supervised controller."""
@@ -272,7 +272,8 @@ class Scene:
         outcome = FaultOutcome("start", "", self._scene, 0, 0.0)
         if await self._recovery_s(time.monotonic(), outcome, ()) == float("inf"):
             raise RuntimeError(f"the scene does not start: {', '.join(outcome.reasons + outcome.crashes)}")
-        self._requests.take(time.monotonic())
+        self._healed_s = time.monotonic()
+        self._requests.take(self._healed_s)
         self._logs[1].rewind()
         for log in self._logs:
             log.tracebacks()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -36,6 +37,12 @@ class SentRequest:
         """Return the time after which it is silent: neither answered nor refused, not even after a fault was healed."""
         return max(self.sent_s + _DEADLINE_S, healed_s) + _GRACE_S
 
+    def outcome(self, healed_s: float) -> str:
+        """Return its only outcome: `silent` beyond its limit, else `answered`, `cut_off` or `failed`."""
+        if self.ended_s > self.limit_s(healed_s):
+            return "silent"
+        return {200: "answered", CUT_OFF: "cut_off"}.get(self.status, "failed")
+
 
 class SceneRequests:
     """Requests with a deadline, each over a connection of its own."""
@@ -59,8 +66,12 @@ class SceneRequests:
         """Return the status of the request that ended last, of those sent since a time."""
         return next((request.status for request in reversed(self._last) if request.sent_s >= since_s), None)
 
-    def take(self, healed_s: float) -> tuple[list[SentRequest], int]:
-        """Return the requests that have ended or are silent by now, once each, and the number of silent ones."""
+    def take(self, healed_s: float) -> Counter[str]:
+        """Return the number of requests by outcome, once each, of those that have ended or are silent by now.
+
+        Args:
+            healed_s: monotonic time at which the last fault was healed.
+        """
         now_s = time.monotonic()
         taken: list[SentRequest] = []
         left: list[SentRequest] = []
@@ -68,14 +79,14 @@ class SceneRequests:
             has_ended = request.status != OPEN or now_s > request.limit_s(healed_s)
             (taken if has_ended else left).append(request)
         self._sent = left
-        return taken, sum(request.ended_s > request.limit_s(healed_s) for request in taken)
+        return Counter(request.outcome(healed_s) for request in taken)
 
-    async def take_rest(self) -> tuple[list[SentRequest], int]:
+    async def take_rest(self, healed_s: float) -> Counter[str]:
         """Wait until all requests have ended or are silent, and take them; none may be sent meanwhile."""
         end_s = time.monotonic() + _DEADLINE_S + _GRACE_S + _APART_S
         while any(request.status == OPEN for request in self._sent) and time.monotonic() < end_s:
             await asyncio.sleep(_APART_S)
-        return self.take(-math.inf)
+        return self.take(healed_s)
 
     async def _send(self) -> None:
         request = SentRequest(time.monotonic())

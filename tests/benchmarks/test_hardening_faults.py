@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from benchmarks.hardening.journal import Journal
 from benchmarks.hardening.overload import LoadOutcome
 from benchmarks.hardening.overload import _result as _overload_result
 from benchmarks.hardening.process_watch import FaultLog, ProcessSample, memory_bytes, reset_peak
-from benchmarks.hardening.scene_requests import CUT_OFF, NOT_TAKEN, SceneRequests
+from benchmarks.hardening.scene_requests import CUT_OFF, NOT_TAKEN, SceneRequests, SentRequest
 from benchmarks.hardening.soak import _ends, growth_figure
 from benchmarks.hardening.starter import StarterApplication
 from rich.console import Console
@@ -139,20 +140,33 @@ def test_each_request_counts_once_and_the_silent_ones_too(monkeypatch: pytest.Mo
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         requests = SceneRequests(lambda: server.sockets[0].getsockname() if answers else None)
         load = asyncio.create_task(requests.send_forever())
-        taken, silent = [], 0
-        while len(taken) < 4:
+        counts = Counter[str]()
+        while counts.total() < 4:
             await asyncio.sleep(0.05)
-            some, more = requests.take(-math.inf)
-            taken, silent = [*taken, *some], silent + more
+            counts += requests.take(-math.inf)
         load.cancel()
-        rest, more = await requests.take_rest()
-        statuses = [request.status for request in (*taken, *rest)]
-        assert silent + more == 1
-        assert (statuses.count(200), statuses.count(CUT_OFF)) == (1, 1)
-        assert statuses.count(NOT_TAKEN) == len(statuses) - 3
-        assert await requests.take_rest() == ([], 0)
+        counts += await requests.take_rest(-math.inf)
+        assert (counts["answered"], counts["cut_off"], counts["silent"]) == (1, 1, 1)
+        assert counts["failed"] == counts.total() - 3
+        assert not await requests.take_rest(-math.inf)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("healed_s", "may_cut_off", "counts"),
+    [(-math.inf, False, (1, 0, 2)), (-math.inf, True, (1, 0, 2)), (99.0, False, (1, 1, 0)), (99.0, True, (2, 0, 0))],
+)
+def test_a_request_has_one_outcome_judged_by_the_last_healing(
+    tmp_path: Path, healed_s: float, may_cut_off: bool, counts: tuple[int, int, int]
+) -> None:
+    scene, outcome = Scene(tmp_path / "scene", 1.0, 0, 0, False), FaultOutcome("a fault", "", 0, 0, 0.0)
+    scene._healed_s = healed_s
+    late = [SentRequest(0.0, 100.0, status) for status in (200, CUT_OFF)]
+    scene._requests._sent = [*late, SentRequest(99.0, 100.0, 200), SentRequest(99.0, 100.0, NOT_TAKEN)]
+    scene._count(outcome, may_cut_off=may_cut_off)
+    assert outcome.requests == 4
+    assert (outcome.failed, outcome.cut_off, outcome.silent) == counts
 
 
 @pytest.mark.parametrize(
