@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,19 @@ _TIMES = 8.0
 _HOUR_S = 3600.0
 
 
+@dataclass(frozen=True)
+class RealRun:
+    """Run in real time."""
+
+    rows: list[dict[str, Any]]
+    """Samples."""
+    statuses: Counter[int]
+    """Status -> number of requests."""
+    ended: list[str]
+    """Processes that ended on their own, and last lines of tracebacks."""
+    is_interrupted: bool
+
+
 def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResult:
     """Run a controller with a real engine for some time, and one with a simulated engine for hours.
 
@@ -67,25 +80,27 @@ def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResul
         hours: simulated time.
         seed: of the load.
         console: prints the table.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; the table of the time until then is printed.
     """
     with tempfile.TemporaryDirectory(prefix="circinus-soak-") as name:
         simulated = _simulated(Path(name) / "simulated.sqlite", hours, seed)
         application = prepared().copy_without_engine(Path(name) / "application")
-        rows, statuses, ended = _real(application, seconds, seed)
-    figures = _figures(rows, statuses, ended, console)
+        run = _real(application, seconds, seed)
+    figures = _figures(run, console)
+    if run.is_interrupted:
+        raise KeyboardInterrupt
     last = simulated[-1]
     figures += [
         Figure("soak: write-ahead log in simulated time, most", max(row["wal_mib"] for row in simulated), _WAL_MIB,
                "lower", "MiB", f"{hours:g} simulated hours, {last['events']} events"),
         growth_figure("memory in simulated time", "MiB", 10.0, simulated, "rss_mib"),
     ]  # fmt: skip
-    return figures, [*rows, *simulated]
+    return figures, [*run.rows, *simulated]
 
 
-def _real(
-    application: StarterApplication, seconds: float, seed: int
-) -> tuple[list[dict[str, Any]], Counter[int], list[str]]:
-    """Return samples, the number of requests by status, and processes that ended on their own or tracebacks."""
+def _real(application: StarterApplication, seconds: float, seed: int) -> RealRun:
     with application.start("serve", PLAN, "--mode", "real", "--json") as controller:
         try:
             await_event(controller, "applied")
@@ -100,7 +115,7 @@ def _real(
 
 async def _loaded(
     application: StarterApplication, controller: subprocess.Popen[str], seconds: float, seed: int
-) -> tuple[list[dict[str, Any]], Counter[int], list[str]]:
+) -> RealRun:
     directory = RunDirectory((application.folder / ENGINE).absolute())
     address, engine = directory.http_address(), directory.process()
     assert address is not None, "the engine listens"
@@ -109,7 +124,8 @@ async def _loaded(
     clients = HttpClients(address, f"/{SITE}/{QUERY}", _CLIENTS, b'"clean this"')
     start_s, statuses, number = time.monotonic(), Counter[int](), 0
     rows: list[dict[str, Any]] = []
-    with suppress(asyncio.CancelledError):  # an interrupted soak is a shorter one
+    is_interrupted = False
+    try:
         async with asyncio.TaskGroup() as tasks:
             besides = [
                 tasks.create_task(_sample(application, controller.pid, directory, rows, start_s)),
@@ -123,12 +139,14 @@ async def _loaded(
                 statuses.update(outcome.status for outcome in outcomes)
             for task in besides:
                 task.cancel()
+    except asyncio.CancelledError:
+        is_interrupted = True
     await clients.close()
     ended = _ends(controller, directory, engine)
     controller.send_signal(signal.SIGINT)
     await reading
     ended += [line for log in (application.errors, directory.log) for line in FaultLog(log).tracebacks()]
-    return rows, statuses, ended
+    return RealRun(rows, statuses, ended, is_interrupted)
 
 
 def _ends(controller: subprocess.Popen[str], directory: RunDirectory, engine: int) -> list[str]:
@@ -258,11 +276,10 @@ def growth_figure(
     return Figure(name, high if high <= aim else low, aim, "lower", unit_per_h, note)
 
 
-def _figures(
-    rows: Sequence[Mapping[str, Any]], statuses: Counter[int], ended: Sequence[str], console: Console
-) -> list[Figure]:
+def _figures(run: RealRun, console: Console) -> list[Figure]:
+    rows, statuses = run.rows, run.statuses
     if not rows:
-        raise RuntimeError(f"nothing was sampled; ended: {ended}")
+        raise RuntimeError(f"nothing was sampled; ended: {run.ended}")
     judged = (("rss_mib", "MiB", 10.0), ("descriptors", "descriptors", 1.0), ("threads", "threads", 1.0))
     columns = [(process, *each) for each in judged for process in ("controller", "engine")]
     figures = [
@@ -281,11 +298,11 @@ def _figures(
         Figure("soak: log of the engine", rows[-1]["log_mib"], None, "lower", "MiB", note),
         Figure(
             "soak: ends of processes on their own, and tracebacks",
-            float(len(ended)),
+            float(len(run.ended)),
             0.0,
             "lower",
             "",
-            ", ".join(ended),
+            ", ".join(run.ended),
         ),
         # Rates beyond the planned one are refused, which is no failure.
         Figure(

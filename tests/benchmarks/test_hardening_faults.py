@@ -6,6 +6,7 @@ import asyncio
 import io
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,8 +27,8 @@ from benchmarks.hardening.overload import LoadOutcome
 from benchmarks.hardening.overload import _result as _overload_result
 from benchmarks.hardening.process_watch import FaultLog, ProcessSample, memory_bytes, reset_peak
 from benchmarks.hardening.scene_requests import CUT_OFF, NOT_TAKEN, SceneRequests, SentRequest
-from benchmarks.hardening.soak import _ends, growth_figure
-from benchmarks.hardening.starter import StarterApplication
+from benchmarks.hardening.soak import _ends, growth_figure, soak
+from benchmarks.hardening.starter import ENGINE, STATE, StarterApplication
 from rich.console import Console
 
 from circinus.serving.local.run_dir import RunDirectory
@@ -257,6 +258,46 @@ def test_a_process_that_ended_in_a_soak_is_seen_and_meets_no_aim(tmp_path: Path)
     for process in processes:
         process.communicate()
     assert _ends(controller, directory, engine.pid) == ["the controller with code -9", "the engine"]
+
+
+class _ServedApplication:
+    """Application whose controller and engine do nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.errors = folder, folder / "errors.log"
+        run_folder = folder / ENGINE
+        run_folder.mkdir(parents=True, mode=0o700)
+        for name, text in (("circinus-engine.lock", str(os.getpid())), ("http", "127.0.0.1:9"), ("log", "")):
+            (run_folder / name).write_text(text, encoding="utf-8")
+        (folder / STATE).touch()
+
+    def copy_without_engine(self, folder: Path) -> _ServedApplication:
+        return self
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        event = '{"data": {"kind": "applied"}}'
+        program = f"import time; print({event!r}, flush=True); time.sleep(60)"
+        return subprocess.Popen(
+            [sys.executable, "-c", program], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def run(self, *arguments: str) -> None:
+        return None
+
+
+def test_an_interrupted_soak_shows_its_table_and_does_not_count_as_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupt(file: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    for name, value in (("prepared", lambda: _ServedApplication(tmp_path)), ("_edit", interrupt)):
+        monkeypatch.setattr(f"benchmarks.hardening.soak.{name}", value)
+    monkeypatch.setattr("benchmarks.hardening.soak._simulated", lambda *_: [])
+    output = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        soak(60.0, 1.0, 0, Console(file=output))
+    assert "growth per hour" in output.getvalue()
 
 
 def test_errors_of_a_started_verb_are_kept(tmp_path: Path) -> None:
