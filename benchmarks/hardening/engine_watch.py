@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks.hardening.bounded_worker import HANG_S, PEAK_BYTES, Ending
 from benchmarks.hardening.findings import Findings
-from benchmarks.hardening.process_watch import FaultLog, is_alive, memory_bytes, processes_with
+from benchmarks.hardening.process_watch import FaultLog, is_alive, kill_with, memory_bytes
 from benchmarks.hardening.starter import ENGINE, PLAN, QUERY, SITE, StarterApplication, require
 from benchmarks.harness.results import Figure
 from circinus.errors import CircinusError
@@ -179,5 +179,4 @@ def served(application: StarterApplication) -> Iterator[EngineWatch]:
             yield watch
         finally:
             application.run("destroy")
-            for process in processes_with(_MARK, mark):
-                os.kill(process, signal.SIGKILL)
+            kill_with(_MARK, mark)

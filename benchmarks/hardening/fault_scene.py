@@ -36,7 +36,7 @@ from benchmarks.hardening.fault_kinds import (
     ShiftedClock,
     Struck,
 )
-from benchmarks.hardening.process_watch import FaultLog, children, is_alive, processes_with
+from benchmarks.hardening.process_watch import FaultLog, children, is_alive, kill_with, processes_with
 from benchmarks.hardening.scene_requests import SceneRequests
 from benchmarks.hardening.starter import ENGINE as RUN_FOLDER
 from benchmarks.hardening.starter import PLAN, STATE, STORE, environment, run_verb, verb
@@ -285,11 +285,7 @@ class Scene:
             with suppress(subprocess.TimeoutExpired):
                 self._controller.wait(30.0)
         run_verb(self._folder, "destroy")
-        left = processes_with(MARK, str(self._folder))
-        for process in left:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        return len(left)
+        return kill_with(MARK, str(self._folder))
 
 
 def _print(line: dict[str, Any]) -> None:

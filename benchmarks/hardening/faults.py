@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from benchmarks.hardening.environment import can_mount
 from benchmarks.hardening.fault_kinds import CASES
 from benchmarks.hardening.fault_scene import MARK
 from benchmarks.hardening.journal import Journal
-from benchmarks.hardening.process_watch import processes_with
+from benchmarks.hardening.process_watch import kill_with
 from benchmarks.hardening.starter import environment, prepared
 from benchmarks.harness.benchmark import PartResult
 from benchmarks.harness.results import ROOT, Figure, records_table
@@ -49,6 +49,8 @@ class Scenes:
     has_disk: bool
     _running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     _is_stopped: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a scene is started, so that every one is stopped."""
 
     def run(self, application: Path, folder: Path, end_s: float) -> None:
         """Strike faults until a monotonic time; a fault that has begun is ended."""
@@ -58,9 +60,10 @@ class Scenes:
                 for run in runs:
                     run.result()
             finally:
-                self._is_stopped = True
-                for process in self._running.values():
-                    process.send_signal(signal.SIGINT)
+                with self._lock:
+                    self._is_stopped = True
+                    for process in self._running.values():
+                        process.send_signal(signal.SIGINT)
 
     def _run(self, scene: int, application: Path, folder: Path, end_s: float) -> None:
         first = 1 + max((row["number"] for row in self.journal.rows if row.get("scene") == scene), default=-1)
@@ -81,20 +84,20 @@ class Scenes:
         arguments = [str(application), str(own), str(int(self.has_disk)), *counts, f"{left_s:g}", f"{self.stop_s:g}"]
         namespace = ["unshare", "-m"] if self.has_disk else []
         with self.journal.path.open("ab") as rows, tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(
-                [*namespace, sys.executable, "-m", "benchmarks.hardening.fault_scene", *arguments],
-                cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=rows, stderr=errors,
-                start_new_session=True,  # interrupted by this process alone, and once
-            )  # fmt: skip
-            self._running[scene] = process
+            with self._lock:
+                if self._is_stopped:
+                    return 0, ""
+                process = self._running[scene] = subprocess.Popen(
+                    [*namespace, sys.executable, "-m", "benchmarks.hardening.fault_scene", *arguments],
+                    cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=rows, stderr=errors,
+                    start_new_session=True,  # interrupted by this process alone, and once
+                )  # fmt: skip
             try:
                 code = process.wait(left_s + self.stop_s + _BEYOND_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 code = process.wait()
-            for marked in processes_with(MARK, str(own)):
-                with suppress(ProcessLookupError):
-                    os.kill(marked, signal.SIGKILL)
+            kill_with(MARK, str(own))
             errors.seek(0)
             return code, errors.read().decode(errors="replace").strip()[-2000:]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,6 +79,15 @@ def processes_with(variable: str, value: str) -> Sequence[int]:
             if has_entry and psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def kill_with(variable: str, value: str) -> int:
+    """Kill the running processes that have a variable in their environment; return their number."""
+    processes = processes_with(variable, value)
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return len(processes)
 
 
 class FaultLog:

@@ -20,12 +20,12 @@ import psutil
 import pytest
 from benchmarks.hardening.fault_kinds import CONTROLLER, KINDS, ShiftedClock, Struck
 from benchmarks.hardening.fault_scene import FaultOutcome, Scene
-from benchmarks.hardening.faults import _result
+from benchmarks.hardening.faults import Scenes, _result
 from benchmarks.hardening.http_load import HttpOutcome
 from benchmarks.hardening.journal import Journal
 from benchmarks.hardening.overload import LoadOutcome
 from benchmarks.hardening.overload import _result as _overload_result
-from benchmarks.hardening.process_watch import FaultLog, ProcessSample, memory_bytes, reset_peak
+from benchmarks.hardening.process_watch import FaultLog, ProcessSample, kill_with, memory_bytes, reset_peak
 from benchmarks.hardening.scene_requests import CUT_OFF, NOT_TAKEN, SceneRequests, SentRequest
 from benchmarks.hardening.soak import _ends, growth_figure, soak
 from benchmarks.hardening.starter import ENGINE, STATE, StarterApplication
@@ -327,6 +327,25 @@ def test_tracebacks_of_a_log_are_read_once(tmp_path: Path) -> None:
     path.write_text("x\nTraceback (most recent call last):\n  File\nKeyError: 7\nmore\n", encoding="utf-8")
     assert log.tracebacks() == ["KeyError: 7"]
     assert log.tracebacks() == []
+
+
+def test_processes_that_end_meanwhile_do_not_keep_others_from_being_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as running:
+        processes = [ended.pid, running.pid]
+        monkeypatch.setattr("benchmarks.hardening.process_watch.processes_with", lambda *_: processes)
+        assert kill_with("A", "b") == 2
+    assert running.returncode == -9
+
+
+def test_no_scene_is_started_after_the_others_were_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    scenes = Scenes(1, 1, 0.0, 0, journal, has_disk=False)
+    monkeypatch.setattr(scenes, "_run", lambda *_: None)
+    scenes.run(tmp_path, tmp_path, math.inf)
+    assert scenes._attempt(0, 0, tmp_path, tmp_path / "scene", time.monotonic()) == (0, "")
+    assert not scenes._running
 
 
 def test_the_peak_of_a_process_begins_anew() -> None:
