@@ -125,9 +125,7 @@ def test_a_timeline_has_the_last_run_of_a_controller_of_this_plan(folder: Path) 
     ControlStateStore(shared).close()
     shared.parent.chmod(0o777)
     with pytest.warns(UserWarning, match="other users"):
-        page = workspace.report(plan, state_file=shared, what_if=0).read_text(
-            encoding="utf-8"
-        )
+        page = workspace.report(plan, state_file=shared, what_if=0).read_text(encoding="utf-8")
     assert 'id="events"' not in page
 
 
