@@ -228,7 +228,9 @@ def bounded_in(
             outputs, is_hung = process.communicate(), True
         encoding = variables.get("PYTHONIOENCODING", "utf-8")
         stdout, stderr = ((text or b"").decode(encoding, errors="replace") for text in outputs)
-        stdout = stdout if terminal is None else terminal.text()
+        if terminal is not None:  # progress comes before a document
+            shown = terminal.text().replace("\r\n", "\n")
+            stdout = shown[max(shown.find('{\n  "schema_version"'), 0) :]
     return BoundedRun(process.returncode, stdout, stderr, time.monotonic() - start_s, 0, is_hung)
 
 

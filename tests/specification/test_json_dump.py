@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def test_numbers_that_are_not_finite_are_null_or_found() -> None:
         with pytest.raises(ValueError, match=r"found -?(NaN|Infinity), expected finite numbers"):
             refuse_not_finite(json_text([number], indent=1, by_alias=True))
     refuse_not_finite(json_text(["NaN", "Infinity"], indent=1, by_alias=True))
+
+
+def test_names_of_files_that_are_not_in_utf_8_are_escaped() -> None:
+    text = json_text(
+        {"file": Path(os.fsdecode(b"\xff")), "size": math.nan}, indent=None, by_alias=True, not_finite="null"
+    )
+    assert text == r'{"file":"\udcff","size":null}'
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, Literal
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 
 def json_text(
@@ -20,7 +20,13 @@ def json_text(
         by_alias: whether to name the fields of models as in YAML.
         not_finite: encoding of numbers that are not finite: null, or the constants `NaN` and `Infinity`.
     """
-    text = to_json(value, indent=indent, by_alias=by_alias, inf_nan_mode=not_finite, serialize_unknown=True).decode()
+    try:
+        text = to_json(
+            value, indent=indent, by_alias=by_alias, inf_nan_mode=not_finite, serialize_unknown=True
+        ).decode()
+    except PydanticSerializationError:  # a name of a file that is not in UTF-8
+        plain = to_jsonable_python(value, by_alias=by_alias, inf_nan_mode=not_finite, serialize_unknown=True)
+        return json.dumps(plain, indent=indent, separators=(",", ":") if indent is None else None)
     return text if text.isascii() else re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
 
 
