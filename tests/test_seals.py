@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -162,6 +163,18 @@ def test_why_there_is_no_key_is_one_warning(key: Path, damage: Callable[[Path], 
         assert seal("output", b"data") == b""
         assert not is_sealed("output", b"data", b"")
     assert [f"({code})" in str(warning.message) for warning in caught] == [True]
+
+
+def test_a_key_with_two_names_is_not_lost(key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = seal("output", b"data")
+    os.link(key, tmp_path / "backup")
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/./state/../state")  # keys are read once
+    with pytest.warns(UserWarning, match=r"seal\.unsafe") as caught:
+        assert not is_sealed("output", b"data", own)
+    (command,) = re.findall("`(cp [^`]+)`", str(caught[0].message))
+    subprocess.run(command, shell=True, check=True)
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/state/../state/../state")
+    assert is_sealed("output", b"data", own)
 
 
 @pytest.mark.filterwarnings("ignore:no key for seals")

@@ -59,7 +59,9 @@ def require_private(
         problem = f"found {_KINDS.get(found, 'a special file')}, expected {_KINDS[kind]}"
         hint = "Remove it."
     elif kind == stat.S_IFREG and status.st_nlink > 1:
-        problem, hint = f"found a file with {status.st_nlink} names (hard links), expected one", "Remove it."
+        problem = f"found a file with {status.st_nlink} names (hard links), expected one"
+        # Without the key, all seals of this user are void.
+        hint = f"Run `cp {path} {path}.copy && mv {path}.copy {path}`." if area == "seal" else "Remove it."
     elif denied is not None and status.st_mode & denied and kind != stat.S_IFLNK:
         verb, permission = ("write to", "w") if denied == _WRITING else ("access", "rwx")
         problem = f"other users may {verb} it (mode {stat.S_IMODE(status.st_mode):04o})"

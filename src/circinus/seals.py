@@ -101,7 +101,10 @@ def _read_key(path: Path) -> bytes:
         ) from error
     if len(key) != _KEY_BYTES:
         raise CircinusError(
-            f"found {len(key)} bytes, expected {_KEY_BYTES}", code="seal.damaged", location=str(path), hint="Remove it."
+            f"found {len(key)} bytes, expected {_KEY_BYTES}",
+            code="seal.damaged",
+            location=str(path),
+            hint="Remove it; your own plans and outputs then need `--trust`.",
         )
     return key
 
