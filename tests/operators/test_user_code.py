@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from circinus.errors import OperatorError
-from circinus.operators.code_host import ScoreFailure
+from circinus.operators.code_host import CodeHost, ScoreFailure
 from circinus.operators.pickling import pickle_value
 from circinus.operators.user_code import UserCode, shared_processes
 from raised import raises_code
@@ -81,6 +82,22 @@ def test_one_process_serves_until_its_modules_change(code: UserCode, tmp_path: P
     (tmp_path / "called_code.py").write_text(f"{SOURCE}\n# edited", encoding="utf-8")
     assert code.source_version("called_code:items") != version
     assert _scores(code, 1, metric="process") != first
+
+
+@pytest.mark.parametrize(("place", "is_own"), [("site-packages/app", True), ("app/site-packages/more", False)])
+def test_an_edited_import_is_noticed_unless_it_is_installed_below_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, is_own: bool
+) -> None:
+    host = CodeHost([tmp_path / place.removesuffix("/site-packages/more")])
+    (tmp_path / place).mkdir(parents=True)
+    imported = tmp_path / place / "imported_code.py"
+    imported.write_text("", encoding="utf-8")
+    module = ModuleType("imported_code")
+    module.__file__ = str(imported)
+    monkeypatch.setitem(sys.modules, "imported_code", module)
+    host._note_imports()
+    imported.write_text("# edited", encoding="utf-8")
+    assert host._is_edited() is is_own
 
 
 def test_a_data_set_is_built_in_the_folder_and_environment_of_its_client(

@@ -193,13 +193,15 @@ class CodeHost:
         if len(sys.modules) == self._modules:
             return
         self._modules = len(sys.modules)
-        folders = tuple(f"{path}/" for path in self._module_paths)
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
-            if not isinstance(file, str) or not file.startswith(folders) or "/site-packages/" in file:
-                continue
-            if file not in self._imported:
+            if isinstance(file, str) and file not in self._imported and self._is_own(file):
                 self._imported[file] = _state(file)
+
+    def _is_own(self, file: str) -> bool:
+        """Return whether a file is in a folder of modules, except for packages that are installed below it."""
+        ends = [file.removeprefix(f"{path}/") for path in self._module_paths]
+        return any(end != file and "/site-packages/" not in f"/{end}" for end in ends)
 
 
 class _Packs:
