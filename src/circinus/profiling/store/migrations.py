@@ -171,7 +171,7 @@ def migrate(
     Raises:
         ProfileError: the store has a later schema.
     """
-    while (version := require_known_schema(connection, path)) != SCHEMA_VERSION:
+    while (version := require_supported_schema(connection, path)) != SCHEMA_VERSION:
         with transaction():
             if schema_version(connection) == version:  # no concurrent process has migrated it
                 for statement in STEPS[version].split(";"):
@@ -181,7 +181,7 @@ def migrate(
                     write_checksums(connection, current_columns())
 
 
-def require_known_schema(connection: sqlite3.Connection, path: Path) -> int:
+def require_supported_schema(connection: sqlite3.Connection, path: Path) -> int:
     """Return the schema version of a store, which must not be later than that of this version of the package.
 
     Raises:

@@ -23,7 +23,7 @@ from circinus.profiling.store.migrations import (
     SCHEMA_VERSION,
     current_columns,
     migrate,
-    require_known_schema,
+    require_supported_schema,
     schema_fault,
 )
 from circinus.profiling.store.table_checksums import content_fault, enable_checksums, update_checksums
@@ -184,7 +184,7 @@ class ProfileStore:
         with self._locked():
             with self._translated_errors():
                 if self._is_current:  # a later version may have migrated the store since
-                    require_known_schema(self._connection, self.path)
+                    require_supported_schema(self._connection, self.path)
                     if not self._updates_checksums:
                         update_checksums(self._connection, current_columns())
                         self._updates_checksums = True
@@ -220,7 +220,7 @@ class ProfileStore:
             self._create()
         if self._application() != _APPLICATION_ID:
             raise self._wrong_kind("the database is not a profile store")
-        schema = require_known_schema(self._connection, self.path)
+        schema = require_supported_schema(self._connection, self.path)
         version = self._file_version()  # before the checks: others may write meanwhile
         is_sound = version in _sound_files
         if not is_sound:
