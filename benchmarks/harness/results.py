@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from circinus.specification.formatting import format_duration, format_percentage, format_usd_per_h
+from circinus.specification.json_dump import json_text
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "benchmarks" / "results"
@@ -86,7 +86,8 @@ def write_results(
         "rows": list(rows),
     }
     path = file or folder / f"{name}.json"
-    write_whole(path, json.dumps(document, indent=1) + "\n")
+    # A figure that was not judged is null: JSON has no NaN.
+    write_whole(path, json_text(document, indent=1, by_alias=True, not_finite="null") + "\n")
     return path
 
 
