@@ -159,7 +159,7 @@ def _result(lines: Sequence[dict[str, Any]], has_disk: bool, console: Console) -
         ("requests cut off by an engine that lived on", total["cut_off"], "requests", of_requests),
     )  # fmt: skip
     figures = [
-        Figure("faults: struck", float(len(rows)), None, "higher", "faults",
+        Figure("faults: struck", float(len(rows)), 1000.0, "higher", "faults",
                f"{len(summary)} kinds and targets{'' if has_disk else '; none of a full disk, which needs root'}"),
         *(Figure(f"faults: {name}", float(value), 0.0, "lower", unit, text) for name, value, unit, text in zeros),
         Figure("faults: recovery, median", float(np.median(recovered)) if recovered else math.inf, None, "lower", "s",

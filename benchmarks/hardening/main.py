@@ -11,6 +11,7 @@ from benchmarks.hardening.control_socket import hostile_socket
 from benchmarks.hardening.environment import environments
 from benchmarks.hardening.faults import faults, scene_count
 from benchmarks.hardening.files import files
+from benchmarks.hardening.findings import AIMED_INPUTS
 from benchmarks.hardening.hostile_http import hostile_http
 from benchmarks.hardening.overload import overload
 from benchmarks.hardening.soak import soak
@@ -33,11 +34,11 @@ def _part(name: str, run: Callable[[Options, Console], PartResult], *options: st
 BENCHMARK = Benchmark(
     options=(
         Option("seed", 0, "seed of all inputs and faults"),
-        Option("documents", 7_000, "mutated specifications", quick=200),
-        Option("files", 7_000, "mutated files", quick=150),
-        Option("requests", 3_000, "hostile requests over HTTP", quick=150),
-        Option("frames", 2_500, "hostile connections to the control socket", quick=150),
-        Option("commands", 400, "commands in odd environments", quick=15),
+        Option("documents", AIMED_INPUTS["specifications"], "mutated specifications", quick=200),
+        Option("files", AIMED_INPUTS["files"], "mutated files", quick=150),
+        Option("requests", AIMED_INPUTS["http"], "hostile requests over HTTP", quick=150),
+        Option("frames", AIMED_INPUTS["socket"], "hostile connections to the control socket", quick=150),
+        Option("commands", AIMED_INPUTS["environment"], "commands in odd environments", quick=15),
         Option("overload_s", 120.0, "seconds of each load beyond the capacity", quick=3.0),
         Option("faults", 1_000, "maximum number of faults", quick=40),
         Option("fault_s", 1_560.0, "maximum seconds of faults", quick=12.0),
