@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from budget import HANG_LIMIT_S
@@ -67,6 +68,24 @@ def _driven(folder: Path, body: Callable[[LocalEngine], Coroutine[Any, Any, None
             await engine.close()
 
     asyncio.run(drive())
+
+
+def test_a_suspended_fork_server_is_replaced_when_a_replica_ends(tmp_path: Path) -> None:
+    async def suspend(engine: LocalEngine) -> None:
+        replica = await ask(engine, 0)
+        server = psutil.Process(replica).parent()
+        assert server is not None
+        server.suspend()
+        os.kill(replica, signal.SIGKILL)
+
+        async def is_missed() -> bool:
+            return not (await _status(engine)).replicas_ready
+
+        await wait_until(is_missed)
+        assert await ask(engine, 0) != replica
+        assert not server.is_running()
+
+    _driven(tmp_path, suspend)
 
 
 async def _status(engine: LocalEngine) -> DeploymentStatus:

@@ -159,6 +159,11 @@ class ForkServerClient:
                 self.close()
                 self._server = self._start()
 
+    def kill(self) -> None:
+        """Kill the fork server, with which all processes end."""
+        if self._server is not None:
+            self._server.process.kill()
+
     def close(self) -> None:
         """End all processes and the fork server, and wait until they have ended."""
         with self._lock:

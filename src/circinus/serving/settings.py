@@ -64,7 +64,7 @@ class ServingSettings:
     daemon_clear_timeout_s: float = 10.0
     """Maximum wait for the end of an engine that does not respond."""
     replica_exit_timeout_s: float = 5.0
-    """Time for a draining replica to exit, before it is killed."""
+    """Time for a draining replica to exit, before it is killed, and for the fork server to tell of a replica's end."""
     http_connections: int = 256
     http_connections_per_peer: int = 128
     """Limit of the connections from one other machine, so that it cannot take all."""

@@ -156,6 +156,10 @@ class DeploymentRuntime:
         target, memory_bytes = self._application.target, 0.0
         for replica in (*self._replicas, *self._draining):
             limit_s = self._limit_s(replica)
+            if replica.is_stuck(elapsed_s):
+                self._message = "the fork server was replaced, as it did not respond"
+                self._processes.kill()  # its replicas end with it, and are replaced
+                break
             if replica.is_hung(elapsed_s, limit_s):
                 self._end_hung(replica, limit_s)
             elif replica.is_ready and not self._application.spec.replays:

@@ -75,6 +75,8 @@ class ReplicaHandle:
         """Time of the engine since the current batch began, or since the start of a replica that is not ready."""
         self.base_memory_bytes = 0.0
         """Resident memory after the first batches, or so far."""
+        self._lost_s = 0.0
+        """Time of the engine since the replica could no longer be reached."""
         self.has_timed_out = False
         self._start_s = 0.0
         self._system_process: psutil.Process | None = None
@@ -99,7 +101,7 @@ class ReplicaHandle:
     @property
     def is_ready(self) -> bool:
         """Return whether the replica serves."""
-        return self.was_ready and not self.draining and not self._ended.done()
+        return self.was_ready and not self.draining and not self._disconnected
 
     @property
     def reachable(self) -> bool:
@@ -145,6 +147,11 @@ class ReplicaHandle:
             return False
         self._connection.receive()  # what has arrived while the engine was busy
         return bool(self.batch) or not self.ready.done()
+
+    def is_stuck(self, elapsed_s: float) -> bool:
+        """Add time of the engine to that since its loss, and return whether its end should have been told by now."""
+        self._lost_s += elapsed_s if self._disconnected else 0.0
+        return self._lost_s > SERVING.replica_exit_timeout_s
 
     def memory_bytes(self) -> float:
         """Return the resident memory of the process; 0 if it has ended or is not ready."""
