@@ -78,7 +78,7 @@ class BoundedRun:
 
     @property
     def ending(self) -> Ending:
-        """How the run ended."""
+        """End of the run."""
         text = self.stdout + self.stderr
         if self.is_hung:
             return Ending.HANG

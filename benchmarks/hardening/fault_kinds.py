@@ -52,7 +52,7 @@ class ShiftedClock:
 
 @dataclass(frozen=True)
 class Struck:
-    """What a fault acts on."""
+    """Target of a fault."""
 
     processes: Sequence[int]
     clock: ShiftedClock

@@ -135,7 +135,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class FileInput:
-    """One mutated file and the verb that reads it."""
+    """Mutated file and the verb that reads it."""
 
     target: Target
     number: int

@@ -217,7 +217,7 @@ _SHARES = {
 
 @dataclass(frozen=True)
 class SpecificationInput:
-    """One mutated specification."""
+    """Mutated specification."""
 
     kind: str
     number: int

@@ -309,6 +309,7 @@ def test_the_request_of_a_client_that_left_is_cancelled() -> None:
         writer.close()
         await cancelled.wait()
         await server.close()
+        assert not server._connections
 
     asyncio.run(asyncio.wait_for(run(), HANG_LIMIT_S))
 

@@ -246,7 +246,7 @@ _MAX_PRODUCTS = 10_000
 
 
 class Condition:
-    """When an operator runs, in disjunctive normal form: any of several sets of outcomes of branches.
+    """Condition of an operator's runs in disjunctive normal form: any of several sets of outcomes of branches.
 
     Conditions are about the runs of one item and element; what becomes of other elements is left open. One of too many
     terms is unknown, and so is every condition that depends on it.
