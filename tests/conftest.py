@@ -28,12 +28,12 @@ settings.load_profile("circinus")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `slow` at the level `quick`."""
-    if LEVEL == "quick":
-        skip = pytest.mark.skip(reason="slow: not at the level quick")
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(skip)
+    """Skip the tests whose marks the level leaves out."""
+    left_out = {"quick": ("slow", "thorough"), "daily": ("thorough",), "thorough": ()}[LEVEL]
+    for item in items:
+        for mark in left_out:
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=f"{mark}: not at the level {LEVEL}"))
 
 
 @pytest.fixture
