@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 from circinus.operators.fork_server_client import ForkServerClient, ProcessExit
 from circinus.operators.framing import BlockingFrames, Frame
 from circinus.operators.host import Executor, ReplyType
+from circinus.operators.process_output import open_output
 from circinus.operators.registry import NotGuardedError
 
 EXIT_TIMEOUT_S = 2.0
@@ -27,9 +29,10 @@ class ExecutorProcess:
         self,
         processes: ForkServerClient,
         *arguments: Any,
+        name: str,
         cpus: float,
         timeout_s: float,
-        output: IO[bytes] | None,
+        output: Path | None,
         create: Callable[..., Executor] | None = None,
     ) -> None:
         """Start the process, and wait until it is ready.
@@ -37,9 +40,10 @@ class ExecutorProcess:
         Args:
             processes: client of the fork server.
             arguments: picklable arguments of the executor.
+            name: name of the file of its output.
             cpus: CPUs that numeric libraries are limited to.
             timeout_s: time limit of each reply.
-            output: see `ForkServerClient.spawn`.
+            output: folder of its output; by default a temporary file.
             create: see `ForkServerClient.spawn`.
 
         Raises:
@@ -48,7 +52,8 @@ class ExecutorProcess:
         """
         self._timeout_s = timeout_s
         try:
-            self._process = processes.spawn(*arguments, cpus=cpus, output=output, create=create)
+            file = open_output(output, name)
+            self._process = processes.spawn(*arguments, cpus=cpus, output=file, create=create)
         except OSError as error:
             raise OperatorProcessError(f"its process cannot be started: {error}") from error
         self._frames = BlockingFrames(self._process.connection)

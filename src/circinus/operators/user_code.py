@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from select import select
@@ -33,7 +34,6 @@ from circinus.operators.executor_process import ExecutorProcess, OperatorProcess
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.operators.host import OperatorHost, ProcessState
 from circinus.operators.pickling import Payload, pack_list, unpack_list
-from circinus.operators.process_output import open_output
 from circinus.operators.registry import search_first
 
 IMPORT_TIMEOUT_S = 60.0
@@ -237,12 +237,15 @@ class _CodeProcess(ExecutorProcess):
     def __init__(self, module_paths: Sequence[Path], timeout_s: float, output: Path | None) -> None:
         self.state = ProcessState.current()
         """State of this process that it took over."""
-        try:
-            file = open_output(output, _OUTPUT)
-        except OSError as error:
-            raise OperatorProcessError(f"its process cannot be started: {error}") from error
-        cpus = float(os.cpu_count() or 1)
-        super().__init__(shared_processes(), module_paths, cpus=cpus, timeout_s=timeout_s, output=file, create=CodeHost)
+        super().__init__(
+            shared_processes(),
+            module_paths,
+            name=_OUTPUT,
+            cpus=float(os.cpu_count() or 1),
+            timeout_s=timeout_s,
+            output=output,
+            create=CodeHost,
+        )
 
     @property
     def has_ended(self) -> bool:
@@ -258,11 +261,8 @@ class _CodeProcess(ExecutorProcess):
             OperatorProcessError: see `ExecutorProcess`.
         """
         self._timeout_s = timeout_s
-        try:
-            with self._ending_on_errors():
-                self._frames.send(header, payloads)
-        except ConnectionError:  # the receiver gives the reason
-            pass
+        with suppress(ConnectionError), self._ending_on_errors():  # the receiver gives the reason
+            self._frames.send(header, payloads)
         return self._receive()
 
 

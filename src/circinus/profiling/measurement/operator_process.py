@@ -16,7 +16,6 @@ from pathlib import Path
 from circinus.operators.executor_process import ExecutorProcess, OperatorProcessError
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.operators.host import BatchRun
-from circinus.operators.process_output import open_output
 from circinus.operators.protocol import ONE, Emission
 from circinus.profiling.settings import PROFILING
 from circinus.specification import KnobValues
@@ -79,12 +78,8 @@ class OperatorProcess(ExecutorProcess):
         self._cold_s, self._warm_s = math.inf, 0.0
         self._max_ahead = 1
         paths = tuple(path.resolve() for path in module_paths)
-        try:
-            file = open_output(output, key.uses)
-        except OSError as error:
-            raise OperatorProcessError(f"its process cannot be started: {error}") from error
         arguments = key.uses, key.version, key.knobs.as_dict(), key.cpus, paths, key.emission
-        super().__init__(processes, *arguments, cpus=key.cpus, timeout_s=timeout_s, output=file)
+        super().__init__(processes, *arguments, name=key.uses, cpus=key.cpus, timeout_s=timeout_s, output=output)
         self._writable = select.poll()
         self._writable.register(self._process.connection, select.POLLOUT)
 
