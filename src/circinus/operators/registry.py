@@ -92,13 +92,18 @@ def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> Opera
     resolved = resolve(reference, module_paths)
     factory = operator_of(resolved)
     if factory is None:
-        raise OperatorError(
-            f"an object of type {type(resolved).__name__} is no operator",
-            code="operator.not_decorated",
-            location=reference,
-            hint="Decorate it with `@operator`.",
-        )
+        raise not_decorated(type(resolved).__name__, reference)
     return factory
+
+
+def not_decorated(type_name: str, reference: str) -> OperatorError:
+    """Return the error of an object that is no operator."""
+    return OperatorError(
+        f"an object of type {type_name} is no operator",
+        code="operator.not_decorated",
+        location=reference,
+        hint="Decorate it with `@operator`.",
+    )
 
 
 def _import(module_name: str, reference: str, module_paths: Sequence[Path]) -> ModuleType:

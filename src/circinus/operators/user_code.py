@@ -34,7 +34,7 @@ from circinus.operators.executor_process import ExecutorProcess, OperatorProcess
 from circinus.operators.fork_server_client import ForkServerClient
 from circinus.operators.host import OperatorHost, ProcessState
 from circinus.operators.pickling import Payload, pack_list, unpack_list
-from circinus.operators.registry import search_first
+from circinus.operators.registry import not_decorated, search_first
 
 IMPORT_TIMEOUT_S = 60.0
 """Time limit of importing code."""
@@ -92,12 +92,7 @@ class UserCode:
         """
         description = self.describe(reference)
         if description.operator is None:
-            raise OperatorError(
-                f"an object of type {description.type_name} is no operator",
-                code="operator.not_decorated",
-                location=reference,
-                hint="Decorate it with `@operator`.",
-            )
+            raise not_decorated(description.type_name, reference)
         return description.operator
 
     def source_version(self, reference: str) -> str:
