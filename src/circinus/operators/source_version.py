@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +65,9 @@ def file_version(path: Path) -> str:
     Raises:
         OSError: the file is missing, not regular, larger than `MAX_FILE_BYTES`, or cannot be read.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"{path} is not a regular file")
-    # Not blocking, in case a pipe has taken the place of the file.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1) or b""
-    if len(content) > MAX_FILE_BYTES:
-        raise OSError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-    return hashlib.sha256(content).hexdigest()
+    from circinus.specification.source_files import read_regular
+
+    return hashlib.sha256(read_regular(path, MAX_FILE_BYTES)).hexdigest()
 
 
 def _definition(target: Any) -> Any:
