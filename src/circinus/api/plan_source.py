@@ -22,6 +22,7 @@ from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.replan import ReplanDependencies
 from circinus.errors import StalePlanError
 from circinus.matching import Incumbent
+from circinus.operators.source_version import file_state
 from circinus.profiling import save_observations
 from circinus.serving import Mode
 from circinus.serving.local.capacity import can_emulate
@@ -200,7 +201,7 @@ class PlanFileSource:
     def _load_profiles(
         self, specification: Specification, corrections: Corrections, opened: LoadedPlan
     ) -> Mapping[str, PipelineProfile]:
-        key = f"{specification.fingerprint()} {corrections} {_file_state(opened.store)}"
+        key = f"{specification.fingerprint()} {corrections} {file_state(opened.store)}"
         if self._profiles is None or self._profiles[0] != key:
             stored = load_profiles(
                 specification, pipelines_in_use(specification), opened.store, seed=opened.plan_set.seed
@@ -246,13 +247,4 @@ class PlanFileSource:
         files = {*specification.files} if plan_file is None else {plan_file, *specification.files}
         for source in specification.sources:
             files |= set(source.glob("*.y*ml")) if source.is_dir() else {source}
-        return tuple((str(file), *_file_state(file)) for file in sorted(files))
-
-
-def _file_state(file: Path) -> tuple[int, int]:
-    """Return (modification time in ns, size) of a file; zeros if it is missing, as while it is being replaced."""
-    try:
-        state = file.stat()
-    except OSError:
-        return 0, 0
-    return state.st_mtime_ns, state.st_size
+        return tuple((str(file), *file_state(file)) for file in sorted(files))

@@ -17,7 +17,7 @@ from circinus.operators.pickling import Payload, pack_list, pickle_value, unpack
 from circinus.operators.process_output import begin_call, print_exception
 from circinus.operators.protocol import Item, operator_of
 from circinus.operators.registry import resolve
-from circinus.operators.source_version import source_version
+from circinus.operators.source_version import file_state, source_version
 
 _PACK_BYTES = 4 * 2**20
 """Size from which values of items are sent as a payload of their own: larger ones are not copied once more."""
@@ -187,7 +187,7 @@ class CodeHost:
         return [_score(metric, sinks, values[begin : begin + width]) for begin in range(0, len(values), width)]
 
     def _is_edited(self) -> bool:
-        return any(_state(file) != state for file, state in self._imported.items())
+        return any(file_state(file) != state for file, state in self._imported.items())
 
     def _note_imports(self) -> None:
         if len(sys.modules) == self._modules:
@@ -196,7 +196,7 @@ class CodeHost:
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
             if isinstance(file, str) and file not in self._imported and self._is_own(file):
-                self._imported[file] = _state(file)
+                self._imported[file] = file_state(file)
 
     def _is_own(self, file: str) -> bool:
         """Return whether a file is in a folder of modules, except for packages that are installed below it."""
@@ -259,11 +259,3 @@ def _check_items(items: Sequence[Any]) -> None:
                 hint="Give each item its own key.",
             )
         seen.add(item.key)
-
-
-def _state(file: str) -> tuple[int, int]:
-    try:
-        status = Path(file).stat()
-    except OSError:
-        return 0, 0
-    return status.st_mtime_ns, status.st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ def file_version(path: Path) -> str:
     from circinus.specification.source_files import read_regular
 
     return hashlib.sha256(read_regular(path, MAX_FILE_BYTES)).hexdigest()
+
+
+def file_state(path: Path | str) -> tuple[int, int]:
+    """Return (modification time in ns, size) of a file; zeros if it is missing, as while it is being replaced."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
 
 
 def _definition(target: Any) -> Any:
