@@ -9,8 +9,7 @@ import stat
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import AbstractContextManager, redirect_stdout, suppress
 from pathlib import Path
 from typing import IO
 
@@ -56,9 +55,8 @@ def open_output(folder: Path | None, uses: str) -> IO[bytes]:
         file = os.fdopen(descriptor, "r+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # on the open file, which the process inherits
-            _cut(
-                file.fileno(), _LIMIT_BYTES // 2
-            )  # once the process has exceeded the limit, all that is left is its own
+            # Once the process has exceeded the limit, all that is left is its own.
+            _cut(file.fileno(), _LIMIT_BYTES // 2)
         except BlockingIOError:
             file.close()
             number += 1
@@ -117,14 +115,12 @@ def call_excerpt() -> str:
     return excerpt(_output, _start)
 
 
-@contextmanager
-def stdout_to_stderr() -> Iterator[None]:
+def stdout_to_stderr() -> AbstractContextManager[object]:
     """Send what user code prints within a command to the standard error: the standard output is the command's result.
 
     Output of native code and of other processes is not redirected.
     """
-    with redirect_stdout(sys.stderr):
-        yield
+    return redirect_stdout(sys.stderr)
 
 
 def print_exception() -> None:
