@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from circinus.errors import PlanningError
 from circinus.serving.loadtest.load_report import SCHEMA_VERSION
+from circinus.specification.diagnostics import first_error
 from circinus.specification.limits import MAX_DOCUMENT_BYTES
 from circinus.specification.source_files import read_regular
 
@@ -86,8 +87,7 @@ def read_load(path: Path) -> Mapping[str, Any]:
             return measured
         reason = "its schema is of another version"
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        reason = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        reason = first_error(error)
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, LookupError, TypeError, RecursionError) as error:

@@ -20,6 +20,7 @@ from circinus.matching.plan_decisions import files_of, parts_of
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile, ProfileCoverage
 from circinus.specification import Specification
 from circinus.specification.atomic_file import write_atomically
+from circinus.specification.diagnostics import first_error
 from circinus.specification.json_dump import json_text, refuse_not_finite
 from circinus.specification.limits import MAX_DOCUMENT_BYTES
 from circinus.specification.source_files import read_regular
@@ -96,18 +97,11 @@ def save_plan_set(plan_set: PlanFile, path: Path) -> None:
         refuse_not_finite(text)
         write_atomically(path, f"{text}\n")
     except OSError as error:
-        raise PlanningError(
-            f"cannot write plan file: {error}",
-            code="plan.unwritable",
-            location=str(path),
-            hint="Name another file with --output.",
-        ) from error
+        hint = "Name another file with --output."
+        raise _fault(path, f"cannot write plan file: {error}", code="plan.unwritable", hint=hint) from error
     except ValueError as error:
-        raise PlanningError(
-            f"the plan was not written, as it contains a number that is not finite ({error})",
-            code="plan.not_finite",
-            location=str(path),
-        ) from error
+        problem = f"the plan was not written, as it contains a number that is not finite ({error})"
+        raise _fault(path, problem, code="plan.not_finite", hint="") from error
 
 
 def load_plan_set(path: Path) -> PlanFile:
@@ -121,57 +115,34 @@ def load_plan_set(path: Path) -> PlanFile:
     try:
         document = json.loads(read_regular(path, MAX_DOCUMENT_BYTES).decode())
     except FileNotFoundError as error:
-        raise PlanningError(
-            "no such file, expected a plan file; write one with `circinus plan`",
-            code="file.missing",
-            location=str(path),
-        ) from error
+        problem = "no such file, expected a plan file; write one with `circinus plan`"
+        raise _fault(path, problem, code="file.missing", hint="") from error
     except OSError as error:
-        raise PlanningError(
-            f"cannot read plan file: {error.strerror}",
-            code="plan.unreadable",
-            location=str(path),
-            hint="Write it to a file first." if error.errno == errno.EINVAL else "",
-        ) from error
+        hint = "Write it to a file first." if error.errno == errno.EINVAL else ""
+        raise _fault(path, f"cannot read plan file: {error.strerror}", code="plan.unreadable", hint=hint) from error
     except (ValueError, RecursionError) as error:  # no JSON, or not even text
-        raise PlanningError(
-            f"the plan file is not valid JSON: {error}",
-            code="plan.invalid_json",
-            location=str(path),
-            hint="Run `circinus plan` again.",
-        ) from error
+        raise _fault(path, f"the plan file is not valid JSON: {error}", code="plan.invalid_json") from error
     _check_kind(path, document)
     try:
         plan_set = _adapter().validate_python({name: value for name, value in document.items() if name != "kind"})
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise PlanningError(
-            f"the plan file is damaged: {field}: {problem['msg']}",
-            code="plan.damaged",
-            location=str(path),
-            hint="Run `circinus plan` again.",
-        ) from error
+        raise _fault(path, f"the plan file is damaged: {first_error(error)}", code="plan.damaged") from error
     return replace(plan_set, folder=path.parent.resolve())
 
 
 def _check_kind(path: Path, document: Any) -> None:
     kind = document.get("kind") if isinstance(document, dict) else None
     if kind != KIND:
-        raise PlanningError(
-            f"not a plan file: kind must be {KIND}, got {kind}",
-            code="plan.wrong_kind",
-            location=str(path),
-            hint="Write one with `circinus plan`.",
-        )
+        problem = f"not a plan file: kind must be {KIND}, got {kind}"
+        raise _fault(path, problem, code="plan.wrong_kind", hint="Write one with `circinus plan`.")
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise PlanningError(
-            f"the plan file is of another version of Circinus: schema version must be {SCHEMA_VERSION}, got {version}",
-            code="plan.wrong_version",
-            location=str(path),
-            hint="Run `circinus plan` again.",
-        )
+        problem = f"schema version must be {SCHEMA_VERSION}, got {version}"
+        raise _fault(path, f"the plan file is of another version of Circinus: {problem}", code="plan.wrong_version")
+
+
+def _fault(path: Path, problem: str, *, code: str, hint: str = "Run `circinus plan` again.") -> PlanningError:
+    return PlanningError(problem, code=code, location=str(path), hint=hint)
 
 
 @cache

@@ -157,6 +157,12 @@ def expected_by(error: ErrorDetails) -> str:
     return _EXPECTED[kind].format(**error.get("ctx", {})) if kind in _EXPECTED else error["msg"]
 
 
+def first_error(error: ValidationError) -> str:
+    """Return the first error of pydantic, as `field: problem`."""
+    details = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, details['loc']))}: {details['msg']}"
+
+
 def _intended_field(key: str, model: type[BaseModel]) -> str | None:
     """Return the field, as written, that an unknown `key` most likely stands for."""
     python_field = model.model_fields.get(key)
