@@ -130,15 +130,12 @@ class ProfileStore:
         self._lock = WriteLock(path.with_name(f"{path.name}-writer"))
         with self._translated_errors():
             if not create and not path.exists():
-                raise ProfileError(
-                    "the profile store does not exist",
-                    code="store.missing",
-                    location=str(path),
-                    hint="Run `circinus profile`.",
-                )
+                hint = "Run `circinus profile`."
+                raise self._fault("the profile store does not exist", code="store.missing", hint=hint)
             if path.exists() and not path.is_file():
                 raise self._wrong_kind("a folder or device is no profile store")
-            _check_link(path)
+            if path.is_symlink() and path.lstat().st_uid not in (0, os.geteuid()):
+                raise OSError(errno.ELOOP, "a symbolic link of another user", str(path))
             require_plain_database(path, area="store", error=ProfileError)
             if create:
                 make_private_folder(path.parent)
@@ -282,30 +279,23 @@ class ProfileStore:
     def _application(self) -> int:
         return int(self._connection.execute("PRAGMA application_id").fetchone()[0])
 
-    def _busy(self, holder: str) -> ProfileError:
-        return ProfileError(
-            f"timed out after {self._busy_s:g} s waiting to write, while {holder} was writing",
-            code="store.busy",
-            location=str(self.path),
-            hint="Wait for it to finish, or use another store.",
-        )
-
-    def _wrong_kind(self, fault: str) -> ProfileError:
-        return ProfileError(fault, code="store.wrong_kind", location=str(self.path), hint="Use another file.")
-
     def damaged(self, fault: str) -> ProfileError:
         """Return the error for content that was not written so."""
-        return ProfileError(
-            f"the file is not a profile store, or is damaged: {fault}",
-            code="store.damaged",
-            location=str(self.path),
-            hint="Use a copy or another file.",
-        )
+        problem = f"the file is not a profile store, or is damaged: {fault}"
+        return self._fault(problem, code="store.damaged", hint="Use a copy or another file.")
+
+    def _wrong_kind(self, fault: str) -> ProfileError:
+        return self._fault(fault, code="store.wrong_kind", hint="Use another file.")
+
+    def _busy(self, holder: str) -> ProfileError:
+        problem = f"timed out after {self._busy_s:g} s waiting to write, while {holder} was writing"
+        return self._fault(problem, code="store.busy", hint="Wait for it to finish, or use another store.")
 
     def _unusable(self, error: Exception) -> ProfileError:
-        return ProfileError(
-            f"cannot access the profile store: {error}", code="store.inaccessible", location=str(self.path)
-        )
+        return self._fault(f"cannot access the profile store: {error}", code="store.inaccessible")
+
+    def _fault(self, problem: str, *, code: str, hint: str = "") -> ProfileError:
+        return ProfileError(problem, code=code, location=str(self.path), hint=hint)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -341,11 +331,6 @@ def _status(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _check_link(path: Path) -> None:
-    if path.is_symlink() and path.lstat().st_uid not in (0, os.geteuid()):
-        raise OSError(errno.ELOOP, "a symbolic link of another user", str(path))
 
 
 def as_json(value: Any) -> str:
