@@ -9,7 +9,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,9 @@ _MAX_SOCKET_PATH_BYTES = 100
 _BACKLOG = 256
 """Number of clients that may wait for a busy engine to accept them."""
 _LOG_END_BYTES = 65536
-_AREA = "run_folder"
-_require_private = partial(require_private, area=_AREA, error=ServingError)
+_OWN_FOLDER = "Work in a folder of your own."
+_require_private = partial(require_private, area="run_folder", error=ServingError)
+_open_private = partial(open_private, area="run_folder", error=ServingError)
 
 
 @dataclass(frozen=True)
@@ -103,22 +104,15 @@ class RunDirectory:
             return
         with self._entered() as folder:
             if folder is None:
-                raise ServingError(
-                    "the path is a file, not a folder",
-                    code="run_folder.not_a_folder",
-                    location=str(self.path),
-                    hint="Name another folder.",
-                )
+                problem = "the path is a file, not a folder"
+                raise self._fault(problem, code="run_folder.not_a_folder", hint="Name another folder.")
             # A load test that began while the engine ended may leave its lock.
             entries = sorted(set(os.listdir(folder)) - {self.load_lock.name})
         # `is_owned` is checked last, as another engine may just have taken the folder.
         if entries and self.lock.name not in entries and not self.is_owned():
-            raise ServingError(
-                f"the folder contains {entries[0]} and no {self.lock.name}, so it was not changed",
-                code="run_folder.not_empty",
-                location=str(self.path),
-                hint="Name an empty folder, or the folder of an engine.",
-            )
+            problem = f"the folder contains {entries[0]} and no {self.lock.name}, so it was not changed"
+            hint = "Name an empty folder, or the folder of an engine."
+            raise self._fault(problem, code="run_folder.not_empty", hint=hint)
 
     def is_owned(self) -> bool:
         """Return whether the folder belongs to an engine, running or killed."""
@@ -160,12 +154,10 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = self._read(self.load_lock)
-                raise ServingError(
-                    f"another load test{holder and f' (process {holder})'} is running, and the requests of both would "
-                    "add up",
-                    code="load.already_running",
-                    location=str(self.path),
-                    hint=f"Wait for its end{holder and f', or end it with `kill -INT {holder}`'}.",
+                running = f"another load test{holder and f' (process {holder})'} is running"
+                hint = f"Wait for its end{holder and f', or end it with `kill -INT {holder}`'}."
+                raise self._fault(
+                    f"{running}, and the requests of both would add up", code="load.already_running", hint=hint
                 ) from None
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -175,13 +167,7 @@ class RunDirectory:
     def open_log(self) -> int:
         """Return the descriptor of the emptied log, to append to."""
         with self._entered() as folder:
-            log = open_private(
-                self.log,
-                os.O_WRONLY | os.O_CREAT | os.O_APPEND,
-                folder=self._existing(folder),
-                area=_AREA,
-                error=ServingError,
-            )
+            log = _open_private(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, folder=self._existing(folder))
         os.ftruncate(log, 0)
         return log
 
@@ -208,33 +194,23 @@ class RunDirectory:
         """
         if not self.is_owned():
             return None
-        connection = socket.socket(socket.AF_UNIX)
-        connection.setblocking(False)  # a suspended engine accepts none, and connecting would wait for it
-        try:
-            with _socket_path(self.address) as path:
-                connection.connect(path)
-            peer = Peer.of(connection)
+        with ExitStack() as stack:
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.setblocking(False)  # a suspended engine accepts none, and connecting would wait for it
+            try:
+                with _socket_path(self.address) as path:
+                    connection.connect(path)
+                peer = Peer.of(connection)
+            except (FileNotFoundError, ConnectionRefusedError):
+                return None
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                raise self._fault(f"cannot connect to the engine: {error}", code="engine.unreachable") from error
             if peer.is_foreign:
-                raise ServingError(
-                    f"the engine runs as another user (user id {peer.user}), so nothing was sent to it",
-                    code="run_folder.foreign",
-                    location=str(self.path),
-                    hint="Work in a folder of your own.",
-                )
-        except (FileNotFoundError, ConnectionRefusedError):
-            connection.close()
-            return None
-        except BlockingIOError:
-            connection.close()
-            raise
-        except OSError as error:
-            connection.close()
-            raise ServingError(
-                f"cannot connect to the engine: {error}", code="engine.unreachable", location=str(self.path)
-            ) from error
-        except ServingError:
-            connection.close()
-            raise
+                problem = f"the engine runs as another user (user id {peer.user}), so nothing was sent to it"
+                raise self._fault(problem, code="run_folder.foreign", hint=_OWN_FOLDER)
+            stack.pop_all()
         return connection
 
     def is_reachable(self) -> bool:
@@ -323,33 +299,28 @@ class RunDirectory:
     def silence_reason(self) -> ServingError:
         """Return the error to raise if the engine runs and does not answer in time."""
         process = self.process()
-        return ServingError(
-            f"the engine (process {process}) is running but does not respond",
-            code=ENGINE_SILENT,
-            location=str(self.path),
-            hint=f"Try again, or continue it with `kill -CONT {process}` if it was suspended; `circinus destroy` ends "
-            "it with its replicas.",
-        )
+        problem = f"the engine (process {process}) is running but does not respond"
+        suspended = f"Try again, or continue it with `kill -CONT {process}` if it was suspended"
+        hint = f"{suspended}; `circinus destroy` ends it with its replicas."
+        return self._fault(problem, code=ENGINE_SILENT, hint=hint)
 
     def missing_reason(self) -> ServingError:
         """Return the error to raise if no engine listens."""
         process = self.process()
         if process is None:
-            return ServingError(
-                "no engine is running", code="engine.not_running", location=str(self.path), hint="Run `circinus apply`."
-            )
+            return self._fault("no engine is running", code="engine.not_running", hint="Run `circinus apply`.")
         try:
             state = state_from_json(self._read(self.desired))
             queries = ", ".join(route.query for route in state.routes)
             deployed = f" (deployments: {len(state.deployments)}, queries: {queries})"
         except ServingError:
             deployed = ""
-        return ServingError(
-            f"the engine (process {process}) was killed, and its replicas with it{deployed}",
-            code="engine.killed",
-            location=str(self.path),
-            hint="Run `circinus apply` to start a new engine, or `circinus destroy` to remove its files.",
-        )
+        problem = f"the engine (process {process}) was killed, and its replicas with it{deployed}"
+        hint = "Run `circinus apply` to start a new engine, or `circinus destroy` to remove its files."
+        return self._fault(problem, code="engine.killed", hint=hint)
+
+    def _fault(self, problem: str, *, code: str, hint: str = "") -> ServingError:
+        return ServingError(problem, code=code, location=str(self.path), hint=hint)
 
     @contextmanager
     def _entered(self) -> Iterator[int | None]:
@@ -364,12 +335,8 @@ class RunDirectory:
             yield None
             return
         except PermissionError as error:
-            raise ServingError(
-                "this user may not enter the folder",
-                code="run_folder.foreign",
-                location=str(self.path),
-                hint="Work in a folder of your own.",
-            ) from error
+            problem = "this user may not enter the folder"
+            raise self._fault(problem, code="run_folder.foreign", hint=_OWN_FOLDER) from error
         try:
             _require_private(os.fstat(folder), self.path, stat.S_IFDIR)
             for entry in (self.address, *self._files):
@@ -389,16 +356,12 @@ class RunDirectory:
 
     def _existing(self, folder: int | None) -> int:
         if folder is None:
-            raise ServingError(
-                "the folder of the running engine was removed",
-                code="run_folder.removed",
-                location=str(self.path),
-                hint="Run `circinus apply` to start a new engine.",
-            )
+            hint = "Run `circinus apply` to start a new engine."
+            raise self._fault("the folder of the running engine was removed", code="run_folder.removed", hint=hint)
         return folder
 
     def _open(self, folder: int, file: Path, flags: int, mode: str) -> IO[str]:
-        descriptor = open_private(file, flags, folder=folder, area=_AREA, error=ServingError)
+        descriptor = _open_private(file, flags, folder=folder)
         return os.fdopen(descriptor, mode, encoding="utf-8", errors="replace")
 
     def _read(self, file: Path, last_bytes: int | None = None) -> str:
