@@ -42,21 +42,13 @@ def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
         return _resolve_entry_point(reference)
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
-        raise OperatorError(
-            "the reference lacks a module or an attribute",
-            code="operator.malformed_reference",
-            location=reference,
-            hint="Write `module:attribute`.",
-        )
+        problem = "the reference lacks a module or an attribute"
+        raise _fault(reference, problem, code="operator.malformed_reference", hint="Write `module:attribute`.")
     resolved: Any = _import(module_name, reference, module_paths)
     for part in attribute.split("."):
         if not hasattr(resolved, part):
-            raise OperatorError(
-                f"{module_name} has no attribute {part}",
-                code="operator.no_attribute",
-                location=reference,
-                hint=_similar_name_hint(part, dir(resolved)),
-            )
+            hint = _similar_name_hint(part, dir(resolved))
+            raise _fault(reference, f"{module_name} has no attribute {part}", code="operator.no_attribute", hint=hint)
         resolved = getattr(resolved, part)
     return resolved
 
@@ -98,45 +90,33 @@ def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> Opera
 
 def not_decorated(type_name: str, reference: str) -> OperatorError:
     """Return the error of an object that is no operator."""
-    return OperatorError(
-        f"an object of type {type_name} is no operator",
-        code="operator.not_decorated",
-        location=reference,
-        hint="Decorate it with `@operator`.",
-    )
+    problem = f"an object of type {type_name} is no operator"
+    return _fault(reference, problem, code="operator.not_decorated", hint="Decorate it with `@operator`.")
 
 
 def _import(module_name: str, reference: str, module_paths: Sequence[Path]) -> ModuleType:
     _refuse_namesake(module_name.partition(".")[0], reference, module_paths)
     importlib.invalidate_caches()  # the file may be newer than the cached listing of its folder
+    failed = f"importing {module_name} failed"
     importing = _importing.set(module_name)
     try:
         with stdout_to_stderr():
             return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise OperatorError(
-                f"importing {module_name} failed: the module {error.name} is not installed",
-                code="operator.missing_dependency",
-                location=reference,
-                hint=f"Install {error.name}.",
-            ) from error
+            problem = f"{failed}: the module {error.name} is not installed"
+            hint = f"Install {error.name}."
+            raise _fault(reference, problem, code="operator.missing_dependency", hint=hint) from error
         folders = ", ".join(str(path) for path in module_paths) or "the module search path"
         files = [p.stem for path in module_paths if path.is_dir() for p in path.iterdir()]
-        raise OperatorError(
-            f"there is no module {error.name} in {folders}",
-            code="operator.no_module",
-            location=reference,
-            hint=_similar_name_hint(error.name, files),
-        ) from error
+        problem = f"there is no module {error.name} in {folders}"
+        hint = _similar_name_hint(error.name, files)
+        raise _fault(reference, problem, code="operator.no_module", hint=hint) from error
     except NotGuardedError:
         raise
     except (Exception, SystemExit) as error:  # any error of the user's module
-        raise OperatorError(
-            f"importing {module_name} failed with {type(error).__name__}: {error}",
-            code="operator.import_failed",
-            location=reference,
-        ) from error
+        problem = f"{failed} with {type(error).__name__}: {error}"
+        raise _fault(reference, problem, code="operator.import_failed") from error
     finally:
         _importing.reset(importing)
 
@@ -150,12 +130,8 @@ def _refuse_namesake(package: str, reference: str, module_paths: Sequence[Path])
         for candidate in (folder / package / "__init__.py", folder / f"{package}.py"):
             if candidate.is_file():
                 if not candidate.samefile(loaded):
-                    raise OperatorError(
-                        f"{package} was already imported from {loaded}, but {candidate} has the same name",
-                        code="operator.duplicate_module",
-                        location=reference,
-                        hint="Rename one of them.",
-                    )
+                    problem = f"{package} was already imported from {loaded}, but {candidate} has the same name"
+                    raise _fault(reference, problem, code="operator.duplicate_module", hint="Rename one of them.")
                 return
 
 
@@ -164,21 +140,18 @@ def _resolve_entry_point(name: str) -> Any:
 
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in points:
-        raise OperatorError(
-            f"the reference is neither `module:attribute` nor an entry point of the group {ENTRY_POINT_GROUP}",
-            code="operator.unknown_entry_point",
-            location=name,
-            hint=_similar_name_hint(name, points),
-        )
+        problem = f"the reference is neither `module:attribute` nor an entry point of the group {ENTRY_POINT_GROUP}"
+        raise _fault(name, problem, code="operator.unknown_entry_point", hint=_similar_name_hint(name, points))
     try:
         with stdout_to_stderr():
             return points[name].load()
     except (Exception, SystemExit) as error:  # any error of the imported package
-        raise OperatorError(
-            f"loading the entry point {points[name].value} failed with {type(error).__name__}: {error}",
-            code="operator.import_failed",
-            location=name,
-        ) from error
+        problem = f"loading the entry point {points[name].value} failed with {type(error).__name__}: {error}"
+        raise _fault(name, problem, code="operator.import_failed") from error
+
+
+def _fault(reference: str, problem: str, *, code: str, hint: str = "") -> OperatorError:
+    return OperatorError(problem, code=code, location=reference, hint=hint)
 
 
 def _similar_name_hint(name: str, candidates: Iterable[str]) -> str:
