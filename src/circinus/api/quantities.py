@@ -10,6 +10,7 @@ from typing import TypeGuard
 
 from circinus.errors import CircinusError
 from circinus.specification.diagnostics import describe, did_you_mean
+from circinus.specification.limits import MAX_INTEGER
 from circinus.specification.units import DURATION, UnitError
 
 AnyPath = str | os.PathLike[str]
@@ -101,10 +102,6 @@ def _is_whole(value: object) -> TypeGuard[Integral]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-_MAX_COUNT = 2**63 - 1
-"""Largest number that a store can keep."""
-
-
 def count(value: int, name: str, *, minimum: int = 0) -> int:
     """Return a whole number of at least `minimum`.
 
@@ -113,8 +110,8 @@ def count(value: int, name: str, *, minimum: int = 0) -> int:
     """
     if not _is_whole(value) or value < minimum:
         raise argument_error(name, describe(value), f"a whole number of at least {minimum}")
-    if int(value) > _MAX_COUNT:
-        raise argument_error(name, describe(value), f"a whole number of at most {_MAX_COUNT}")
+    if int(value) > MAX_INTEGER:
+        raise argument_error(name, describe(value), f"a whole number of at most {MAX_INTEGER}")
     return int(value)
 
 
