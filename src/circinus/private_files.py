@@ -86,9 +86,7 @@ def open_private(
         path: path of the file.
         flags: flags of `os.open`, without `O_TRUNC`: truncate what was opened, once it is known to be private.
         folder: descriptor of the file's folder, in which its name is looked up; by default `path` is followed.
-        denied: see `require_private`.
-        area: see `require_private`.
-        error: see `require_private`.
+        denied, area, error: see `require_private`.
 
     Raises:
         CircinusError: see `require_private`.
@@ -122,8 +120,7 @@ def require_plain_database(
 
     Args:
         path: database, which need not exist.
-        area: area of the error's code.
-        error: class of the error.
+        area, error: see `require_private`.
 
     Raises:
         CircinusError: with the code `AREA.unsafe`.

@@ -92,11 +92,6 @@ class CodeHost:
     """`Executor` that imports the code of a specification, and calls its data sets and metrics."""
 
     def __init__(self, module_paths: Sequence[Path]) -> None:
-        """Import nothing yet.
-
-        Args:
-            module_paths: folders of the modules.
-        """
         self._module_paths = tuple(module_paths)
         self._resolved: dict[str, Any] = {}
         self._imported: dict[str, tuple[int, int]] = {}

@@ -62,11 +62,6 @@ class UserCode:
     """Modules of some folders, in a process that starts when it is needed, and again after a failure."""
 
     def __init__(self, module_paths: Sequence[Path]) -> None:
-        """Start no process yet.
-
-        Args:
-            module_paths: folders of the modules.
-        """
         self.output: Path | None = None
         """Folder of the output of processes that are started from now on; None for temporary files."""
         self._module_paths = tuple(path.resolve() for path in module_paths)
@@ -250,11 +245,7 @@ class _CodeProcess(ExecutorProcess):
     def ask(
         self, header: Sequence[Any], payloads: Sequence[Payload], timeout_s: float
     ) -> tuple[Any, Sequence[memoryview]]:
-        """Return the reply to a request.
-
-        Raises:
-            OperatorProcessError: see `ExecutorProcess`.
-        """
+        """Return the reply to a request."""
         self._timeout_s = timeout_s
         with suppress(ConnectionError), self._ending_on_errors():  # the receiver gives the reason
             self._frames.send(header, payloads)
