@@ -28,7 +28,7 @@ import pytest
 from budget import HANG_LIMIT_S
 from circinus.errors import OverloadedError, ServingError
 from circinus.operators.framing import encode
-from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
+from circinus.serving.local.client import LocalEngineClient, destroy, start_daemon
 from circinus.serving.local.daemon import ClientSession
 from circinus.serving.local.rpc_protocol import REQUESTS_TO_ENGINE, RpcMethod, RpcRequest
 from circinus.serving.local.run_dir import RunDirectory
@@ -127,9 +127,10 @@ def test_engine_that_another_user_placed_is_not_talked_to(tmp_path: Path) -> Non
             for path in (run_folder, *run_folder.iterdir()):
                 os.chown(path, 0, 0)
             (run_folder / "socket").chmod(0o600)
-            for operation in (connect, destroy):
-                with raises_code(ServingError, "run_folder.foreign"):
-                    operation(run_folder)
+            with raises_code(ServingError, "run_folder.foreign"):
+                run_steps(LocalEngineClient(run_folder), LocalEngineClient.status)
+            with raises_code(ServingError, "run_folder.foreign"):
+                destroy(run_folder)
         finally:
             fake.kill()
     assert not proof.exists()
@@ -151,7 +152,7 @@ def test_client_of_another_user_is_disconnected(folder: Path) -> None:
     run = subprocess.run([sys.executable, "-c", program, str(OTHER_USER), str(address), request], check=False)
     address.chmod(0o600)
     assert run.returncode == 0
-    run_steps(connect(folder), lambda client: client.apply(WHO))
+    run_steps(LocalEngineClient(folder), lambda client: client.apply(WHO))
 
 
 @contextmanager
@@ -181,7 +182,7 @@ def test_calls_to_a_suspended_engine_end(folder: Path) -> None:
     with impatience():
         for call in calls:
             with raises_code(ServingError, "engine.silent") as caught:
-                run_steps(connect(folder), call)
+                run_steps(LocalEngineClient(folder), call)
             assert str(engine.pid) in caught.value.hint
         with ExitStack() as stack:  # with no room for further clients, connecting must not wait either
             while True:
@@ -206,7 +207,7 @@ def test_engine_that_is_continued_answers_the_call_under_way(folder: Path) -> No
         process: int = await call
         return process
 
-    assert run_steps(connect(folder), resume_meanwhile) == [replica]
+    assert run_steps(LocalEngineClient(folder), resume_meanwhile) == [replica]
 
 
 @pytest.mark.parametrize("with_fork_server", [False, True])
@@ -274,7 +275,7 @@ MALFORMED = {
 
 def test_malformed_frames_close_their_connection_and_nothing_else(folder: Path) -> None:
     start_daemon(folder)
-    healthy = connect(folder)
+    healthy = LocalEngineClient(folder)
 
     async def attack(client: LocalEngineClient) -> None:
         await client.apply(WHO)
@@ -298,7 +299,7 @@ def test_malformed_frames_close_their_connection_and_nothing_else(folder: Path) 
 
 def test_memory_and_descriptors_of_the_engine_are_bounded(folder: Path) -> None:
     start_daemon(folder)
-    run_steps(connect(folder), lambda client: client.apply(WHO))
+    run_steps(LocalEngineClient(folder), lambda client: client.apply(WHO))
     engine = engine_of(folder)
     ids = count(1)
     before_bytes, descriptors = engine.memory_info().rss, engine.num_fds()
@@ -324,13 +325,13 @@ def test_memory_and_descriptors_of_the_engine_are_bounded(folder: Path) -> None:
         assert engine.memory_info().rss - before_bytes < 100 * 2**20
         assert engine.num_fds() - descriptors < 300
     wait_for(lambda: engine.num_fds() <= descriptors + 1)
-    (answer,) = run_steps(connect(folder), lambda client: ask(client, 0))
+    (answer,) = run_steps(LocalEngineClient(folder), lambda client: ask(client, 0))
     assert is_alive(answer)
 
 
 def test_an_engine_without_descriptors_says_so_once_a_second(folder: Path) -> None:
     start_daemon(folder)
-    run_steps(connect(folder), lambda client: client.listen_http(("127.0.0.1", 0)))
+    run_steps(LocalEngineClient(folder), lambda client: client.listen_http(("127.0.0.1", 0)))
     address = RunDirectory(folder).http_address()
     assert address is not None
     engine = engine_of(folder)
@@ -351,7 +352,7 @@ def test_an_engine_without_descriptors_says_so_once_a_second(folder: Path) -> No
 
 def test_an_engine_ends_when_its_run_folder_is_removed(folder: Path) -> None:
     start_daemon(folder)
-    replica, *_ = run_steps(connect(folder), lambda client: client.apply(WHO), lambda client: ask(client, 0))[1:]
+    replica, *_ = run_steps(LocalEngineClient(folder), lambda client: client.apply(WHO), lambda client: ask(client, 0))[1:]
     engine = engine_of(folder)
     shutil.rmtree(folder)
     start_daemon(folder)  # of the same path, and not harmed
@@ -359,7 +360,7 @@ def test_an_engine_ends_when_its_run_folder_is_removed(folder: Path) -> None:
     assert not is_alive(replica)
     moved = folder.rename(folder.with_name("moved"))
     time.sleep(2.5)  # longer than it looks away
-    (answer,) = run_steps(connect(moved), lambda client: client.status())
+    (answer,) = run_steps(LocalEngineClient(moved), lambda client: client.status())
     assert answer.healthy
     assert destroy(moved)
 

@@ -26,7 +26,7 @@ from circinus.api.engine_handle import EngineHandle
 from circinus.errors import ServingError
 from circinus.serving.engine import EngineStatus
 from circinus.serving.http_tokens import HttpTokens
-from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
+from circinus.serving.local.client import LocalEngineClient, destroy, start_daemon
 from circinus.serving.local.run_dir import RunDirectory
 from circinus.serving.settings import SERVING
 from circinus.testing.desired_states import StageSpec, chain
@@ -103,7 +103,7 @@ def test_engine_outlives_its_client(folder: Path) -> None:
         "asyncio.run(main())"
     )
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=HANG_LIMIT_S)
-    found, process = in_session(connect(folder), status, lambda client: ask(client, 0))
+    found, process = in_session(LocalEngineClient(folder), status, lambda client: ask(client, 0))
     assert found.healthy
     assert is_alive(process)
 
@@ -112,10 +112,10 @@ def test_second_start_joins_the_running_engine(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
     (again,) = in_session(start_daemon(folder), lambda client: client.apply(WHO))
     assert again is None
-    (answer,) = in_session(connect(folder), lambda client: ask(client, 0))
+    (answer,) = in_session(LocalEngineClient(folder), lambda client: ask(client, 0))
     assert is_alive(process)
     assert is_alive(answer)
-    (found,) = in_session(connect(folder), status)
+    (found,) = in_session(LocalEngineClient(folder), status)
     assert found.deployments[0].requests == 2
 
 
@@ -163,7 +163,7 @@ def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
     os.kill(engine, signal.SIGKILL)
     block_until(lambda: not is_alive(engine) and not is_alive(process))
     with raises_code(ServingError, "engine.killed") as caught:
-        connect(folder)
+        in_session(LocalEngineClient(folder), status)
     assert f"process {engine}" in caught.value.message
     assert "deployments: 1, queries: q" in caught.value.message
     assert "circinus apply" in caught.value.hint
@@ -188,7 +188,7 @@ def test_engine_takes_requests_over_http_at_one_address_until_it_is_closed(folde
     applied = chain("q", StageSpec("next", "add"), StageSpec("last", "add", after=("next",), pool="far"))
     (before,) = in_session(start_daemon(folder), status)
     assert before.http == ""
-    _, _, _, found = in_session(connect(folder), listen, lambda client: client.apply(applied), listen, status)
+    _, _, _, found = in_session(LocalEngineClient(folder), listen, lambda client: client.apply(applied), listen, status)
     assert http_answer(found.http, "/home/q") == (200, 22)
     assert http_answer(found.http, "/home/nobody")[0] == 404
     engine = RunDirectory(folder).process()
@@ -198,7 +198,7 @@ def test_engine_takes_requests_over_http_at_one_address_until_it_is_closed(folde
     _, _, again = in_session(start_daemon(folder), listen, lambda client: client.apply(applied), status)
     assert again.http == found.http
     assert http_answer(again.http, "/home/q") == (200, 22)
-    in_session(connect(folder), lambda client: client.listen_http(None))
+    in_session(LocalEngineClient(folder), lambda client: client.listen_http(None))
     with pytest.raises(ConnectionRefusedError):
         http_answer(again.http, "/home/q")
     destroy(folder)
@@ -211,7 +211,7 @@ def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path
     file.chmod(0o600)
     handle = EngineHandle.of("local", folder, http_tokens=file)
     assert handle.start()
-    (_, before) = in_session(connect(folder), lambda client: client.apply(applied), status)
+    (_, before) = in_session(LocalEngineClient(folder), lambda client: client.apply(applied), status)
     assert http_answer(before.http, "/home/q")[0] == 401
     assert http_answer(before.http, "/home/q", token) == (200, 21)
     engine = RunDirectory(folder).process()
@@ -220,7 +220,7 @@ def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path
     block_until(lambda: not is_alive(engine))
     again = EngineHandle.of("local", folder)
     assert not again.start(), "if its apply fails, its end must not forget the tokens"
-    (_, after) = in_session(connect(folder), lambda client: client.apply(applied), status)
+    (_, after) = in_session(LocalEngineClient(folder), lambda client: client.apply(applied), status)
     assert http_answer(after.http, "/home/q")[0] == 401
     assert http_answer(after.http, "/home/q", token) == (200, 21)
     saved = [path for path in folder.iterdir() if path.is_file() and token.encode() in path.read_bytes()]
@@ -235,7 +235,7 @@ def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path
     destroy(folder)
     assert not folder.exists()
     assert again.start(HttpTokens.parse(f"* {token}", "remembered by a controller"))
-    (_, restored) = in_session(connect(folder), lambda client: client.apply(applied), status)
+    (_, restored) = in_session(LocalEngineClient(folder), lambda client: client.apply(applied), status)
     assert [http_answer(restored.http, "/home/q", sent)[0] for sent in ("", token)] == [401, 200]
 
 
@@ -325,7 +325,7 @@ def test_destroy_clears_what_a_killed_engine_left(folder: Path) -> None:
     assert destroy(folder)
     assert not folder.exists()
     with raises_code(ServingError, "engine.not_running"):
-        connect(folder)
+        in_session(LocalEngineClient(folder), status)
 
 
 def test_nothing_of_others_is_removed(folder: Path) -> None:
@@ -346,7 +346,7 @@ def test_silent_engine_is_not_taken_for_an_absent_one(tmp_path: Path, monkeypatc
         with raises_code(ServingError, "engine.silent"):
             destroy(folder.path)
         with raises_code(ServingError, "engine.silent"):
-            in_session(connect(folder.path), status)
+            in_session(LocalEngineClient(folder.path), status)
 
 
 def test_destroy_of_a_folder_that_no_engine_had_does_nothing(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_lost_client_leaves_the_old_state(folder: Path, tmp_path: Path) -> None:
         task.cancel()
 
     (process, _) = in_session(start_daemon(folder), deploy, give_up)
-    found, answer = in_session(connect(folder), status, lambda client: ask(client, 0))
+    found, answer = in_session(LocalEngineClient(folder), status, lambda client: ask(client, 0))
     assert found.healthy
     assert is_alive(process)
     assert is_alive(answer)

@@ -272,18 +272,6 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
     raise folder.silence_reason()
 
 
-def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
-    """Return a client of the engine that runs in `run_folder`.
-
-    Raises:
-        ServingError: no engine runs; the message tells whether one was killed.
-    """
-    folder = RunDirectory(run_folder.absolute())
-    if not folder.is_reachable():
-        raise folder.missing_reason()
-    return LocalEngineClient(run_folder)
-
-
 def destroy(run_folder: Path = DEFAULT_RUN_FOLDER, on_kill: Callable[[int], None] = lambda process: None) -> bool:
     """End the engine of `run_folder`, or remove the files of a killed one.
 
