@@ -131,7 +131,9 @@ def _specification(
             faults += [fault for fault in document_faults if (fault.line, fault.field) not in reported]
             if document is not None:
                 documents.append(document)
-    faults += [_no_own_document(folder) for folder in _foreign_folders(files_of_folders, foreign_files)]
+    expected = f"a document with apiVersion: {API_VERSION}"
+    folders_of_others = _foreign_folders(files_of_folders, foreign_files)
+    faults += [Diagnostic(str(folder), 0, WHOLE_FILE, NO_DOCUMENTS, expected) for folder in folders_of_others]
     faults += check_references(documents, complete)
     documents, arrival_faults = resolve_arrival_files(documents, folders)
     faults += arrival_faults
@@ -173,11 +175,6 @@ def _foreign_folders(files: Collection[Path], foreign_files: Collection[Path]) -
     """Return the folders without any file of ours."""
     own_files = [file for file in files if file not in foreign_files]
     return sorted({file.parent for file in foreign_files} - {file.parent for file in own_files})
-
-
-def _no_own_document(folder: Path) -> Diagnostic:
-    found, expected = NO_DOCUMENTS, f"a document with apiVersion: {API_VERSION}"
-    return Diagnostic(str(folder), 0, WHOLE_FILE, found, expected)
 
 
 def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Diagnostic]]:

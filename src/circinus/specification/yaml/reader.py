@@ -159,12 +159,6 @@ class _BoundedComposer(Composer):
         return node
 
 
-def _parser() -> YAML:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Composer, yaml.max_depth = _BoundedComposer, MAX_DEPTH
-    return yaml
-
-
 def _nodes(text: str, file: str, faults: list[Diagnostic]) -> Iterator[tuple[Node, int]]:
     """Yield the root of each document, and the number of lines before the part of the text that its marks refer to."""
     start = line = 0
@@ -174,7 +168,8 @@ def _nodes(text: str, file: str, faults: list[Diagnostic]) -> Iterator[tuple[Nod
         faults.append(Diagnostic(file, 0, SYNTAX, lines, f"at most {MAX_LINES:,}", "divide it into several files"))
         return
     while True:
-        yaml = _parser()
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Composer, yaml.max_depth = _BoundedComposer, MAX_DEPTH
         try:
             for node in yaml.compose_all(text[start:]):
                 yield node, line
@@ -329,8 +324,5 @@ class _Converter:
         return []
 
     def _fault(self, line: int, found: str, expected: str) -> None:
-        self._faults.append(Diagnostic(self._file, line, _field(tuple(self._path)), found, expected))
-
-
-def _field(path: Path) -> str:
-    return dotted(path).removeprefix(".") or SYNTAX
+        place = dotted(tuple(self._path)).removeprefix(".") or SYNTAX
+        self._faults.append(Diagnostic(self._file, line, place, found, expected))
