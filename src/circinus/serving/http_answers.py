@@ -30,18 +30,18 @@ class HttpAnswer(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-class HttpRefusalError(Exception):
-    """Refusal of a request, with the answer to it."""
-
-    def __init__(self, answer: HttpAnswer) -> None:
-        super().__init__(answer.body.decode())
-        self.answer = answer
-
-
 def rejection(status: int, reason: str, headers: Mapping[str, str] | None = None, code: str = "") -> HttpAnswer:
     """Return the answer to a request that failed or was refused, with its reason as JSON."""
     content = {"error": reason, "code": code or _CODES.get(status, "request.failed")}
     return HttpAnswer(status, "application/json", json.dumps(content).encode(), headers or {})
+
+
+class HttpRefusalError(Exception):
+    """Refusal of a request; see `rejection` for its answer."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None, code: str = "") -> None:
+        super().__init__(reason)
+        self.answer = rejection(status, reason, headers, code)
 
 
 def retry_header(wait_s: float = 0.0) -> dict[str, str]:
@@ -69,10 +69,10 @@ def require_local_site(headers: Mapping[str, str], address: str = "") -> None:
         HttpRefusalError: the page or the host is of another machine.
     """
     if _host(headers.get("origin", "//localhost")) != "localhost":
-        raise HttpRefusalError(rejection(403, "origin: web pages of other machines are not allowed"))
+        raise HttpRefusalError(403, "origin: web pages of other machines are not allowed")
     host = _host("//" + headers.get("host", "localhost"))
     if address not in _ANY_ADDRESS and host not in ("localhost", address.lower()):
-        raise HttpRefusalError(rejection(403, f"host: must be {address} or localhost"))
+        raise HttpRefusalError(403, f"host: must be {address} or localhost")
 
 
 def _host(url: str) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from circinus.serving.http_answers import HttpRefusalError, rejection, retry_header
+from circinus.serving.http_answers import HttpRefusalError, retry_header
 from circinus.serving.settings import SERVING
 
 _MAX_DIGITS = 18
 """Maximum length of a size in decimal; Python refuses to parse very long numbers."""
+_CLOSING = {"connection": "close"}
 
 
 class RequestBodies:
@@ -44,7 +45,7 @@ class RequestBodies:
                         size_bytes += len(chunk)
                         body += chunk
             except TimeoutError:
-                raise HttpRefusalError(rejection(408, "the body of the request did not arrive in time")) from None
+                raise HttpRefusalError(408, "the body of the request did not arrive in time") from None
             contents = [bytes(body)]
             body.clear()
             yield contents.pop()  # the caller alone holds it
@@ -53,8 +54,8 @@ class RequestBodies:
 
     def _require_room(self, chunk_bytes: int) -> None:
         if self.total_bytes + chunk_bytes > SERVING.max_waiting_bytes:
-            reason = f"the bodies of all requests are larger than {SERVING.max_waiting_bytes} bytes"
-            raise HttpRefusalError(rejection(503, f"{reason}. Send again later.", retry_header()))
+            reason = f"the bodies of all requests are larger than {SERVING.max_waiting_bytes} bytes. Send again later."
+            raise HttpRefusalError(503, reason, retry_header())
 
 
 def declared_bytes(headers: Mapping[str, str]) -> int:
@@ -73,7 +74,7 @@ def declared_bytes(headers: Mapping[str, str]) -> int:
 
 def _require_size(body_bytes: int) -> None:
     if body_bytes > SERVING.http_body_bytes:
-        raise HttpRefusalError(rejection(413, f"the body is larger than {SERVING.http_body_bytes} bytes"))
+        raise HttpRefusalError(413, f"the body is larger than {SERVING.http_body_bytes} bytes")
 
 
 def media_type(headers: Mapping[str, str]) -> str:
@@ -86,7 +87,7 @@ def media_type(headers: Mapping[str, str]) -> str:
     supported = ("application/json", "text/plain", "application/octet-stream")
     if kind not in supported and kind.partition("/")[0] not in ("audio", "image", "video"):
         reason = f"content type {kind} is not supported. Send {', '.join(supported)}, or an audio, image or video type."
-        raise HttpRefusalError(rejection(400, reason))
+        raise HttpRefusalError(400, reason)
     return kind
 
 
@@ -94,21 +95,22 @@ def decode_body(kind: str, body: bytes) -> Any:
     """Return the value of a body of a media type: parsed JSON, a text, or bytes.
 
     Raises:
-        HttpRefusalError: the body is not what its type says, or has too many values.
+        HttpRefusalError: the body is not what its type says, or has too many values. Its connection ends, as the next
+            body may be malformed, too.
     """
     if kind == "application/json":
         if sum(map(body.count, (b",", b"[", b"{"))) > SERVING.http_json_values:
             reason = f"the body may have more than {SERVING.http_json_values} values. Send many numbers as bytes."
-            raise HttpRefusalError(rejection(413, reason))
+            raise HttpRefusalError(413, reason, _CLOSING)
         try:
             return from_json(body.removeprefix(BOM_UTF8), allow_inf_nan=False)
         except ValueError as error:
             reason = f"the body is not JSON: {error}. Send JSON, or another content type."
-            raise HttpRefusalError(rejection(400, reason)) from error
+            raise HttpRefusalError(400, reason, _CLOSING) from error
     if kind == "text/plain":
         try:
             return body.decode()
         except UnicodeDecodeError as error:
             reason = f"the body is not text in UTF-8: {error}. Send another content type."
-            raise HttpRefusalError(rejection(400, reason)) from error
+            raise HttpRefusalError(400, reason, _CLOSING) from error
     return body

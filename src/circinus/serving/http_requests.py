@@ -106,7 +106,7 @@ class HttpRequests:
                 if len(body) > _LARGE_BODY_BYTES:
                     async with self._decoding:  # one after the other, so that other requests have their turns
                         await asyncio.sleep(0)
-                value, input_bytes = _pickled(kind, body), float(len(body))
+                value, input_bytes = pickle_value(decode_body(kind, body)), float(len(body))
             del body
             query, route = self._route(method, path, headers)  # routes and tokens may have changed while it arrived
             self._core.require_admission(route, len(value), left_s)
@@ -132,18 +132,18 @@ class HttpRequests:
         """
         tenants = self.tokens.tenants(headers)
         if method != "POST":
-            raise HttpRefusalError(rejection(405, f"method {method} is not allowed. Send POST.", {"allow": "POST"}))
+            raise HttpRefusalError(405, f"method {method} is not allowed. Send POST.", {"allow": "POST"})
         site, query = _entry(path)
         route = self._core.route(query) if self._core.has_route(query) else None
         if route is None or not may_use(tenants, route.tenant):  # neither is told from the other
             visible = [name for name, parts in self._core.routes.items() if may_use(tenants, parts[0].tenant)]
-            raise HttpRefusalError(rejection(404, str(missing_route(query, visible)), code=ROUTE_MISSING))
+            raise HttpRefusalError(404, str(missing_route(query, visible)), code=ROUTE_MISSING)
         if site != route.source:
             reason = f"requests of query {query} enter at /{route.source}/{query}"
-            raise HttpRefusalError(rejection(404, reason, code=ROUTE_MISSING))
+            raise HttpRefusalError(404, reason, code=ROUTE_MISSING)
         if route.is_replay and ITEM_HEADER not in headers:
             reason = f"a replay answers recorded items only. Send the key of one in `{ITEM_HEADER}`."
-            raise HttpRefusalError(rejection(400, reason))
+            raise HttpRefusalError(400, reason)
         return query, route
 
     def _require_rate(self, query: str, rate_per_s: float | None, *, admits: bool = False) -> None:
@@ -158,7 +158,7 @@ class HttpRequests:
         wait_s = bucket.retry_after_s(now_s) if admits else bucket.wait_s(now_s)
         if wait_s > 0:
             reason = f"query {query}: the request rate exceeds the admitted {rate_per_s:.3g}/s"
-            raise HttpRefusalError(rejection(429, reason, retry_header(wait_s)))
+            raise HttpRefusalError(429, reason, retry_header(wait_s))
 
     def _bucket(self, query: str, rate_per_s: float) -> TokenBucket:
         bucket = self._buckets.get(query)
@@ -173,19 +173,6 @@ def _entry(path: str) -> tuple[str, str]:
     return (names[0], names[1]) if root == "" and len(names) == 2 else ("", "")
 
 
-def _pickled(kind: str, body: bytes) -> bytes:
-    """Return the pickled value of a body.
-
-    Raises:
-        HttpRefusalError: the body is malformed; its connection ends, as the next body may be malformed, too.
-    """
-    try:
-        return pickle_value(decode_body(kind, body))
-    except HttpRefusalError as error:
-        answer = error.answer
-        raise HttpRefusalError(answer._replace(headers={**answer.headers, "connection": "close"})) from error
-
-
 def _deadline_s(headers: Mapping[str, str]) -> float:
     text = headers.get(DEADLINE_HEADER)
     if text is None:
@@ -196,7 +183,7 @@ def _deadline_s(headers: Mapping[str, str]) -> float:
         left_s = math.nan
     if not 0 < left_s < math.inf:
         reason = f"{DEADLINE_HEADER}: must be a positive, finite number of milliseconds, got {text!r}"
-        raise HttpRefusalError(rejection(400, reason))
+        raise HttpRefusalError(400, reason)
     return left_s
 
 

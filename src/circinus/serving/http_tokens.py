@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from circinus.errors import ServingError
-from circinus.serving.http_answers import HttpRefusalError, rejection
+from circinus.serving.http_answers import HttpRefusalError
 
 ENVIRONMENT_VARIABLE = "CIRCINUS_HTTP_TOKENS"
 ALL_TENANTS = "*"
@@ -131,7 +131,7 @@ class HttpTokens:
         tenants = frozenset(tenant for tenant, valid in self.hashes if hmac.compare_digest(valid, digest))
         if not tenants:
             reason = "the request has no valid token. Send `authorization: Bearer TOKEN`."
-            raise HttpRefusalError(rejection(401, reason, {"www-authenticate": "Bearer"}))
+            raise HttpRefusalError(401, reason, {"www-authenticate": "Bearer"})
         return tenants
 
 
