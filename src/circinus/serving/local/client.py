@@ -110,13 +110,8 @@ class LocalEngineClient:
         """Disconnect, and leave the engine running. Pending calls fail with the code `engine.disconnected`."""
         if self._connection is not None:
             self._connection.close()
-            for pending in self._pending.values():
-                if not pending.done():
-                    reason = "its client was disconnected before the engine answered"
-                    pending.set_exception(
-                        ServingError(reason, code="engine.disconnected", location=str(self._folder.path))
-                    )
-            self._on_connection_lost()
+            reason, location = "its client was disconnected before the engine answered", str(self._folder.path)
+            self._on_connection_lost(lambda: ServingError(reason, code="engine.disconnected", location=location))
 
     async def close(self) -> None:
         """End the engine with everything that it started, and remove its run folder.
