@@ -230,22 +230,20 @@ class Daemon:
         if call.method is RpcMethod.SUBMIT:
             response = await self._engine.submit_pickled(replace(call.argument, value=payloads[0]))
             return (tuple(response.outputs), response.timings), tuple(response.outputs.values())
-        if call.method is RpcMethod.APPLY:
-            await self._apply(str(payloads[0], "utf-8", "replace"))
-            return None, ()
-        if call.method is RpcMethod.LISTEN_HTTP:
-            await self._listen_http(call.argument)
-            return None, ()
-        if call.method is RpcMethod.REQUIRE_TOKENS:
-            tokens = HttpTokens.parse(call.argument, "engine")
-            self._folder.save_http_tokens(tokens)
-            self._engine.require_tokens(tokens)
-            return None, ()
         if call.method is RpcMethod.STATUS:
             return await self._engine.status(), ()
         if call.method is RpcMethod.AUDITS:
             return audit_reply(await self._engine.drain_audits())
-        self._closing.set()
+        if call.method is RpcMethod.APPLY:
+            await self._apply(str(payloads[0], "utf-8", "replace"))
+        elif call.method is RpcMethod.LISTEN_HTTP:
+            await self._listen_http(call.argument)
+        elif call.method is RpcMethod.REQUIRE_TOKENS:
+            tokens = HttpTokens.parse(call.argument, "engine")
+            self._folder.save_http_tokens(tokens)
+            self._engine.require_tokens(tokens)
+        else:
+            self._closing.set()
         return None, ()
 
     async def _listen_http(self, address: tuple[str, int] | None) -> None:
