@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from circinus.errors import ServingError
 from circinus.operators.framing import FrameError, HeaderCodec
@@ -82,7 +82,6 @@ TOO_MANY_CLIENTS = "engine.too_many_clients"
 _AuditHeader = tuple[tuple[tuple[str, str, str, bool, tuple[str, ...]], ...], int]
 """Query, item, configuration, whether there is a value, and sinks of each sample; number of dropped samples."""
 
-_METHODS: Mapping[str, RpcMethod] = {method.value: method for method in RpcMethod}
 _ARGUMENTS: Mapping[RpcMethod, Any] = {
     RpcMethod.LISTEN_HTTP: tuple[str, int] | None,
     RpcMethod.REQUIRE_TOKENS: str,
@@ -115,27 +114,23 @@ def _plain(value: Any) -> Any:
 
 def _decode_request(data: memoryview) -> RpcRequest:
     try:
-        call_id, name, argument = from_json(bytes(data))
-        method = _METHODS.get(name)
-        if type(call_id) is not int or method is None:  # not shown, as they may be long
-            raise TypeError("found an invalid call id or method")
-        return RpcRequest(call_id, method, _adapter(_ARGUMENTS.get(method)).validate_python(argument))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise FrameError(f"the request cannot be read: {error}") from error
+        request = _adapter(RpcRequest).validate_json(bytes(data), strict=True)
+        argument = _adapter(_ARGUMENTS.get(request.method)).validate_python(request.argument)
+        return RpcRequest(request.call_id, request.method, argument)
+    except ValidationError as error:
+        raise FrameError(f"the request cannot be read: {_reason(error)}") from error
 
 
 def _decode_reply(data: memoryview) -> RpcReply:
     try:
-        reply = RpcReply(*from_json(bytes(data)))
-        if type(reply.call_id) is not int or not all(
-            isinstance(text, str) for text in (reply.error, reply.code, reply.location, reply.hint)
-        ):
-            raise TypeError("found other types of fields")
-        if not isinstance(reply.retry_after_s, float | int | None):
-            raise TypeError(f"found {reply.retry_after_s!r} as time to wait, expected seconds")
+        reply: RpcReply = _adapter(RpcReply).validate_json(bytes(data), strict=True)
         return reply
-    except (ValueError, TypeError, RecursionError) as error:
-        raise FrameError(f"the reply cannot be read: {error}") from error
+    except ValidationError as error:
+        raise FrameError(f"the reply cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: ValidationError) -> str:
+    return error.errors(include_input=False)[0]["msg"]  # without the input, as it may be long
 
 
 REQUESTS_TO_ENGINE = HeaderCodec(
@@ -162,7 +157,7 @@ def read_content(method: RpcMethod, content: Any) -> Any:
         return _adapter(_CONTENTS.get(method)).validate_python(content)
     except ValidationError as error:
         raise ServingError(
-            f"the engine's reply to {method} cannot be read: {error.errors()[0]['msg']}",
+            f"the engine's reply to {method} cannot be read: {_reason(error)}",
             code="engine.unreadable_reply",
             hint="Use one version of Circinus for client and engine: run `circinus destroy`, then `circinus apply`.",
         ) from error
@@ -175,9 +170,7 @@ def audit_reply(batch: AuditBatch) -> tuple[Any, list[Payload]]:
         for sample in batch.samples
     ]
     values: list[Payload] = [
-        value
-        for sample in batch.samples
-        for value in (*([] if sample.value is None else [sample.value]), *sample.outputs.values())
+        value for sample in batch.samples for value in (sample.value, *sample.outputs.values()) if value is not None
     ]
     return (header, batch.dropped), values
 
