@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 import time
 import warnings
@@ -14,13 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 
-from circinus.cli.process import (
-    INTERRUPTED,
-    discard_output,
-    exit_on_interrupt,
-    is_interrupted_import,
-    prepare_streams,
-)
+from circinus.cli.process import INTERRUPTED, exit_on_interrupt, is_interrupted_import, prepare_streams
 
 _OUTPUT = "-o", "--output"
 _OBJECTS_PER_COLLECTION = 300_000
@@ -72,7 +67,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
         code = report_error(error, as_json=as_json)
         sys.stdout.flush()
     except OSError as failure:  # standard output takes nothing: its disk is full, or its reader has ended
-        discard_output()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor must what is flushed at the end fail
         code = getattr(error, "exit_code", 1)
         if not isinstance(failure, BrokenPipeError):
             with suppress(OSError):
