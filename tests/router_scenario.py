@@ -39,11 +39,7 @@ class Scene:
             board.configure(config_from_dict(config_to_dict(config)))
 
     async def process(
-        self,
-        application: str,
-        items: Sequence[BatchItem],
-        payloads: Sequence[Payload],
-        limit_s: float | None,
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload], limit_s: float | None
     ) -> tuple[BatchResult, Sequence[Payload]]:
         self.batches.append((application, len(items)))
         self.under_way += 1

@@ -262,14 +262,8 @@ class LocalEngine:
         if self._watch_task is None:
             self._watch_task = loop.create_task(self._watch())
         name = f"{application.name}#{next(self._numbers)}"  # an earlier one may still finish requests
-        runtime = DeploymentRuntime(
-            name,
-            application,
-            loop,
-            self._processes,
-            self._output,
-            partial(self._router.set_presence, name),
-        )
+        presence = partial(self._router.set_presence, name)
+        runtime = DeploymentRuntime(name, application, loop, self._processes, self._output, presence)
         self._router.dispatchers[name] = runtime.dispatcher
         return runtime
 

@@ -23,11 +23,7 @@ class ReplicaClient(Protocol):
     """Transport of batches to replicas."""
 
     async def process(
-        self,
-        application: str,
-        items: Sequence[BatchItem],
-        payloads: Sequence[Payload],
-        limit_s: float | None,
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload], limit_s: float | None
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """Process a batch on a free replica of an application; payloads are the inputs in the order of items.
 

@@ -178,11 +178,7 @@ class ServeReplicaClient:
         await _handle(REPLICA, application).ready.remote()
 
     async def process(
-        self,
-        application: str,
-        items: Sequence[BatchItem],
-        payloads: Sequence[Payload],
-        limit_s: float | None,
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload], limit_s: float | None
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """Implement `ReplicaClient.process`."""
         from ray.exceptions import RayError, RayTaskError

@@ -32,12 +32,7 @@ from circinus.serving.router.entered_request import EnteredRequest
 from circinus.serving.router.entry_route import EntryRoute
 from circinus.serving.router.joins import Output, PendingJoin, outputs_of
 from circinus.serving.router.overload import RequestAdmission
-from circinus.serving.router.request_messages import (
-    PickledResponse,
-    RequestContext,
-    RequestTrace,
-    RouterMessage,
-)
+from circinus.serving.router.request_messages import PickledResponse, RequestContext, RequestTrace, RouterMessage
 from circinus.serving.settings import SERVING
 from circinus.specification import LatePolicy
 
