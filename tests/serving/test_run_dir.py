@@ -231,6 +231,17 @@ def test_links_in_the_folder_are_not_followed(folder: RunDirectory, tmp_path: Pa
     assert victim.stat().st_mode & 0o777 == 0o644
 
 
+def test_nothing_is_removed_in_place_of_a_folder_that_is_gone(
+    folder: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.path.rmdir()
+    (tmp_path / "socket").touch()
+    monkeypatch.chdir(tmp_path)
+    with raises_code(ServingError, "run_folder.removed"):
+        folder.listen()
+    assert (tmp_path / "socket").exists()
+
+
 def test_pipe_in_place_of_a_file_is_refused_rather_than_waited_for(folder: RunDirectory) -> None:
     os.mkfifo(folder.log)
     with raises_code(ServingError, "run_folder.unsafe"):

@@ -174,7 +174,7 @@ class RunDirectory:
     def listen(self) -> socket.socket:
         """Return a listening socket. The caller must hold the lock, as a stale socket is removed."""
         with self._entered() as folder, suppress(FileNotFoundError):
-            os.unlink(self.address.name, dir_fd=folder)
+            os.unlink(self.address.name, dir_fd=self._existing(folder))
         listener = socket.socket(socket.AF_UNIX)
         mask = os.umask(0o177)  # other users must never have access
         try:
