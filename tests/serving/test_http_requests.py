@@ -40,8 +40,9 @@ async def send(
     return answer.status, dict(answer.headers), json.loads(answer.body) if is_json else answer.body
 
 
-def opened(desired: DesiredState) -> tuple[Scene, HttpRequests]:
-    scene = Scene(desired)
+def opened(desired: DesiredState, **changes: Any) -> tuple[Scene, HttpRequests]:
+    """Return the routers of a state with changed routes, and what receives its requests."""
+    scene = Scene(replace(desired, routes=tuple(replace(route, **changes) for route in desired.routes)))
     return scene, HttpRequests(scene.boards["home"], asyncio.get_running_loop())
 
 
@@ -146,9 +147,7 @@ async def test_a_replay_sends_no_values() -> None:
 
 @driven
 async def test_beyond_the_admitted_rate_clients_are_told_when_to_come_again() -> None:
-    desired = chain("q", START)
-    (route,) = desired.routes
-    _, ingress = opened(replace(desired, routes=(replace(route, rate_limit_per_s=0.01),)))
+    _, ingress = opened(chain("q", START), rate_limit_per_s=0.01)
     wrong = [await send(ingress, body) for body in (b"{", b"[" * 300) for _ in range(40)]
     assert {(status, headers["connection"]) for status, headers, _ in wrong} == {(400, "close")}
     answers = [await send(ingress) for _ in range(7)]  # invalid ones have used up nothing
@@ -160,9 +159,7 @@ async def test_beyond_the_admitted_rate_clients_are_told_when_to_come_again() ->
 
 @driven
 async def test_requests_whose_bodies_arrive_together_do_not_exceed_the_rate() -> None:
-    desired = chain("q", START)
-    (route,) = desired.routes
-    _, ingress = opened(replace(desired, routes=(replace(route, rate_limit_per_s=0.01),)))
+    _, ingress = opened(chain("q", START), rate_limit_per_s=0.01)
     arrived = asyncio.Event()
 
     async def late() -> AsyncIterator[bytes]:
@@ -215,9 +212,7 @@ async def test_no_body_is_read_for_a_request_that_is_refused() -> None:
 
 @driven
 async def test_a_refused_request_uses_up_no_rate() -> None:
-    desired = chain("q", START)
-    (route,) = desired.routes
-    scene, ingress = opened(replace(desired, routes=(replace(route, rate_limit_per_s=0.01),)))
+    scene, ingress = opened(chain("q", START), rate_limit_per_s=0.01)
     bucket = ingress._bucket("q", 0.01)
 
     async def body() -> AsyncIterator[bytes]:
@@ -232,10 +227,8 @@ async def test_a_refused_request_uses_up_no_rate() -> None:
 
 @driven
 async def test_a_query_that_is_removed_or_given_away_while_a_body_arrives_is_not_found() -> None:
-    desired = chain("q", START)
-    (route,) = desired.routes
     for change in ({}, {"q": "other"}):
-        scene, ingress = opened(replace(desired, routes=(replace(route, tenant="acme"),)))
+        scene, ingress = opened(chain("q", START), tenant="acme")
         ingress.tokens = HttpTokens.parse(f"acme {ACME}", "test")
 
         async def body(scene: Scene = scene, change: dict[str, str] = change) -> AsyncIterator[bytes]:
