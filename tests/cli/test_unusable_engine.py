@@ -60,19 +60,16 @@ def test_every_verb_ends_at_a_suspended_engine(application: Path) -> None:
     assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.parametrize(
-    "name", ["circinus-engine.lock", "load-test.lock", "log", "desired.json.new", "http", "socket"]
-)
-def test_no_verb_follows_a_link_in_the_run_folder(application: Path, tmp_path: Path, name: str) -> None:
+def test_no_verb_follows_a_link_in_the_run_folder(application: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     folder = application / ".circinus" / "engine"
     folder.mkdir(mode=0o700)
-    (folder / name).symlink_to(victim)
+    (folder / "log").symlink_to(victim)
     for verb in VERBS:
         assert code_of(verb, application) == "run_folder.unsafe", verb
     assert victim.read_text() == "precious"
-    (folder / name).unlink()
+    (folder / "log").unlink()
 
 
 def test_links_beside_the_run_folder_are_not_followed(application: Path, tmp_path: Path) -> None:
