@@ -64,13 +64,13 @@ Healing = Callable[[], None]
 
 
 def _kill(struck: Struck) -> Healing:
-    _signal(struck.processes, signal.SIGKILL)
+    signal_all(struck.processes, signal.SIGKILL)
     return lambda: None
 
 
 def _stop(struck: Struck) -> Healing:
-    _signal(struck.processes, signal.SIGSTOP)
-    return lambda: _signal(struck.processes, signal.SIGCONT)
+    signal_all(struck.processes, signal.SIGSTOP)
+    return lambda: signal_all(struck.processes, signal.SIGCONT)
 
 
 def _slow(struck: Struck) -> Healing:
@@ -79,9 +79,9 @@ def _slow(struck: Struck) -> Healing:
 
     def pulse() -> None:
         while not is_healed.wait(_PULSE_S / 10):
-            _signal(struck.processes, signal.SIGSTOP)
+            signal_all(struck.processes, signal.SIGSTOP)
             is_healed.wait(_PULSE_S)
-            _signal(struck.processes, signal.SIGCONT)
+            signal_all(struck.processes, signal.SIGCONT)
 
     thread = threading.Thread(target=pulse, daemon=True)
     thread.start()
@@ -103,7 +103,8 @@ def _sleep(struck: Struck) -> Healing:
     return heal
 
 
-def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+def signal_all(processes: Sequence[int], number: signal.Signals) -> None:
+    """Send a signal to those of some processes that exist."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process, number)

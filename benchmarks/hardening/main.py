@@ -14,6 +14,7 @@ from benchmarks.hardening.files import files
 from benchmarks.hardening.findings import AIMED_INPUTS
 from benchmarks.hardening.hostile_http import hostile_http
 from benchmarks.hardening.overload import overload
+from benchmarks.hardening.ray_faults import ray_faults
 from benchmarks.hardening.soak import soak
 from benchmarks.hardening.specifications import specifications
 from benchmarks.harness.benchmark import Benchmark, Option, Options, Part, PartResult
@@ -44,6 +45,7 @@ BENCHMARK = Benchmark(
         Option("fault_s", 1_560.0, "maximum seconds of faults", quick=12.0),
         Option("stop_s", 30.0, "seconds of the faults that last longest", quick=2.0),
         Option("scenes", scene_count(), "engines that faults strike side by side"),
+        Option("ray_faults", 2, "faults of each kind over Ray"),
         Option("soak_s", 600.0, "seconds of real time of the soak", quick=10.0),
         Option("soak_hours", 4.0, "hours of simulated time of the soak", quick=0.25),
         Option("input", None, "one input of the part `files` to repeat with its output, such as plan/17", kind=str),
@@ -64,6 +66,7 @@ BENCHMARK = Benchmark(
         ),
         _part("overload", lambda o, c: overload(o.overload_s, o.seed, c), "overload_s"),
         _part("lost-node", lambda o, c: lost_nodes(1, c), quick=False),
+        _part("ray", lambda o, c: ray_faults(o.ray_faults, o.seed, c), "ray_faults", quick=False),
         _part(
             "faults",
             lambda o, c: faults(o.faults, o.fault_s, o.stop_s, o.scenes, o.seed, o.state / "faults.jsonl", c),
@@ -74,5 +77,5 @@ BENCHMARK = Benchmark(
         ),
         _part("soak", lambda o, c: soak(o.soak_s, o.soak_hours, o.seed, c), "soak_s", "soak_hours"),
     ),
-    note="Root and `unshare` for read-only and full disks.",
+    note="Root and `unshare` for read-only and full disks, root and iproute2 for partitions.",
 )

@@ -107,8 +107,10 @@ def connect(address: str, own_address: str) -> None:
     from ray import serve
 
     from circinus.serving.ray.engine import RayEngine
+    from circinus.serving.ray.ray_connection import log_node_reports
     from circinus.serving.ray.settings import RaySettings
 
+    log_node_reports()
     ray.init(
         address=address, namespace="circinus", _node_ip_address=own_address, log_to_driver=False,
         configure_logging=False,
@@ -123,12 +125,20 @@ def connect(address: str, own_address: str) -> None:
 def deploy(specification: Specification, matching: Matching, store: Path) -> float:
     """Deploy a matching in replay mode; return the seconds until it runs.
 
-    Retries as a controller would, because routers may be slow where one machine runs three sites.
+    Raises:
+        ServingError: see `apply`.
+    """
+    return apply(build_desired_state(matching, specification, Mode.REPLAY, store.resolve()))
+
+
+def apply(desired: DesiredState) -> float:
+    """Bring about a state; return the seconds until it is in force.
+
+    Retries as a controller would, because routers may be slow where one machine runs all sites.
 
     Raises:
         ServingError: the last attempt failed.
     """
-    desired = build_desired_state(matching, specification, Mode.REPLAY, store.resolve())
     connection = _connections[0]
     start_s = perf_counter()
     for _ in range(_ATTEMPTS - 1):
@@ -137,6 +147,15 @@ def deploy(specification: Specification, matching: Matching, store: Path) -> flo
             return perf_counter() - start_s
     connection.runner.run(connection.engine.apply(desired))
     return perf_counter() - start_s
+
+
+def is_healthy() -> bool:
+    """Return whether a state is in force, with every replica ready."""
+    connection = _connections[0]
+    with suppress(ServingError):
+        status = connection.runner.run(connection.engine.status())
+        return status.healthy and bool(status.state)
+    return False
 
 
 def load(specification: Specification, matching: Matching, store: Path, items: int | None, traffic: LoadSpec) -> Loaded:

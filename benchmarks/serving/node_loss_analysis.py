@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.harness.results import Figure
-from benchmarks.workloads.traffic import in_time, lost, within
+from benchmarks.workloads.traffic import in_time, lost
 from circinus.serving.loadtest.open_loop import RequestOutcome
 
 _WINDOW_S, _SHARE = 0.5, 0.95
@@ -34,7 +34,7 @@ class NodeLoss:
 def back_after_s(
     answers: Sequence[RequestOutcome], killed_s: float, until_s: float, limits_s: Mapping[str, float]
 ) -> float:
-    """Return the seconds from a kill until every half second nearly all requests (95 % and one) are in time.
+    """Return `recovery_s` of a kill.
 
     Args:
         answers: outcomes of all requests.
@@ -42,13 +42,24 @@ def back_after_s(
         until_s: end of the traffic.
         limits_s: latency limit per query.
     """
-    back_s, start_s = 0.0, killed_s
+    return recovery_s([(answer.scheduled_s, in_time(answer, limits_s)) for answer in answers], killed_s, until_s)
+
+
+def recovery_s(requests: Sequence[tuple[float, bool]], from_s: float, until_s: float) -> float:
+    """Return the seconds from a time until every half second nearly all requests (95 % and one) are in time.
+
+    Args:
+        requests: scheduled time of each request, and whether it was answered in time.
+        from_s: time since the start of the traffic.
+        until_s: end of the watched traffic.
+    """
+    recovered_s, start_s = 0.0, from_s
     while start_s < until_s:
-        due = within(answers, start_s, start_s + _WINDOW_S)
-        if due and sum(in_time(answer, limits_s) for answer in due) < _SHARE * len(due) - 1:
-            back_s = start_s + _WINDOW_S - killed_s
+        due = [is_in_time for scheduled_s, is_in_time in requests if start_s <= scheduled_s < start_s + _WINDOW_S]
+        if sum(due) < _SHARE * len(due) - 1:
+            recovered_s = start_s + _WINDOW_S - from_s
         start_s += _WINDOW_S
-    return min(back_s, until_s - killed_s)
+    return min(recovered_s, until_s - from_s)
 
 
 def node_loss(

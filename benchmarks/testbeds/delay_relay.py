@@ -4,13 +4,14 @@ Many machines' kernels lack `netem`. Bandwidth is limited by a token bucket (`tc
 
 Run as `python -m benchmarks.testbeds.delay_relay NAME-A NAME-B ...`, with two names for each link. The devices are
 created in the current namespace, may then be moved, and are removed when the process ends. It prints `ready` once all
-exist, and then `done` for each input line `NAME SECONDS`, which sets the delay of packets that enter at a device. It
-ends at the end of its input.
+exist, and then `done` for each input line `NAME SECONDS`, which sets the delay of packets that enter at a device, or
+loses them with `inf`. It ends at the end of its input.
 """
 
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import select
 import struct
@@ -27,7 +28,7 @@ _MAX_PACKETS = 64
 
 
 class DelayLine:
-    """Queue of packets that leave in order after a delay. The clock is passed in."""
+    """Queue of packets that leave in order after a delay; an infinite one loses them. The clock is passed in."""
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self.delay_s = delay_s
@@ -35,6 +36,8 @@ class DelayLine:
 
     def put(self, now_s: float, packet: bytes) -> None:
         """Delay a packet; packets stay in order even if the delay was reduced."""
+        if math.isinf(self.delay_s):
+            return
         due_s = now_s + self.delay_s
         if self._queue:
             due_s = max(due_s, self._queue[-1][0])

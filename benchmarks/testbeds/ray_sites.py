@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -29,9 +30,55 @@ _START_S = 60.0
 _END_S = 15.0
 
 
+@dataclass
+class RaySites:
+    """Running cluster."""
+
+    network: ShapedNetwork
+    infrastructure: Infrastructure
+    head: str
+    """Site of the head."""
+    folder: Path
+    nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    """Site -> process of its node."""
+
+    @property
+    def address(self) -> str:
+        """Address, valid in all namespaces."""
+        return f"{self.network.plan.addresses[self.head]}:{_PORT}"
+
+    def start(self, site: str) -> None:
+        """Start the node of a site.
+
+        Raises:
+            ServingError: it fails to start.
+        """
+        pools = {POOL_RESOURCE + pool.name: 1000 for pool in self.infrastructure.pools if pool.site == site}
+        role = [f"--address={self.address}"]
+        if site == self.head:
+            role = ["--head", f"--port={_PORT}", "--include-dashboard=false", f"--temp-dir={self.folder}",
+                     f"--system-config={json.dumps(dict(HEAD_SETTINGS))}"]  # fmt: skip
+        command = self.network.inside(
+            site, str(Path(sys.executable).with_name("ray")), "start", "--block", *role,
+            f"--node-ip-address={self.network.plan.addresses[site]}", "--num-cpus=8",
+            f"--resources={json.dumps(pools)}", f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats",
+        )  # fmt: skip
+        with (self.folder / f"{site}.log").open("wb") as log:
+            self.nodes[site] = subprocess.Popen(
+                command, cwd=ROOT, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        _wait_until_running(self.nodes[site], self.folder / f"{site}.log")
+
+    def restart_ended(self) -> None:
+        """Start the nodes again that have ended, as a supervisor does."""
+        for site in [site for site, node in self.nodes.items() if node.poll() is not None]:
+            self.start(site)
+
+
 @contextmanager
-def ray_sites(network: ShapedNetwork, infrastructure: Infrastructure, head: str) -> Iterator[str]:
-    """Start a cluster for the block; yield its address, valid in all namespaces.
+def ray_sites(network: ShapedNetwork, infrastructure: Infrastructure, head: str) -> Iterator[RaySites]:
+    """Start a cluster for the block.
 
     Args:
         network: an existing network.
@@ -41,33 +88,16 @@ def ray_sites(network: ShapedNetwork, infrastructure: Infrastructure, head: str)
     Raises:
         ServingError: a node fails to start.
     """
-    address = f"{network.plan.addresses[head]}:{_PORT}"
-    nodes: list[subprocess.Popen[bytes]] = []
     folder = Path(tempfile.mkdtemp(prefix="cx-"))  # the paths of its sockets must be short
+    cluster = RaySites(network, infrastructure, head, folder)
     try:
         for site in sorted(network.plan.namespaces, key=lambda site: site != head):
-            pools = {POOL_RESOURCE + pool.name: 1000 for pool in infrastructure.pools if pool.site == site}
-            ip = network.plan.addresses[site]
-            role = [f"--address={address}"]
-            if site == head:
-                role = ["--head", f"--port={_PORT}", "--include-dashboard=false", f"--temp-dir={folder}",
-                         f"--system-config={json.dumps(dict(HEAD_SETTINGS))}"]  # fmt: skip
-            command = network.inside(site, str(Path(sys.executable).with_name("ray")), "start", "--block", *role,
-                                     f"--node-ip-address={ip}", "--num-cpus=8", f"--resources={json.dumps(pools)}",
-                                     f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats")  # fmt: skip
-            with (folder / f"{site}.log").open("wb") as log:
-                nodes.append(
-                    subprocess.Popen(
-                        command, cwd=ROOT, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                        start_new_session=True,
-                    )
-                )  # fmt: skip
-            _wait_until_running(nodes[-1], folder / f"{site}.log")
-        yield address
+            cluster.start(site)
+        yield cluster
     finally:
-        for node in nodes:
+        for node in cluster.nodes.values():
             node.send_signal(signal.SIGTERM)
-        for node in nodes:
+        for node in cluster.nodes.values():
             try:
                 node.wait(_END_S)
             except subprocess.TimeoutExpired:

@@ -6,6 +6,7 @@ packets (`benchmarks.testbeds.delay_relay`). All traffic between two sites cross
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -111,6 +112,12 @@ class ShapedNetwork:
                 else:
                     run(*command, "replace", "dev", end.device, "root", "pfifo", "limit", str(_QUEUE_PACKETS))
                 self._set_delay(end.device, end.link.one_way_s if shaped else 0.0)
+
+    def partition(self) -> None:
+        """Lose all packets on all links, without a word to their senders, until `shape` is called."""
+        for pair in self.plan.ends:
+            for end in pair:
+                self._set_delay(end.device, math.inf)
 
     def _create(self) -> None:
         for site, namespace in self.plan.namespaces.items():

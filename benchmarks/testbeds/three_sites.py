@@ -54,9 +54,9 @@ def sites(infrastructure: Infrastructure, store: Path, items: int | None) -> Ite
     """Start the network and the cluster for the block."""
     with ExitStack() as opened:
         network = opened.enter_context(ShapedNetwork(infrastructure))
-        address = opened.enter_context(ray_sites(network, infrastructure, HEAD))
+        cluster = opened.enter_context(ray_sites(network, infrastructure, HEAD))
         inside = opened.enter_context(process_in(network.plan.namespaces[SOURCE]))
-        inside.submit(links_inside.connect, address, network.plan.addresses[SOURCE]).result()
+        inside.submit(links_inside.connect, cluster.address, network.plan.addresses[SOURCE]).result()
         try:
             yield Sites(network, inside, store, items)
         except BaseException:

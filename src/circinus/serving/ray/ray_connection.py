@@ -42,7 +42,7 @@ def _connect(address: str, namespace: str) -> None:
         _check_connected(address)
         return
     require_reachable_head(address)
-    _log_node_reports()
+    log_node_reports()
     try:
         with preserve_sigterm():
             ray.init(
@@ -61,8 +61,8 @@ def _connect(address: str, namespace: str) -> None:
         ) from error
 
 
-def _log_node_reports() -> None:
-    """Log reports of the cluster's nodes.
+def log_node_reports() -> None:
+    """Log the reports of a cluster's nodes.
 
     Ray prints them even if logging is off, and programs parse the output of a verb.
     """
