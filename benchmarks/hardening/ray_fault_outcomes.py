@@ -48,8 +48,8 @@ class RayFault:
     """Status -> number of requests, see `HttpOutcome.status`."""
     reasons: Sequence[str] = ()
     """First texts of failures, without repeats."""
-    is_whole: bool = True
-    """Whether every replica was ready again within a minute."""
+    trouble: str = ""
+    """Status of the engine where a replica was missing for a minute after the healing."""
 
 
 def ray_fault(kind: str, outcomes: Sequence[HttpOutcome], struck_s: float, healed_s: float, until_s: float) -> RayFault:
@@ -72,12 +72,11 @@ def ray_fault(kind: str, outcomes: Sequence[HttpOutcome], struck_s: float, heale
     )
 
 
-def ray_result(faults: Sequence[RayFault], aim: int, left: int, console: Console) -> PartResult:
+def ray_result(faults: Sequence[RayFault], left: int, console: Console) -> PartResult:
     """Print a table by kind, and return figures with aims and a row for each fault.
 
     Args:
         faults: outcomes.
-        aim: number of faults that should strike.
         left: number of processes left at the end.
         console: prints.
     """
@@ -90,11 +89,11 @@ def ray_result(faults: Sequence[RayFault], aim: int, left: int, console: Console
         ("silent requests", sum(fault.silent for fault in faults), "requests", of_requests),
         ("requests cut off", sum(fault.cut_off for fault in faults), "requests", of_requests),
         ("requests that failed after recovery", sum(fault.failed_after for fault in faults), "requests", of_requests),
-        ("after which a replica was missing for a minute", sum(not fault.is_whole for fault in faults), "faults",
+        ("after which a replica was missing for a minute", sum(bool(fault.trouble) for fault in faults), "faults",
          f"of {len(faults)}"),
         ("processes left at the end", left, "processes", ""),
     )  # fmt: skip
-    figures = [Figure("ray: struck", float(len(faults)), float(aim), "higher", "faults")]
+    figures = [Figure("ray: struck", float(len(faults)), None, "higher", "faults")]
     figures += [Figure(f"ray: {name}", float(value), 0.0, "lower", unit, note) for name, value, unit, note in zeros]
     for line in summary:
         note = f"median of {line['faults']}; {line['failed']} of {line['requests']} requests failed with a reason"

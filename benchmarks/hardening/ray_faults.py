@@ -68,18 +68,16 @@ class Scene:
             self.cluster.restart_ended()
             time.sleep(_LOOK_S)
         start_s, outcomes = load.result()
-        is_whole = self._becomes_whole(healed_s + _WHOLE_S)
+        trouble = self._trouble(healed_s + _WHOLE_S)
         fault = ray_fault(kind.name, outcomes, struck_s - start_s, healed_s - start_s, until_s)
-        return replace(fault, is_whole=is_whole)
+        return replace(fault, trouble=trouble)
 
-    def _becomes_whole(self, end_s: float) -> bool:
-        """Wait until every replica is ready, at most until a monotonic time."""
-        while not self.clients.submit(site_process.is_healthy).result():
-            if time.monotonic() > end_s:
-                return False
+    def _trouble(self, end_s: float) -> str:
+        """Wait until every replica is ready, at most until a monotonic time; return what is not well by then."""
+        while (trouble := self.clients.submit(site_process.trouble).result()) and time.monotonic() < end_s:
             self.cluster.restart_ended()
             time.sleep(_LOOK_S)
-        return True
+        return trouble
 
     def processes(self, *sites: str) -> list[psutil.Process]:
         """Return the processes of the nodes of some sites."""
@@ -162,18 +160,19 @@ def ray_faults(strikes: int, seed: int, console: Console) -> PartResult:
     rng, left = np.random.default_rng(seed), 0
     order = [_KINDS[index] for _ in range(strikes) for index in rng.permutation(len(_KINDS))]
     faults: list[RayFault] = []
-    with ShapedNetwork(infrastructure()) as network:
-        with _running(network) as scene:
-            scene.clients.submit(site_process.apply, _desired()).result()
-            scene.clients.submit(_load, _BEFORE_S, seed).result()  # the first requests connect
-            for kind in order:
-                faults.append(scene.strike(kind, rng))
-                scene.processes(_SITE, _OTHER_SITE)
-                console.print(str(faults[-1]), highlight=False, soft_wrap=True)
-                if not faults[-1].is_whole:
-                    break  # further faults would strike what is broken
-        left = scene.left()
-    return ray_result(faults, len(order), left, console)
+    while len(faults) < len(order):
+        with ShapedNetwork(infrastructure()) as network:
+            with _running(network) as scene:
+                scene.clients.submit(site_process.apply, _desired()).result()
+                scene.clients.submit(_load, _BEFORE_S, seed).result()  # the first requests connect
+                for kind in order[len(faults) :]:
+                    faults.append(scene.strike(kind, rng))
+                    scene.processes(_SITE, _OTHER_SITE)
+                    console.print(str(faults[-1]), highlight=False, soft_wrap=True)
+                    if faults[-1].trouble:
+                        break  # a new cluster takes the others
+            left += scene.left()
+    return ray_result(faults, left, console)
 
 
 @contextmanager

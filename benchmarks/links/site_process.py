@@ -149,13 +149,14 @@ def apply(desired: DesiredState) -> float:
     return perf_counter() - start_s
 
 
-def is_healthy() -> bool:
-    """Return whether a state is in force, with every replica ready."""
+def trouble() -> str:
+    """Return an empty text if a state is in force with every replica ready, else a description."""
     connection = _connections[0]
-    with suppress(ServingError):
+    try:
         status = connection.runner.run(connection.engine.status())
-        return status.healthy and bool(status.state)
-    return False
+    except ServingError as error:
+        return str(error)
+    return "" if status.healthy and status.state else f"{status}\nstate: {status.state}"
 
 
 def load(specification: Specification, matching: Matching, store: Path, items: int | None, traffic: LoadSpec) -> Loaded:
