@@ -24,6 +24,7 @@ from unittest.mock import patch
 
 import psutil
 import pytest
+from background_engine import block_until, engine_of, in_session
 
 from budget import HANG_LIMIT_S
 from circinus.errors import OverloadedError, ServingError
@@ -50,29 +51,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "run"
     yield path
     destroy(path)
-
-
-def run_steps(client: LocalEngineClient, *steps: Callable[[LocalEngineClient], Any]) -> list[Any]:
-    async def session() -> list[Any]:
-        try:
-            return [await step(client) for step in steps]
-        finally:
-            await client.disconnect()
-
-    return asyncio.run(session())
-
-
-def engine_of(folder: Path) -> psutil.Process:
-    process = RunDirectory(folder).process()
-    assert process is not None
-    return psutil.Process(process)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + HANG_LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def let_others_enter(folder: Path) -> None:
@@ -128,7 +106,7 @@ def test_engine_that_another_user_placed_is_not_talked_to(tmp_path: Path) -> Non
                 os.chown(path, 0, 0)
             (run_folder / "socket").chmod(0o600)
             with raises_code(ServingError, "run_folder.foreign"):
-                run_steps(LocalEngineClient(run_folder), LocalEngineClient.status)
+                in_session(LocalEngineClient(run_folder), LocalEngineClient.status)
             with raises_code(ServingError, "run_folder.foreign"):
                 destroy(run_folder)
         finally:
@@ -152,7 +130,7 @@ def test_client_of_another_user_is_disconnected(folder: Path) -> None:
     run = subprocess.run([sys.executable, "-c", program, str(OTHER_USER), str(address), request], check=False)
     address.chmod(0o600)
     assert run.returncode == 0
-    run_steps(LocalEngineClient(folder), lambda client: client.apply(WHO))
+    in_session(LocalEngineClient(folder), lambda client: client.apply(WHO))
 
 
 @contextmanager
@@ -166,10 +144,10 @@ def impatience() -> Iterator[None]:
 def start_suspended(folder: Path) -> tuple[psutil.Process, int]:
     """Start an engine with a replica and suspend it; return its process, and that of the replica."""
     client = start_daemon(folder)
-    _, replica = run_steps(client, lambda client: client.apply(WHO), lambda client: ask(client, 0))
-    engine = engine_of(folder)
+    _, replica = in_session(client, lambda client: client.apply(WHO), lambda client: ask(client, 0))
+    engine = psutil.Process(engine_of(folder))
     engine.suspend()
-    wait_for(lambda: engine.status() == psutil.STATUS_STOPPED)
+    block_until(lambda: engine.status() == psutil.STATUS_STOPPED)
     return engine, replica
 
 
@@ -182,7 +160,7 @@ def test_calls_to_a_suspended_engine_end(folder: Path) -> None:
     with impatience():
         for call in calls:
             with raises_code(ServingError, "engine.silent") as caught:
-                run_steps(LocalEngineClient(folder), call)
+                in_session(LocalEngineClient(folder), call)
             assert str(engine.pid) in caught.value.hint
         with ExitStack() as stack:  # with no room for further clients, connecting must not wait either
             while True:
@@ -193,7 +171,7 @@ def test_calls_to_a_suspended_engine_end(folder: Path) -> None:
                 assert connection is not None
                 stack.enter_context(connection)
             with raises_code(ServingError, "engine.silent"):
-                run_steps(LocalEngineClient(folder), lambda client: client.status())
+                in_session(LocalEngineClient(folder), lambda client: client.status())
     engine.send_signal(signal.SIGCONT)
 
 
@@ -207,7 +185,7 @@ def test_engine_that_is_continued_answers_the_call_under_way(folder: Path) -> No
         process: int = await call
         return process
 
-    assert run_steps(LocalEngineClient(folder), resume_meanwhile) == [replica]
+    assert in_session(LocalEngineClient(folder), resume_meanwhile) == [replica]
 
 
 @pytest.mark.parametrize("with_fork_server", [False, True])
@@ -220,7 +198,7 @@ def test_destroy_kills_a_suspended_engine_with_its_replicas(folder: Path, with_f
     with impatience():
         assert destroy(folder, killed.append)
     assert killed == [engine.pid]
-    wait_for(lambda: not is_alive(engine.pid) and not is_alive(replica))
+    block_until(lambda: not is_alive(engine.pid) and not is_alive(replica))
     assert not folder.exists()
 
 
@@ -291,7 +269,7 @@ def test_malformed_frames_close_their_connection_and_nothing_else(folder: Path) 
         assert await ask(client, 0) == before
         assert (await client.status()).healthy
 
-    run_steps(healthy, attack)
+    in_session(healthy, attack)
     log = RunDirectory(folder).log.read_text()
     assert log.count("a connection was closed") >= len(MALFORMED)
     assert "Traceback" not in log
@@ -299,8 +277,8 @@ def test_malformed_frames_close_their_connection_and_nothing_else(folder: Path) 
 
 def test_memory_and_descriptors_of_the_engine_are_bounded(folder: Path) -> None:
     start_daemon(folder)
-    run_steps(LocalEngineClient(folder), lambda client: client.apply(WHO))
-    engine = engine_of(folder)
+    in_session(LocalEngineClient(folder), lambda client: client.apply(WHO))
+    engine = psutil.Process(engine_of(folder))
     ids = count(1)
     before_bytes, descriptors = engine.memory_info().rss, engine.num_fds()
     with ExitStack() as stack:
@@ -321,25 +299,25 @@ def test_memory_and_descriptors_of_the_engine_are_bounded(folder: Path) -> None:
         for _ in range(300):  # with those above, more than the engine takes
             stack.enter_context(raw_socket(folder))
         with raises_code(ServingError, "engine.too_many_clients"):
-            run_steps(LocalEngineClient(folder), lambda client: client.status())
+            in_session(LocalEngineClient(folder), lambda client: client.status())
         assert engine.memory_info().rss - before_bytes < 100 * 2**20
         assert engine.num_fds() - descriptors < 300
-    wait_for(lambda: engine.num_fds() <= descriptors + 1)
-    (answer,) = run_steps(LocalEngineClient(folder), lambda client: ask(client, 0))
+    block_until(lambda: engine.num_fds() <= descriptors + 1)
+    (answer,) = in_session(LocalEngineClient(folder), lambda client: ask(client, 0))
     assert is_alive(answer)
 
 
 def test_an_engine_without_descriptors_says_so_once_a_second(folder: Path) -> None:
     start_daemon(folder)
-    run_steps(LocalEngineClient(folder), lambda client: client.listen_http(("127.0.0.1", 0)))
+    in_session(LocalEngineClient(folder), lambda client: client.listen_http(("127.0.0.1", 0)))
     address = RunDirectory(folder).http_address()
     assert address is not None
-    engine = engine_of(folder)
+    engine = psutil.Process(engine_of(folder))
     limits = resource.prlimit(engine.pid, resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         resource.prlimit(engine.pid, resource.RLIMIT_NOFILE, (engine.num_fds() + 1, limits[1]))
         clients = [stack.enter_context(socket.create_connection(address)) for _ in range(5)]
-        wait_for(lambda: "Too many open files" in RunDirectory(folder).log.read_text())
+        block_until(lambda: "Too many open files" in RunDirectory(folder).log.read_text())
         time.sleep(2.0)
         resource.prlimit(engine.pid, resource.RLIMIT_NOFILE, limits)
         clients[-1].sendall(b"GET /home/q HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -352,22 +330,24 @@ def test_an_engine_without_descriptors_says_so_once_a_second(folder: Path) -> No
 
 def test_an_engine_ends_when_its_run_folder_is_removed(folder: Path) -> None:
     start_daemon(folder)
-    replica, *_ = run_steps(LocalEngineClient(folder), lambda client: client.apply(WHO), lambda client: ask(client, 0))[1:]
-    engine = engine_of(folder)
+    replica, *_ = in_session(
+        LocalEngineClient(folder), lambda client: client.apply(WHO), lambda client: ask(client, 0)
+    )[1:]
+    engine = psutil.Process(engine_of(folder))
     shutil.rmtree(folder)
     start_daemon(folder)  # of the same path, and not harmed
-    wait_for(lambda: not is_alive(engine.pid))
+    block_until(lambda: not is_alive(engine.pid))
     assert not is_alive(replica)
     moved = folder.rename(folder.with_name("moved"))
     time.sleep(2.5)  # longer than it looks away
-    (answer,) = run_steps(LocalEngineClient(moved), lambda client: client.status())
+    (answer,) = in_session(LocalEngineClient(moved), lambda client: client.status())
     assert answer.healthy
     assert destroy(moved)
 
 
 def test_an_engine_with_too_many_clients_is_ended(folder: Path) -> None:
     start_daemon(folder)
-    engine, killed = engine_of(folder), list[int]()
+    engine, killed = psutil.Process(engine_of(folder)), list[int]()
     with ExitStack() as clients:
         for _ in range(256):
             clients.enter_context(raw_socket(folder))

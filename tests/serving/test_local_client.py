@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from background_engine import block_until, engine_of, in_session, kill_engine
 
 from budget import HANG_LIMIT_S
 from circinus.api.engine_handle import EngineHandle
@@ -64,18 +64,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     destroy(path)
 
 
-def in_session(client: LocalEngineClient, *steps: Any) -> list[Any]:
-    """Return the results of coroutine functions of the client, in one event loop; the engine is left running."""
-
-    async def session() -> list[Any]:
-        try:
-            return [await step(client) for step in steps]
-        finally:
-            await client.disconnect()
-
-    return asyncio.run(session())
-
-
 async def deploy(client: LocalEngineClient) -> int:
     await client.apply(WHO)
     process: int = await ask(client, 0)
@@ -84,13 +72,6 @@ async def deploy(client: LocalEngineClient) -> int:
 
 async def status(client: LocalEngineClient) -> EngineStatus:
     return await client.status()
-
-
-def block_until(condition: Any) -> None:
-    deadline_s = time.monotonic() + HANG_LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def test_engine_outlives_its_client(folder: Path) -> None:
@@ -137,8 +118,7 @@ def test_simultaneous_starts_share_one_engine(folder: Path) -> None:
 
 def test_destroy_ends_everything_and_removes_the_folder(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
-    engine = RunDirectory(folder).process()
-    assert engine is not None
+    engine = engine_of(folder)
     assert is_alive(engine)
     assert destroy(folder)
     block_until(lambda: not is_alive(engine))
@@ -149,8 +129,7 @@ def test_destroy_ends_everything_and_removes_the_folder(folder: Path) -> None:
 
 def test_terminated_engine_ends_in_good_order(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
-    engine = RunDirectory(folder).process()
-    assert engine is not None
+    engine = engine_of(folder)
     os.kill(engine, signal.SIGTERM)
     block_until(lambda: not is_alive(engine) and not is_alive(process))
     assert not folder.exists()
@@ -158,10 +137,8 @@ def test_terminated_engine_ends_in_good_order(folder: Path) -> None:
 
 def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
-    engine = RunDirectory(folder).process()
-    assert engine is not None
-    os.kill(engine, signal.SIGKILL)
-    block_until(lambda: not is_alive(engine) and not is_alive(process))
+    engine = kill_engine(folder)
+    block_until(lambda: not is_alive(process))
     with raises_code(ServingError, "engine.killed") as caught:
         in_session(LocalEngineClient(folder), status)
     assert f"process {engine}" in caught.value.message
@@ -191,10 +168,7 @@ def test_engine_takes_requests_over_http_at_one_address_until_it_is_closed(folde
     _, _, _, found = in_session(LocalEngineClient(folder), listen, lambda client: client.apply(applied), listen, status)
     assert http_answer(found.http, "/home/q") == (200, 22)
     assert http_answer(found.http, "/home/nobody")[0] == 404
-    engine = RunDirectory(folder).process()
-    assert engine is not None
-    os.kill(engine, signal.SIGKILL)
-    block_until(lambda: not is_alive(engine))
+    kill_engine(folder)
     _, _, again = in_session(start_daemon(folder), listen, lambda client: client.apply(applied), status)
     assert again.http == found.http
     assert http_answer(again.http, "/home/q") == (200, 22)
@@ -214,10 +188,7 @@ def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path
     (_, before) = in_session(LocalEngineClient(folder), lambda client: client.apply(applied), status)
     assert http_answer(before.http, "/home/q")[0] == 401
     assert http_answer(before.http, "/home/q", token) == (200, 21)
-    engine = RunDirectory(folder).process()
-    assert engine is not None
-    os.kill(engine, signal.SIGKILL)
-    block_until(lambda: not is_alive(engine))
+    kill_engine(folder)
     again = EngineHandle.of("local", folder)
     assert not again.start(), "if its apply fails, its end must not forget the tokens"
     (_, after) = in_session(LocalEngineClient(folder), lambda client: client.apply(applied), status)
@@ -226,8 +197,7 @@ def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path
     saved = [path for path in folder.iterdir() if path.is_file() and token.encode() in path.read_bytes()]
     assert not saved, "a token is in a file"
     assert RunDirectory(folder).tokens.stat().st_mode & 0o777 == 0o600
-    engine = RunDirectory(folder).process()
-    assert engine is not None
+    engine = engine_of(folder)
     assert token not in " ".join((*psutil.Process(engine).cmdline(), *psutil.Process(engine).environ().values()))
     file.write_text(f"* {token[::-1]}x\n", encoding="ascii")
     assert not handle.start()
@@ -242,10 +212,7 @@ def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path
 @pytest.mark.parametrize("damage", ["* sha256:0", ""])
 def test_an_engine_does_not_start_without_the_tokens_of_the_killed_one(folder: Path, damage: str) -> None:
     (_,) = in_session(start_daemon(folder), lambda client: client.require_tokens(HttpTokens.parse("* " + "t" * 32, "")))
-    engine = RunDirectory(folder).process()
-    assert engine is not None
-    os.kill(engine, signal.SIGKILL)
-    block_until(lambda: not is_alive(engine))
+    kill_engine(folder)
     RunDirectory(folder).tokens.write_text(damage, encoding="ascii")
     with raises_code(ServingError, "engine.not_started") as caught:
         start_daemon(folder)
@@ -269,10 +236,8 @@ def test_address_in_use_is_refused_and_the_engine_keeps_its_own(folder: Path) ->
 def test_replicas_end_even_when_all_above_them_are_killed(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
     fork_server = psutil.Process(process).parent()
-    engine = RunDirectory(folder).process()
     assert fork_server is not None
-    assert engine is not None
-    for victim in (engine, fork_server.pid):
+    for victim in (engine_of(folder), fork_server.pid):
         os.kill(victim, signal.SIGKILL)
     block_until(lambda: not is_alive(process))
 
@@ -288,9 +253,7 @@ def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path
         await client.apply(chain("q", StageSpec("meet", "Barrier")))
         task = asyncio.create_task(ask(client, {"folder": str(barrier), "parties": 1000}))
         await wait_until(under_way)
-        engine = RunDirectory(folder).process()
-        assert engine is not None
-        os.kill(engine, signal.SIGKILL)
+        os.kill(engine_of(folder), signal.SIGKILL)
         with raises_code(ServingError, "engine.killed"):
             await task
 
@@ -318,10 +281,7 @@ def test_disconnecting_ends_calls_and_leaves_the_engine_running(folder: Path, tm
 
 def test_destroy_clears_what_a_killed_engine_left(folder: Path) -> None:
     start_daemon(folder)
-    engine = RunDirectory(folder).process()
-    assert engine is not None
-    os.kill(engine, signal.SIGKILL)
-    block_until(lambda: not is_alive(engine))
+    kill_engine(folder)
     assert destroy(folder)
     assert not folder.exists()
     with raises_code(ServingError, "engine.not_running"):
