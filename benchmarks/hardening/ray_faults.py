@@ -27,6 +27,7 @@ from benchmarks.testbeds.network_namespace import process_in
 from benchmarks.testbeds.ray_sites import RaySites, ray_sites
 from benchmarks.testbeds.shaped_network import ShapedNetwork, end_processes, why_not
 from benchmarks.workloads.operators import with_pauses
+from circinus.errors import ServingError
 from circinus.serving import DesiredState
 from circinus.serving.ray.settings import DEFAULT_HTTP
 from circinus.testing.desired_states import StageSpec, infrastructure, split_route, state
@@ -65,7 +66,8 @@ class Scene:
             heal()
             healed_s = time.monotonic()
         while not load.done():
-            self.cluster.restart_ended()
+            with suppress(ServingError):  # a later attempt may succeed
+                self.cluster.restart_ended()
             time.sleep(_LOOK_S)
         start_s, outcomes = load.result()
         trouble = self._trouble(healed_s + _WHOLE_S)
@@ -75,7 +77,8 @@ class Scene:
     def _trouble(self, end_s: float) -> str:
         """Wait until every replica is ready, at most until a monotonic time; return what is not well by then."""
         while (trouble := self.clients.submit(site_process.trouble).result()) and time.monotonic() < end_s:
-            self.cluster.restart_ended()
+            with suppress(ServingError):  # a later attempt may succeed
+                self.cluster.restart_ended()
             time.sleep(_LOOK_S)
         return trouble
 
@@ -168,7 +171,7 @@ def ray_faults(strikes: int, seed: int, console: Console) -> PartResult:
                 for kind in order[len(faults) :]:
                     faults.append(scene.strike(kind, rng))
                     scene.processes(_SITE, _OTHER_SITE)
-                    console.print(str(faults[-1]), highlight=False, soft_wrap=True)
+                    console.print(str(faults[-1]), highlight=False, markup=False, soft_wrap=True)
                     if faults[-1].trouble:
                         break  # a new cluster takes the others
             left += scene.left()
