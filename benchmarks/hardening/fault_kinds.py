@@ -6,7 +6,9 @@ import os
 import resource
 import signal
 import struct
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,13 +53,53 @@ class ShiftedClock:
 
 
 @dataclass(frozen=True)
+class SmallDisk:
+    """Small ext4 file system at a folder, over a file in memory, in the mount namespace of this process."""
+
+    folder: Path
+
+    def create(self) -> None:
+        """Create the folder with its file system."""
+        self.folder.mkdir(parents=True)
+        _run("mount", "-t", "tmpfs", "none", self.folder)
+        _run("mke2fs", "-t", "ext4", "-m", "0", self.folder / "disk", "32m")
+        self._mount()
+
+    def fail(self) -> None:
+        """Let the disk become read-only as after an error of its device: also for files that are open."""
+        device = self.folder.stat().st_dev
+        name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+        Path(f"/sys/fs/ext4/{name}/trigger_fs_error").write_text("1", encoding="utf-8")
+
+    def repair(self) -> None:
+        """Check the disk, which no process may use, and mount it again."""
+        _run("umount", self.folder, tries=100)  # processes that were killed may not have ended yet
+        _run("e2fsck", "-fy", self.folder / "disk", codes=(0, 1))  # 1: errors were corrected
+        self._mount()
+
+    def _mount(self) -> None:
+        _run("mount", "-o", "loop,errors=remount-ro", self.folder / "disk", self.folder)
+
+
+def _run(*command: str | Path, codes: Sequence[int] = (0,), tries: int = 1) -> None:
+    for _ in range(tries):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode in codes:
+            return
+        time.sleep(0.1)
+    raise OSError(f"{command[0]} failed: {done.stdout}{done.stderr}")
+
+
+@dataclass(frozen=True)
 class Struck:
     """Target of a fault."""
 
     processes: Sequence[int]
     clock: ShiftedClock
-    disk: Path | None
-    """Folder on a small disk of its own, if there is one."""
+    disk: SmallDisk | None
+    """Disk of engine and controller, if they have one of their own."""
+    end: Callable[[], object] = lambda: None
+    """End controller and engine."""
 
 
 Healing = Callable[[], None]
@@ -155,11 +197,30 @@ def _limited(processes: Sequence[int], kind: int, limit: Callable[[int], int]) -
 def _full_disk(struck: Struck) -> Healing:
     """Fill the disk that the engine and the controller write to."""
     assert struck.disk is not None, "only chosen where there is a disk"
-    file = struck.disk / "fill"
+    file = struck.disk.folder / "fill"
     with suppress(OSError), file.open("wb", buffering=0) as filled:
         while True:
             filled.write(bytes(4096))
     return lambda: file.unlink(missing_ok=True)
+
+
+def _read_only_disk(struck: Struck) -> Healing:
+    """Let the disk become read-only, until everything is ended and the disk is repaired."""
+    disk = struck.disk
+    assert disk is not None, "only chosen where there is a disk"
+    disk.fail()
+
+    def heal() -> None:
+        struck.end()
+        disk.repair()
+
+    return heal
+
+
+def _kill_on_read_only_disk(struck: Struck) -> Healing:
+    heal = _read_only_disk(struck)
+    _kill(struck)
+    return heal
 
 
 @dataclass(frozen=True)
@@ -187,6 +248,15 @@ KINDS = (
     FaultKind("no descriptors", (ENGINE, FORK_SERVER, CONTROLLER), _no_descriptors, _SHORT),
     FaultKind("writes fail", (ENGINE, CONTROLLER), _no_writes, _SHORT),
     FaultKind("disk full", (ALL,), _full_disk, _SHORT, needs_disk=True),
+    FaultKind("disk read-only", (ALL,), _read_only_disk, _SHORT, needs_disk=True),
+    FaultKind(
+        "killed as the disk is read-only",
+        (ENGINE, REPLICA),
+        _kill_on_read_only_disk,
+        _SHORT,
+        ends_processes=True,
+        needs_disk=True,
+    ),
 )
 CASES = tuple((kind, target) for kind in KINDS for target in kind.targets)
 """(kind, target) in a fixed order."""

@@ -34,6 +34,7 @@ from benchmarks.hardening.fault_kinds import (
     REPLICA,
     FaultKind,
     ShiftedClock,
+    SmallDisk,
     Struck,
 )
 from benchmarks.hardening.process_watch import FaultLog, children, is_alive, kill_with, processes_with
@@ -53,7 +54,6 @@ _BEFORE_S, _AFTER_S = 0.3, 0.5
 _RECOVERY_S = 60.0
 _STEADY = 3
 """Number of good looks in a row after which everything counts as recovered."""
-_DISK = "24m"
 _NONE_SENT = "no request was sent since"
 
 
@@ -89,7 +89,7 @@ class Scene:
 
     def __init__(self, folder: Path, stop_s: float, scene: int, seed: int, has_disk: bool) -> None:
         self._folder, self._stop_s, self._scene, self._seed = folder, stop_s, scene, seed
-        self._disk = folder if has_disk else None
+        self._disk = SmallDisk(folder) if has_disk else None
         self._cases = [(kind, target) for kind, target in CASES if has_disk or not kind.needs_disk]
         self._rng = np.random.default_rng()
         self._healed_s = -math.inf
@@ -132,7 +132,14 @@ class Scene:
         may_end = {place for place in (ENGINE, CONTROLLER) if kind.ends_processes and target in (place, ALL)}
         self._count(outcome, may_cut_off=False)
         self._supervise(outcome, ())
-        heal = kind.strike(Struck(self._processes(target), self._clock, self._disk))
+
+        def end() -> None:
+            self._supervise(outcome, may_end)
+            self._has_ended(engine, outcome, may_end)
+            may_end.update((ENGINE, CONTROLLER))
+            outcome.orphans += self._end()
+
+        heal = kind.strike(Struck(self._processes(target), self._clock, self._disk, end))
         try:
             await asyncio.sleep(lasts_s)
         finally:
@@ -140,19 +147,24 @@ class Scene:
             self._healed_s = time.monotonic()
         outcome.recovery_s = await self._recovery_s(self._healed_s, outcome, may_end)
         await asyncio.sleep(_AFTER_S)
-        has_ended = self._run.process() != engine or not is_alive(engine or 0)
+        has_ended = self._has_ended(engine, outcome, may_end)
         self._count(outcome, may_cut_off=has_ended)
         if has_ended:
             self._logs[1].rewind()
-            if ENGINE not in may_end:
-                outcome.crashes.append("the engine ended")
         logged = Counter(line for log in self._logs for line in log.tracebacks())
         outcome.crashes += [f"{line}, {times} times" for line, times in logged.items()]
         outcome.lost = self._lost(events, plan)
         outcome.doubled = double_actions(self._events(), {}) - double_actions(events, {})
-        outcome.orphans = len(self._orphans())
+        outcome.orphans += len(self._orphans())
         outcome.wall_s = time.monotonic() - start_s
         return outcome
+
+    def _has_ended(self, engine: int | None, outcome: FaultOutcome, may_end: Collection[str]) -> bool:
+        """Return whether the engine has ended, and count an end that the fault may not cause."""
+        has_ended = self._run.process() != engine or not is_alive(engine or 0)
+        if has_ended and ENGINE not in may_end:
+            outcome.crashes.append("the engine ended")
+        return has_ended
 
     def _count(self, outcome: FaultOutcome, *, may_cut_off: bool) -> None:
         counts = self._requests.take(self._healed_s)
@@ -284,6 +296,7 @@ class Scene:
             self._controller.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self._controller.wait(30.0)
+            self._controller = None
         run_verb(self._folder, "destroy")
         return kill_with(MARK, str(self._folder))
 
@@ -300,10 +313,10 @@ def main(arguments: Sequence[str]) -> None:
     seconds, stop_s = map(float, arguments[7:])
     for number in (signal.SIGINT, signal.SIGTERM):  # which a shell may have let be ignored
         signal.signal(number, signal.default_int_handler)
-    folder.mkdir(parents=True)
     if has_disk:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "none", str(folder)], check=True)
+        SmallDisk(folder).create()
     shutil.copytree(application, folder, dirs_exist_ok=True)
+    os.sync()  # so that a disk that fails loses nothing but what the product has not synced
     asyncio.run(Scene(folder, stop_s, scene, seed, has_disk).strike(range(first, first + count), seconds))
 
 

@@ -116,7 +116,7 @@ def faults(
         journal: file of the outcomes; those of an interrupted run count.
         console: prints the table.
     """
-    has_disk = can_mount()
+    has_disk = has_disks()
     kept = Journal(journal, seed=seed, stop_s=stop_s, scenes=scenes)
     side_by_side = Scenes(scenes, -(-count // scenes), stop_s, seed, kept, has_disk)
     spent_s = sum(row.get("wall_s", 0.0) for row in kept.rows) / scenes
@@ -160,7 +160,7 @@ def _result(lines: Sequence[dict[str, Any]], has_disk: bool, console: Console) -
     )  # fmt: skip
     figures = [
         Figure("faults: struck", float(len(rows)), 1000.0, "higher", "faults",
-               f"{len(summary)} kinds and targets{'' if has_disk else '; none of a full disk, which needs root'}"),
+               f"{len(summary)} kinds and targets{'' if has_disk else '; none of disks, which need root'}"),
         *(Figure(f"faults: {name}", float(value), 0.0, "lower", unit, text) for name, value, unit, text in zeros),
         Figure("faults: recovery, median", float(np.median(recovered)) if recovered else math.inf, None, "lower", "s",
                note),
@@ -184,6 +184,11 @@ def _summary(kind: str, target: str, rows: Sequence[Mapping[str, Any]]) -> dict[
         "crashes": sum(len(row["crashes"]) for row in rows),
         "unrecovered": sum(not math.isfinite(recovery) for recovery in recovery_s),
     }
+
+
+def has_disks() -> bool:
+    """Return whether scenes may have disks of their own."""
+    return can_mount() and os.access("/dev/loop-control", os.W_OK)
 
 
 def scene_count() -> int:

@@ -77,5 +77,5 @@ BENCHMARK = Benchmark(
         ),
         _part("soak", lambda o, c: soak(o.soak_s, o.soak_hours, o.seed, c), "soak_s", "soak_hours"),
     ),
-    note="Root and `unshare` for read-only and full disks, root and iproute2 for partitions.",
+    note="Root, `unshare` and loop devices for read-only and full disks; root and iproute2 for partitions.",
 )

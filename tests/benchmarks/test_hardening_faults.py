@@ -20,7 +20,7 @@ import psutil
 import pytest
 from benchmarks.hardening.fault_kinds import CONTROLLER, KINDS, ShiftedClock, Struck
 from benchmarks.hardening.fault_scene import FaultOutcome, Scene
-from benchmarks.hardening.faults import Scenes, _result
+from benchmarks.hardening.faults import Scenes, _result, has_disks
 from benchmarks.hardening.http_load import HttpOutcome
 from benchmarks.hardening.journal import Journal
 from benchmarks.hardening.overload import LoadOutcome
@@ -29,6 +29,7 @@ from benchmarks.hardening.process_watch import FaultLog, ProcessSample, kill_wit
 from benchmarks.hardening.scene_requests import CUT_OFF, NOT_TAKEN, SceneRequests, SentRequest
 from benchmarks.hardening.soak import _ends, growth_figure, soak
 from benchmarks.hardening.starter import ENGINE, STATE, StarterApplication
+from benchmarks.harness.results import ROOT
 from rich.console import Console
 
 from circinus.serving.local.run_dir import RunDirectory
@@ -120,6 +121,34 @@ def test_a_process_wakes_an_hour_later(tmp_path: Path) -> None:
             assert clock.shift_s == 3600.0
         finally:
             process.kill()
+
+
+@pytest.mark.skipif(not has_disks(), reason="needs to mount a disk")
+def test_a_disk_becomes_read_only_for_open_files_too_and_keeps_what_was_synced(tmp_path: Path) -> None:
+    program = f"""
+import errno, os
+from pathlib import Path
+from benchmarks.hardening.fault_kinds import KINDS, SmallDisk, Struck
+disk = SmallDisk(Path({str(tmp_path / "folder")!r}))
+disk.create()
+file = open(disk.folder / "file", "wb", buffering=0)
+file.write(b"kept")
+os.fsync(file.fileno())
+strike = next(kind.strike for kind in KINDS if kind.name == "disk read-only")
+heal = strike(Struck([], None, disk, file.close))
+for write in (lambda: file.write(b"lost"), (disk.folder / "new").touch, (disk.folder / "file").unlink):
+    try:
+        write()
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+heal()
+(disk.folder / "new").touch()
+print((disk.folder / "file").read_text())
+"""
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["EROFS"] * 3 + ["kept"]
 
 
 def test_each_request_counts_once_and_the_silent_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
