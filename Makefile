@@ -9,7 +9,7 @@ DAILY := $(BIN)/python -m pytest --ignore=tests/benchmarks -m "not models"
 # Otherwise each of the thousands of processes that tests start would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-thorough test-benchmarks test-ray lint format bench bench-profiling bench-search bench-matching bench-estimates bench-serving bench-links bench-suite docs clean
+.PHONY: help demo test test-quick test-thorough test-benchmarks test-ray test-attacks lint format bench bench-profiling bench-search bench-matching bench-estimates bench-serving bench-links bench-suite docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,9 @@ test-benchmarks: $(READY)  ## tests of the benchmarks and of the examples' model
 
 test-ray: $(READY)  ## all tests of the engine and of profiling on a Ray cluster on this machine, some minutes
 	CIRCINUS_TEST_RAY=1 $(BIN)/python -m pytest tests/serving/ray/test_ray_engine.py tests/cli/test_profile_on_ray.py
+
+test-attacks: $(READY)  ## hostile files, specifications, requests and messages; some minutes
+	$(BIN)/python -m benchmarks hardening --quick --strict --only files specifications http socket
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

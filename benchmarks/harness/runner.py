@@ -22,6 +22,9 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
 
     Returns:
         The result file; None where no part could run on this machine.
+
+    Raises:
+        SystemExit: with `--strict`, a figure is above its aim of 0.
     """
     options = parse_options(name, benchmark, arguments, description)
     parts = selected_parts(benchmark, options)
@@ -68,6 +71,9 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
             benchmark.page(file)
     print_figures(figures, console)
     console.print(f"{file} written in {format_duration(perf_counter() - start_s)}", highlight=False, soft_wrap=True)
+    happened = [figure.name for figure in figures if figure.aim == 0 and not figure.met]
+    if options.strict and happened:
+        raise SystemExit(f"must not happen: {'; '.join(happened)}")
     return file
 
 
@@ -80,6 +86,7 @@ def parse_options(name: str, benchmark: Benchmark, arguments: Sequence[str], des
         epilog=f"Parts: {', '.join(names)}. {benchmark.note}",
     )
     parser.add_argument("--quick", action="store_true", help="fewer runs of the same seeds, at most about 3 minutes")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a figure is above its aim of 0")
     parser.add_argument("--out", type=Path, metavar="FILE", help="result file")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--only", nargs="+", choices=names, metavar="PART", help="run only these parts")

@@ -118,6 +118,19 @@ def test_a_skipped_part_makes_a_run_incomplete(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("seen", [0.0, 1.0, math.nan])
+def test_a_strict_run_fails_where_something_happened_that_must_not(seen: float, tmp_path: Path) -> None:
+    figures = [Figure("crashes", seen, 0.0, "lower", ""), Figure("inputs", 5.0, 20.0, "higher", "")]
+    benchmark = Benchmark((), (Part("attack", lambda options, console: (figures, [])),))
+    arguments = ["--out", str(tmp_path / "attack.json"), "--state", str(tmp_path / "state")]
+    assert run_benchmark("attack", benchmark, arguments)
+    if seen == 0:
+        assert run_benchmark("attack", benchmark, [*arguments, "--strict"])
+    else:
+        with pytest.raises(SystemExit, match="crashes"):
+            run_benchmark("attack", benchmark, [*arguments, "--strict"])
+
+
 def test_a_run_writes_figures_options_and_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results" / "small.json"
     arguments = ["--quick", "--out", str(file), "--state", str(tmp_path / "state")]
