@@ -12,8 +12,9 @@ from circinus.api.plan_source import PlanFileSource
 from circinus.serving import Mode
 
 QUERY, LIMIT_S = "q", 1.0
-RATE_PER_S = 22.0
+RATE_PER_S = 26.0
 """Planned rate, which needs four replicas; one node has room for them."""
+_REPLICAS = 4
 HEAD, EDGE, CLOUD = "till", "edge", "cloud"
 """Pools. The one of the head, where requests enter, is too small for the operator."""
 _SPECIFICATION = """
@@ -98,7 +99,7 @@ def lost_scene(folder: Path, edge_nodes: int) -> PlanFileSource:
         if run.returncode:
             raise RuntimeError(f"circinus {verb[0]} failed: {run.stderr.strip() or run.stdout.strip()}")
     plans = PlanFileSource(load_plan(folder / "plan.json"), Mode.REAL, peak=1.0, dwell_s=10.0)
-    pools = {deployment.deployment.pool for deployment in plans.managed.deployments}
-    if pools != {EDGE}:
-        raise RuntimeError(f"plans must use only pool {EDGE}, got {pools}")
+    planned = {sized.deployment.pool: sized.replicas for sized in plans.managed.deployments}
+    if planned != {EDGE: _REPLICAS}:
+        raise RuntimeError(f"plans must have {_REPLICAS} replicas on pool {EDGE}, got {planned}")
     return plans
