@@ -37,7 +37,7 @@ test-benchmarks: $(READY)  ## tests of the benchmarks and of the examples' model
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/benchmarks tests/examples
 
 test-ray: $(READY)  ## all tests of the engine and of profiling on a Ray cluster on this machine, some minutes
-	CIRCINUS_TEST_RAY=1 $(BIN)/python -m pytest tests/serving/ray/test_ray_engine.py tests/cli/test_profile_on_ray.py
+	CIRCINUS_TEST_LEVEL=thorough $(BIN)/python -m pytest tests/serving/ray tests/cli/test_profile_on_ray.py
 
 test-attacks: $(READY)  ## hostile files, specifications, requests and messages; some minutes
 	$(BIN)/python -m benchmarks hardening --quick --strict --only files specifications http socket

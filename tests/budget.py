@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 
 _SHARES = {"quick": 0.1, "daily": 0.25, "thorough": 1.0}
 
@@ -31,3 +32,15 @@ def seeds(count: int) -> range:
 def examples(count: int) -> int:
     """Return `max_examples` of a Hypothesis test that takes `count` at the level `thorough`."""
     return share_of(count)
+
+
+def daily_tests(*names: str) -> Callable[[type], type]:
+    """Return a decorator of a class that inherits tests of every engine: others take place at the level `thorough`."""
+
+    def select(tests: type) -> type:
+        for name in dir(tests) if LEVEL != "thorough" else ():
+            if name.startswith("test_") and name not in names:
+                setattr(tests, name, None)  # a mark would be that of the tests of all engines
+        return tests
+
+    return select

@@ -16,7 +16,7 @@ from circinus.matching.settings import MATCHING
 from circinus.specification import Infrastructure, Query
 
 # Engines that a developer's shell names must not be touched by tests.
-for variable in ("CIRCINUS_RUN_DIR", "CIRCINUS_ENGINE", "CIRCINUS_HTTP_TOKENS", "RAY_ADDRESS"):
+for variable in ("CIRCINUS_RUN_DIR", "CIRCINUS_ENGINE", "CIRCINUS_HTTP_TOKENS", "RAY_ADDRESS", "RAY_AUTH_MODE"):
     os.environ.pop(variable, None)
 
 # Keys of tests are no keys of the developer; the workers of pytest-xdist share one.

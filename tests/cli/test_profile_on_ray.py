@@ -1,12 +1,10 @@
 """Profiling on a Ray cluster with nodes of several hardware classes, in a process of its own.
 
-All nodes are on this machine; they differ by environment variables that make operators sleep longer. `make test` runs
-the first tests, `make test-ray` also those that lose nodes.
+All nodes are on this machine; they differ by environment variables that make operators sleep longer.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -27,7 +25,6 @@ from ray_cluster_lock import exclusive_ray_cluster
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
-all_of_them = pytest.mark.skipif("CIRCINUS_TEST_RAY" not in os.environ, reason="all of them: make test-ray")
 
 SPEED_TOLERANCE = 0.6
 """Sleeps end late on a busy machine; the remaining speeds are still far from the declared speed of 1."""
@@ -119,6 +116,7 @@ def _start_measuring(folder: Path, nodes: Nodes, gate: Path) -> tuple[subprocess
     return run, reached.read_text()
 
 
+@pytest.mark.thorough
 def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_path: Path) -> None:
     nodes.add("far", **_far())
     folder = _written(tmp_path, HERE, FAR)
@@ -143,6 +141,7 @@ def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_pa
     assert "Speed on other hardware" in run_circinus("profile", "--show", "--all", cwd=folder).stdout
 
 
+@pytest.mark.thorough
 def test_a_class_without_a_node_is_told_unless_its_declared_speed_may_stand(nodes: Nodes, tmp_path: Path) -> None:
     folder = _written(tmp_path, HERE, FAR)
     run = run_process("profile", *nodes.options, cwd=folder)
@@ -168,7 +167,7 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
         assert words in " ".join(run.stderr.replace("│", " ").split())
 
 
-@all_of_them
+@pytest.mark.thorough
 def test_a_lost_node_is_told_and_the_next_run_goes_on(nodes: Nodes, tmp_path: Path) -> None:
     gate, folder = tmp_path / "gate", _written(tmp_path, FAR)
     nodes.add("far", **_far(POOL_GATE=str(gate)))
@@ -188,7 +187,7 @@ def test_a_lost_node_is_told_and_the_next_run_goes_on(nodes: Nodes, tmp_path: Pa
     assert repeated["profiled_s"] == profile["profiled_s"]
 
 
-@all_of_them
+@pytest.mark.thorough
 def test_another_node_of_the_class_goes_on(nodes: Nodes, tmp_path: Path) -> None:
     gate, folder = tmp_path / "gate", _written(tmp_path, FAR)
     nodes.add("one", **_far(POOL_GATE=str(gate)))

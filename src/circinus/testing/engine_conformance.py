@@ -281,9 +281,9 @@ class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
 
     @run_async_test
     async def test_switching_a_route_loses_no_request(self, engine: Engine) -> None:
-        paused = ("pause_s", 0.02)  # requests wait, and leave the processors to the replicas that start
+        paused = ("pause_s", 0.05)  # requests wait, and leave the processors to the replicas that start
         old = StageSpec("first", "add", knobs=(("amount", 1), paused), replicas=2)
-        new = StageSpec("first", "add", knobs=(("amount", 10), paused), replicas=2, pool="far")
+        new = StageSpec("first", "add", knobs=(("amount", 10), paused), pool="far")
         await engine.apply(chain("q", old))
         switched = asyncio.Event()
 
@@ -293,10 +293,10 @@ class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
                 answers.append(await ask(engine, 0))
             return answers
 
-        senders = [asyncio.create_task(keep_asking()) for _ in range(20)]
+        senders = [asyncio.create_task(keep_asking()) for _ in range(10)]
         await asyncio.sleep(0.05)
         await engine.apply(chain("q", new))
-        new_answers = await asyncio.gather(*(ask(engine, 0) for _ in range(20)))
+        new_answers = await asyncio.gather(*(ask(engine, 0) for _ in range(10)))
         switched.set()
         answers = [answer for answers in await asyncio.gather(*senders) for answer in answers]
         assert set(new_answers) == {10}

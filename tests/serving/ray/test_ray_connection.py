@@ -161,16 +161,15 @@ from circinus.serving.ray.ray_connection import answers_strangers
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 try:
-    print("open" if answers_strangers(cluster.address) else "closed")
+    print(answers_strangers(cluster.address))
 finally:
     cluster.shutdown()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "expected"), [("disabled", "open"), ("token", "closed")])
-def test_a_cluster_that_answers_without_a_token_is_told(mode: str, expected: str) -> None:
-    environment = {**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "a" * 64}
+def test_a_cluster_with_tokens_answers_nobody_without() -> None:
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
     with exclusive_ray_cluster():
         ran = subprocess.run([sys.executable, "-c", _HEAD], env=environment, capture_output=True, text=True, check=True)
-    assert ran.stdout.split()[-1] == expected
+    assert ran.stdout.split()[-1] == "False"

@@ -1,7 +1,7 @@
 """Engine on a Ray cluster of two nodes on this machine.
 
-Most of the time is spent on starting processes: `make test` runs some of the conformance tests, `make test-ray` and the
-level `thorough` all. Tests below that only need a running application leave it for the next test.
+Most of the time is spent on starting processes: `make test` runs a few of the tests, `make test-ray` all. Tests below
+that only need a running application leave it for the next test.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from budget import HANG_LIMIT_S, LEVEL
+from budget import HANG_LIMIT_S, daily_tests
 from circinus.control.controller import Controller
 from circinus.control.managed_plans import ManagedPlans
 from circinus.control.replanning.replan import ReplanDependencies
@@ -43,6 +43,7 @@ from circinus.serving.ray import serve_config as applications_module
 from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.lease import ClusterLease
 from circinus.serving.ray.load_test_lock import one_load_test
+from circinus.serving.ray.ray_connection import answers_strangers
 from circinus.serving.ray.router_client import RouterClient, call_in_thread
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
 from circinus.serving.settings import SERVING
@@ -54,14 +55,6 @@ from ray_cluster_lock import exclusive_ray_cluster
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
-
-ALL = LEVEL == "thorough" or bool(os.environ.get("CIRCINUS_TEST_RAY"))
-SOME = {
-    "test_large_values_pass_whole",
-    "test_killed_replica_is_replaced_and_reported",
-    "test_switching_a_route_loses_no_request",
-    "test_state_that_cannot_be_leaves_the_old_one",
-}
 
 
 @dataclass
@@ -154,14 +147,9 @@ def engine(nodes: Nodes) -> RayEngine:
     return nodes.engine
 
 
+@daily_tests("test_killed_replica_is_replaced_and_reported", "test_switching_a_route_loses_no_request")
 class TestRayEngine(EngineConformance):
     pass
-
-
-if not ALL:
-    for _name in dir(EngineConformance):
-        if _name.startswith("test_") and _name not in SOME:
-            setattr(TestRayEngine, _name, None)  # not collected: a skip would start a cluster first
 
 
 SERVED = chain("q", StageSpec("first", "add"))
@@ -209,6 +197,7 @@ asyncio.run(run())
 """
 
 
+@pytest.mark.thorough
 def test_a_process_that_connects_says_nothing_of_ray_and_ends_when_told(nodes: Nodes) -> None:
     async def run() -> None:
         await nodes.engine.apply(SERVED)
@@ -225,6 +214,7 @@ def test_a_process_that_connects_says_nothing_of_ray_and_ends_when_told(nodes: N
     _run(run())
 
 
+@pytest.mark.thorough
 def test_another_entry_than_ray_serve_listens_on_is_refused(nodes: Nodes) -> None:
     async def run() -> None:
         address, port = nodes.cluster.address, nodes.port
@@ -245,7 +235,7 @@ serve.shutdown()
 """
 
 
-@pytest.mark.skipif(not ALL, reason="starts Ray Serve twice: make test-ray")
+@pytest.mark.thorough
 def test_ray_serve_that_somebody_ended_is_started_again(nodes: Nodes) -> None:
     async def run() -> None:
         engine = nodes.engine
@@ -259,6 +249,10 @@ def test_ray_serve_that_somebody_ended_is_started_again(nodes: Nodes) -> None:
         assert (await engine.submit(Request("q", "item", 1, 10.0))).output == 2
 
     _run(run())
+
+
+def test_a_cluster_that_answers_without_a_token_is_told(nodes: Nodes) -> None:
+    assert answers_strangers(nodes.cluster.address)
 
 
 LEASE_S = 10 * HANG_LIMIT_S
@@ -295,7 +289,7 @@ with one_load_test(RaySettings(address=sys.argv[1])):
 """
 
 
-@pytest.mark.skipif(not ALL, reason="starts a process that joins the cluster: make test-ray")
+@pytest.mark.thorough
 def test_a_load_test_that_is_killed_leaves_the_cluster_to_the_next(nodes: Nodes) -> None:
     settings = RaySettings(address=nodes.cluster.address)
     for _ in range(2):
@@ -318,6 +312,7 @@ def test_a_load_test_that_is_killed_leaves_the_cluster_to_the_next(nodes: Nodes)
             time.sleep(0.1)
 
 
+@pytest.mark.thorough
 def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
     from ray import serve
 
@@ -363,6 +358,8 @@ def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
         try:
             await engine.apply(both)
             process = (await engine.submit(Request("here", "item", 1, 10.0))).output
+            answer = await asyncio.to_thread(_post, nodes, "/home/here", b"1", content_type="application/json")
+            assert answer == (200, process)
             assert (await engine.status()).nodes == {"near": 1, "far": 1}
             await asyncio.to_thread(nodes.cluster.remove_node, nodes.far, allow_graceful=False)
 
@@ -390,7 +387,7 @@ def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
     _run(run())
 
 
-@pytest.mark.skipif(not ALL, reason="waits for what does not answer: make test-ray")
+@pytest.mark.thorough
 def test_a_controller_of_ray_serve_that_is_silent_holds_nobody_up_for_long(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,7 +417,7 @@ def test_a_controller_of_ray_serve_that_is_silent_holds_nobody_up_for_long(
     _run(run())
 
 
-@pytest.mark.skipif(not ALL, reason="takes more than half a minute: make test-ray")
+@pytest.mark.thorough
 def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes, tmp_path: Path) -> None:
     machine = hardware("machine", 1.0)
     specification = pool_specification(tmp_path, pool("far", machine, price=0.01), pool("near", machine, price=1.0))
