@@ -8,7 +8,6 @@ import pickle
 import random
 import resource
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -36,7 +35,7 @@ from circinus.serving.local.run_dir import RunDirectory
 from circinus.serving.settings import SERVING
 from circinus.testing.desired_states import StageSpec, chain
 from circinus.testing.engine_conformance import ask, is_alive
-from cli_runner import run_process
+from cli_runner import run_circinus
 from raised import raises_code
 
 pytestmark = pytest.mark.slow
@@ -98,7 +97,7 @@ def test_engine_that_another_user_placed_is_not_talked_to(tmp_path: Path) -> Non
             assert fake.stdout is not None
             assert fake.stdout.readline() == "ready\n"
             for verb in ("status", "destroy"):
-                run = run_process(verb, "--json", cwd=workspace)
+                run = run_circinus(verb, "--json", cwd=workspace)
                 assert run.returncode == 1
                 assert '"run_folder.foreign"' in run.stdout
             # The engine's user is checked, too, as the folder may have been this user's.
@@ -136,23 +135,41 @@ def test_client_of_another_user_is_disconnected(folder: Path) -> None:
 @contextmanager
 def impatience() -> Iterator[None]:
     """Set times after which silence is noticed soon; the engine has its own settings."""
-    short = replace(SERVING, daemon_status_timeout_s=0.3, daemon_close_timeout_s=1.0)
-    with patch("circinus.serving.local.client.SERVING", short):
+    short = replace(SERVING, daemon_status_timeout_s=0.1, daemon_close_timeout_s=0.1, replica_exit_timeout_s=0.5)
+    with (
+        patch("circinus.serving.local.client.SERVING", short),
+        patch("circinus.serving.local.engine_process.SERVING", short),
+    ):
         yield
 
 
 def start_suspended(folder: Path) -> tuple[psutil.Process, int]:
     """Start an engine with a replica and suspend it; return its process, and that of the replica."""
     client = start_daemon(folder)
-    _, replica = in_session(client, lambda client: client.apply(WHO), lambda client: ask(client, 0))
-    engine = psutil.Process(engine_of(folder))
-    engine.suspend()
-    block_until(lambda: engine.status() == psutil.STATUS_STOPPED)
+    _, replica = run_steps(client, lambda client: client.apply(WHO), lambda client: ask(client, 0))
+    engine = engine_of(folder)
+    suspend(engine)
     return engine, replica
 
 
-def test_calls_to_a_suspended_engine_end(folder: Path) -> None:
-    engine, _ = start_suspended(folder)
+def suspend(engine: psutil.Process) -> None:
+    engine.suspend()
+    wait_for(lambda: engine.status() == psutil.STATUS_STOPPED)
+
+
+def test_calls_to_a_suspended_engine_end_and_destroy_kills_it(folder: Path) -> None:
+    engine, replica = start_suspended(folder)
+
+    async def resume_meanwhile(client: LocalEngineClient) -> int:
+        call = asyncio.create_task(ask(client, 0))
+        await asyncio.sleep(0.1)
+        engine.resume()
+        process: int = await call
+        return process
+
+    assert run_steps(connect(folder), resume_meanwhile) == [replica], "the call under way is answered"
+    suspend(engine)
+    killed: list[int] = []
     calls: list[Callable[[LocalEngineClient], Any]] = [
         *(lambda client: client.status(), lambda client: client.apply(WHO), lambda client: ask(client, 0)),
         *(lambda client: client.listen_http(None), lambda client: client.drain_audits(), lambda client: client.close()),
@@ -171,29 +188,17 @@ def test_calls_to_a_suspended_engine_end(folder: Path) -> None:
                 assert connection is not None
                 stack.enter_context(connection)
             with raises_code(ServingError, "engine.silent"):
-                in_session(LocalEngineClient(folder), lambda client: client.status())
-    engine.send_signal(signal.SIGCONT)
+                run_steps(LocalEngineClient(folder), lambda client: client.status())
+        assert destroy(folder, killed.append)
+    assert killed == [engine.pid]
+    wait_for(lambda: not is_alive(engine.pid) and not is_alive(replica))
+    assert not folder.exists()
 
 
-def test_engine_that_is_continued_answers_the_call_under_way(folder: Path) -> None:
+def test_destroy_kills_a_suspended_engine_with_its_suspended_replicas(folder: Path) -> None:
     engine, replica = start_suspended(folder)
-
-    async def resume_meanwhile(client: LocalEngineClient) -> int:
-        call = asyncio.create_task(ask(client, 0))
-        await asyncio.sleep(0.1)
-        engine.resume()
-        process: int = await call
-        return process
-
-    assert in_session(LocalEngineClient(folder), resume_meanwhile) == [replica]
-
-
-@pytest.mark.parametrize("with_fork_server", [False, True])
-def test_destroy_kills_a_suspended_engine_with_its_replicas(folder: Path, with_fork_server: bool) -> None:
-    engine, replica = start_suspended(folder)
-    if with_fork_server:
-        for child in engine.children(recursive=True):
-            child.suspend()
+    for child in engine.children(recursive=True):
+        child.suspend()
     killed: list[int] = []
     with impatience():
         assert destroy(folder, killed.append)
@@ -288,8 +293,9 @@ def test_memory_and_descriptors_of_the_engine_are_bounded(folder: Path) -> None:
         mute = stack.enter_context(raw_socket(folder))  # reads no reply
         mute.setblocking(False)
         unsent, blocked = b"", 0
+        refused = b'"submit",{"query":"%s","item_key":"k","value":null,"input_bytes":1.0}]' % (b"q" * 100_000)
         while blocked < 50:
-            unsent = unsent or b"".join(frame(b'[%d,"status",null]' % next(ids)) for _ in range(1000))
+            unsent = unsent or frame(b"[%d," % next(ids) + refused, [1]) + b"x"  # the reply has the name of the query
             try:
                 unsent = unsent[mute.send(unsent) :]
                 blocked = 0
@@ -317,8 +323,8 @@ def test_an_engine_without_descriptors_says_so_once_a_second(folder: Path) -> No
     with ExitStack() as stack:
         resource.prlimit(engine.pid, resource.RLIMIT_NOFILE, (engine.num_fds() + 1, limits[1]))
         clients = [stack.enter_context(socket.create_connection(address)) for _ in range(5)]
-        block_until(lambda: "Too many open files" in RunDirectory(folder).log.read_text())
-        time.sleep(2.0)
+        wait_for(lambda: "Too many open files" in RunDirectory(folder).log.read_text())
+        time.sleep(0.5)  # the servers of asyncio fail a hundred times a second
         resource.prlimit(engine.pid, resource.RLIMIT_NOFILE, limits)
         clients[-1].sendall(b"GET /home/q HTTP/1.1\r\nhost: localhost\r\n\r\n")
         clients[-1].settimeout(HANG_LIMIT_S)
@@ -339,8 +345,8 @@ def test_an_engine_ends_when_its_run_folder_is_removed(folder: Path) -> None:
     block_until(lambda: not is_alive(engine.pid))
     assert not is_alive(replica)
     moved = folder.rename(folder.with_name("moved"))
-    time.sleep(2.5)  # longer than it looks away
-    (answer,) = in_session(LocalEngineClient(moved), lambda client: client.status())
+    time.sleep(1.0)  # longer than it looks away
+    (answer,) = run_steps(connect(moved), lambda client: client.status())
     assert answer.healthy
     assert destroy(moved)
 

@@ -116,7 +116,7 @@ _MAX_TEXT_LENGTH = 2**20
 """Length to which texts of errors are cut."""
 _ACCEPT_PAUSE_S = 1.0
 """Pause after the system refused to accept a client."""
-_FOLDER_PERIOD_S = 2.0
+_FOLDER_PERIOD_S = 0.5
 """Time between two looks at the run folder."""
 _EXHAUSTED = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 """Errors for lack of descriptors or memory."""
