@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -47,9 +48,20 @@ def act(value):
     if value == "future":
         time.monotonic = lambda: 1e18
     if value == "grow":
-        kept.append(b"x" * 2**29)
+        kept.append(b"x" * 2**28)
     return os.getpid()
 """
+
+
+@pytest.fixture(autouse=True)
+def _soon() -> Iterator[None]:
+    """Notice sooner what hangs, grows or is not told of; the fork server has the usual settings."""
+    short = replace(SERVING, watch_period_s=0.1, replica_exit_timeout_s=1.0)
+    with (
+        patch("circinus.serving.local.engine.SERVING", short),
+        patch("circinus.serving.local.replica_handle.SERVING", short),
+    ):
+        yield
 
 
 def _driven(folder: Path, body: Callable[[LocalEngine], Coroutine[Any, Any, None]], **changes: Any) -> None:
