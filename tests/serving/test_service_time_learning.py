@@ -241,7 +241,7 @@ def test_batches_are_held_against_what_so_full_ones_take() -> None:
     status = (replace(WARM, deployment=chosen.deployments[0].deployment),)
     engine = Batching(("q",), statuses=(status, status), ratios={1: 1.0, 2: 1.0 + 1.5 / 3, 4: 2.5}, factor=1.2)
     profile = service(ratios={(0.1, 1): 1.0, (0.1, 4): 2.5, (0.2, 2): 99.0})
-    traffic = LoadSpec(duration_s=300.0)
+    traffic = LoadSpec(duration_s=100.0)
     observation = observed(learnt(engine, profile, traffic, given, chosen))
     assert observation.batch_size == 4
     assert observation.log_ratio == pytest.approx(math.log(1.2), abs=0.03)
@@ -251,7 +251,7 @@ def test_batches_less_full_than_any_that_was_profiled_are_left_out() -> None:
     given, chosen = in_batches(4)
     status = (replace(WARM, deployment=chosen.deployments[0].deployment),)
     engine = Batching(("q",), statuses=(status, status), ratios={1: 0.3, 4: 2.5}, fills=(1, 4))
-    observation = observed(learnt(engine, service(ratios={(0.1, 4): 2.5}), LoadSpec(duration_s=200.0), given, chosen))
+    observation = observed(learnt(engine, service(ratios={(0.1, 4): 2.5}), LoadSpec(duration_s=60.0), given, chosen))
     assert observation.requests == pytest.approx(len(engine.received) / 2, abs=1)
     assert observation.log_ratio == pytest.approx(0.0, abs=0.1)
 
