@@ -21,7 +21,7 @@ import psutil
 import pytest
 from background_engine import block_until, engine_of, in_session, kill_engine
 
-from budget import HANG_LIMIT_S
+from budget import HANG_LIMIT_S, daily_tests
 from circinus.api.engine_handle import EngineHandle
 from circinus.errors import ServingError
 from circinus.serving.engine import EngineStatus
@@ -31,6 +31,7 @@ from circinus.serving.local.run_dir import RunDirectory
 from circinus.serving.settings import SERVING
 from circinus.testing.desired_states import StageSpec, chain
 from circinus.testing.engine_conformance import EngineConformance, ask, is_alive, wait_until
+from circinus.testing.engine_driver import has_files
 from raised import raises_code
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,19 @@ pytestmark = pytest.mark.slow
 WHO = chain("q", StageSpec("who", "process_id", replicas=2))
 
 
+@daily_tests(  # each argument, result and error of a call is in one of them
+    "test_chain_passes_outputs_on",
+    "test_large_values_pass_whole",
+    "test_operator_error_names_operator_and_item",
+    "test_killed_replica_is_replaced_and_reported",
+    "test_state_that_cannot_be_leaves_the_old_one",
+    "test_elements_that_are_late_drop_their_request_once",
+    "test_a_part_without_a_replica_leaves_its_requests_to_the_others_until_it_has_one",
+    "test_status_tells_how_long_the_last_batches_took",
+    "test_audited_requests_are_handed_over_once",
+    "test_replay_answers_the_recorded_elements",
+    "test_close_leaves_no_process",
+)
 class TestLocalEngineClient(EngineConformance):
     @pytest.fixture
     def engine(self, tmp_path_factory: pytest.TempPathFactory) -> LocalEngineClient:
@@ -89,7 +103,7 @@ def test_engine_outlives_its_client(folder: Path) -> None:
     assert is_alive(process)
 
 
-def test_second_start_joins_the_running_engine(folder: Path) -> None:
+def test_second_start_joins_the_running_engine_and_destroy_ends_it(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
     (again,) = in_session(start_daemon(folder), lambda client: client.apply(WHO))
     assert again is None
@@ -98,6 +112,14 @@ def test_second_start_joins_the_running_engine(folder: Path) -> None:
     assert is_alive(answer)
     (found,) = in_session(LocalEngineClient(folder), status)
     assert found.deployments[0].requests == 2
+    engine = RunDirectory(folder).process()
+    assert engine is not None
+    assert is_alive(engine)
+    assert destroy(folder), "ends everything and removes the folder"
+    block_until(lambda: not is_alive(engine))
+    assert not is_alive(process)
+    assert not folder.exists()
+    assert not destroy(folder)
 
 
 def test_simultaneous_starts_share_one_engine(folder: Path) -> None:
@@ -116,17 +138,6 @@ def test_simultaneous_starts_share_one_engine(folder: Path) -> None:
     assert len(set(found)) == 1
 
 
-def test_destroy_ends_everything_and_removes_the_folder(folder: Path) -> None:
-    (process,) = in_session(start_daemon(folder), deploy)
-    engine = engine_of(folder)
-    assert is_alive(engine)
-    assert destroy(folder)
-    block_until(lambda: not is_alive(engine))
-    assert not is_alive(process)
-    assert not folder.exists()
-    assert not destroy(folder)
-
-
 def test_terminated_engine_ends_in_good_order(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
     engine = engine_of(folder)
@@ -135,7 +146,7 @@ def test_terminated_engine_ends_in_good_order(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
+def test_killed_engine_leaves_no_replica_and_is_reported_until_destroyed(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
     engine = kill_engine(folder)
     block_until(lambda: not is_alive(process))
@@ -144,8 +155,10 @@ def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
     assert f"process {engine}" in caught.value.message
     assert "deployments: 1, queries: q" in caught.value.message
     assert "circinus apply" in caught.value.hint
-    (answer,) = in_session(start_daemon(folder), deploy)
-    assert is_alive(answer)
+    assert destroy(folder)
+    assert not folder.exists()
+    with raises_code(ServingError, "engine.not_running"):
+        connect(folder)
 
 
 async def listen(client: LocalEngineClient) -> None:
@@ -209,18 +222,21 @@ def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path
     assert [http_answer(restored.http, "/home/q", sent)[0] for sent in ("", token)] == [401, 200]
 
 
-@pytest.mark.parametrize("damage", ["* sha256:0", ""])
-def test_an_engine_does_not_start_without_the_tokens_of_the_killed_one(folder: Path, damage: str) -> None:
+def test_an_engine_does_not_start_without_the_tokens_of_the_killed_one(folder: Path) -> None:
     (_,) = in_session(start_daemon(folder), lambda client: client.require_tokens(HttpTokens.parse("* " + "t" * 32, "")))
-    kill_engine(folder)
-    RunDirectory(folder).tokens.write_text(damage, encoding="ascii")
-    with raises_code(ServingError, "engine.not_started") as caught:
-        start_daemon(folder)
-    assert str(RunDirectory(folder).tokens) in caught.value.message
-    assert "Traceback" not in caught.value.message
+    engine = RunDirectory(folder).process()
+    assert engine is not None
+    os.kill(engine, signal.SIGKILL)
+    block_until(lambda: not is_alive(engine))
+    for damage in ("* sha256:0", ""):
+        RunDirectory(folder).tokens.write_text(damage, encoding="ascii")
+        with raises_code(ServingError, "engine.not_started") as caught:
+            start_daemon(folder)
+        assert str(RunDirectory(folder).tokens) in caught.value.message
+        assert "Traceback" not in caught.value.message
 
 
-def test_address_in_use_is_refused_and_the_engine_keeps_its_own(folder: Path) -> None:
+def test_address_in_use_is_refused_and_the_engine_keeps_its_own_and_files_of_others(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = other.getsockname()
 
@@ -230,6 +246,9 @@ def test_address_in_use_is_refused_and_the_engine_keeps_its_own(folder: Path) ->
 
         _, before, _, after = in_session(start_daemon(folder), listen, status, move, status)
     assert after.http == before.http != ""
+    (folder / "notes").write_text("mine")
+    destroy(folder)
+    assert [file.name for file in folder.iterdir()] == ["notes"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel does not end children with their parent")
@@ -242,57 +261,27 @@ def test_replicas_end_even_when_all_above_them_are_killed(folder: Path) -> None:
     block_until(lambda: not is_alive(process))
 
 
-def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path) -> None:
+def test_disconnecting_and_the_end_of_the_engine_end_the_requests_under_way(folder: Path, tmp_path: Path) -> None:
     barrier = tmp_path / "barrier"
     barrier.mkdir()
 
-    async def under_way() -> bool:
-        return any(barrier.iterdir())
-
-    async def kill_meanwhile(client: LocalEngineClient) -> None:
-        await client.apply(chain("q", StageSpec("meet", "Barrier")))
+    async def leave_and_kill_meanwhile(client: LocalEngineClient) -> None:
+        await client.apply(chain("q", StageSpec("meet", "Barrier", replicas=2)))
         task = asyncio.create_task(ask(client, {"folder": str(barrier), "parties": 1000}))
-        await wait_until(under_way)
-        os.kill(engine_of(folder), signal.SIGKILL)
-        with raises_code(ServingError, "engine.killed"):
-            await task
-
-    in_session(start_daemon(folder), kill_meanwhile)
-
-
-def test_disconnecting_ends_calls_and_leaves_the_engine_running(folder: Path, tmp_path: Path) -> None:
-    barrier = tmp_path / "barrier"
-    barrier.mkdir()
-
-    async def under_way() -> bool:
-        return any(barrier.iterdir())
-
-    async def leave_meanwhile(client: LocalEngineClient) -> None:
-        await client.apply(chain("q", StageSpec("meet", "Barrier")))
-        task = asyncio.create_task(ask(client, {"folder": str(barrier), "parties": 1000}))
-        await wait_until(under_way)
+        await wait_until(lambda: has_files(barrier, 1))
         await client.disconnect()
         with raises_code(ServingError, "engine.disconnected"):
             await task
-        assert (await client.status()).routes == ("q",)
+        assert (await client.status()).routes == ("q",), "disconnecting leaves the engine running"
+        task = asyncio.create_task(ask(client, {"folder": str(barrier), "parties": 1000}))
+        await wait_until(lambda: has_files(barrier, 2))
+        engine = RunDirectory(folder).process()
+        assert engine is not None
+        os.kill(engine, signal.SIGKILL)
+        with raises_code(ServingError, "engine.killed"):
+            await task
 
-    in_session(start_daemon(folder), leave_meanwhile)
-
-
-def test_destroy_clears_what_a_killed_engine_left(folder: Path) -> None:
-    start_daemon(folder)
-    kill_engine(folder)
-    assert destroy(folder)
-    assert not folder.exists()
-    with raises_code(ServingError, "engine.not_running"):
-        in_session(LocalEngineClient(folder), status)
-
-
-def test_nothing_of_others_is_removed(folder: Path) -> None:
-    start_daemon(folder)
-    (folder / "notes").write_text("mine")
-    destroy(folder)
-    assert [file.name for file in folder.iterdir()] == ["notes"]
+    in_session(start_daemon(folder), leave_and_kill_meanwhile)
 
 
 def test_silent_engine_is_not_taken_for_an_absent_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from circinus.serving.local.http_server import HttpServer
 from circinus.serving.local.replica_executor import ReplicaExecutor
 from circinus.serving.local.replica_handle import ReplicaHandle
 from circinus.serving.replicas.replica_protocol import ReplicaSpec
+from circinus.serving.settings import SERVING
 from circinus.specification import Link
 from circinus.testing.desired_states import StageSpec, chain, route, state
 from circinus.testing.engine_conformance import EngineConformance, ask, is_alive, respond, wait_until
@@ -409,6 +410,7 @@ def test_a_running_request_outlives_its_address_but_not_the_engine(
             return HttpAnswer(200, "text/plain", b"done")
 
         monkeypatch.setattr("circinus.serving.local.engine.HttpRequests.answer", answer)
+        monkeypatch.setattr("circinus.serving.local.engine.SERVING", replace(SERVING, http_close_grace_s=0.1))
         engine = LocalEngine()
         await engine.listen_http(("127.0.0.1", 0))
         assert engine.http_address is not None
@@ -445,10 +447,11 @@ def test_requests_over_http_read_that_the_engine_was_closed(uses: Callable[..., 
             return bool((await engine.status()).queries)
 
         await wait_until(is_received)
-        await engine.close()
+        closing = asyncio.create_task(engine.close())
         assert (await reader.readline()).split()[1] == b"500"
         assert b"query.request_failed" in await reader.read()
         writer.close()
+        await closing
 
     run(close_meanwhile)
 
