@@ -106,7 +106,7 @@ class Loop:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("truthful", [True, False])
+@pytest.mark.parametrize("truthful", [pytest.param(True, marks=pytest.mark.thorough), False])
 def test_noisy_data_is_noticed_by_audits_and_measured_again(listening: Listening, truthful: bool) -> None:
     rng = random.Random(1)
     quiet, noisy = ([_items(rng, noisy=noise) for _ in range(count)] for count, noise in ((30, False), (45, True)))

@@ -18,7 +18,7 @@ from circinus.errors import PlanningError, ServingError
 from circinus.matching import plan_all_queries
 from circinus.specification import RecordedArrivals, Specification
 from circinus.statistics.interval import Interval
-from managed_plans import Profiles, lossy_plans, planned, replanned_once
+from managed_plans import Profiles, lossy_plans, planned, replan_simply, replanned_once
 from planning_instances import SIMPLE
 from raised import raises_code
 
@@ -40,7 +40,7 @@ def test_what_needs_more_room_than_there_is_keeps_the_rung_that_it_is_on() -> No
             if running >= controlled.rungs[name][-1].busy.keys()
         }
         # As if re-profiled plans needed more standby replicas than fit.
-        found = replan_for_nodes(replace(controlled, peak=1000.0), controlled.nodes, profiles).controlled
+        found = replan_simply(replace(controlled, peak=1000.0), controlled.nodes, profiles).controlled
         taken = found.migrate_ladder_states(ladders, controlled)
         stepped = 0
         for name, state in ladders.items():
@@ -59,7 +59,7 @@ def test_on_what_is_left_nothing_is_planned_for_what_is_gone() -> None:
         for pool in used_pools[seed % len(used_pools) :][:1] if used_pools else ():
             left = {**controlled.nodes, pool: controlled.nodes[pool] // 2}
             try:
-                found = replan_for_nodes(controlled, left, profiles).controlled
+                found = replan_simply(controlled, left, profiles).controlled
             except PlanningError:
                 continue
             infrastructure = controlled.specification.infrastructure
@@ -89,7 +89,7 @@ def test_queries_that_do_not_use_what_is_gone_stay_as_they_are_and_all_come_back
     for query, plan in before.items():
         if pool not in dict(plan.placement).values():
             assert after.get(query) == plan, "weight first, and then few changes"
-    back = replan_for_nodes(found, controlled.nodes, profiles).controlled
+    back = replan_simply(found, controlled.nodes, profiles).controlled
     assert back.matching.satisfied_weight >= controlled.matching.satisfied_weight * (1 - 1e-9)
     assert not back.node_overrides
 
@@ -112,7 +112,7 @@ def test_a_query_that_is_pinned_to_what_is_gone_does_not_stand_in_the_way_of_oth
     specification = replace(controlled.specification, queries=queries)
     matching, _ = plan_all_queries(specification, profiles, settings=SIMPLE)
     pinned = replace(controlled, specification=specification, matching=matching, deployments=matching.deployments)
-    found = replan_for_nodes(pinned, {**controlled.nodes, pool: 0}, profiles)
+    found = replan_simply(pinned, {**controlled.nodes, pool: 0}, profiles)
     assert found.unpinned == (query,)
     assert query not in {a.query for a in found.controlled.matching.assignments}
     assert found.controlled.matching.assignments
@@ -144,7 +144,7 @@ def test_the_pinned_query_at_the_location_of_an_error_is_omitted(place: str, mon
         served.append({query.name for query in specification.queries})
         if omitted in served[-1]:
             raise PlanningError(f"no headroom for {', '.join(names)}", location=place.format(omitted))
-        return plan_all_queries(specification, *arguments, **options)
+        return plan_all_queries(specification, *arguments, settings=SIMPLE, **options)
 
     monkeypatch.setattr(replan, "plan_all_queries", conflict_if_planned)
     result = replan_for_nodes(pinned, pinned.nodes, profiles)
@@ -160,7 +160,7 @@ def test_a_query_whose_name_is_part_of_the_located_one_is_not_omitted(monkeypatc
     def fails_at_longer_names(specification: Specification, *arguments: Any, **options: Any) -> Any:
         if failures:
             raise failures.pop()
-        return plan_all_queries(specification, *arguments, **options)
+        return plan_all_queries(specification, *arguments, settings=SIMPLE, **options)
 
     monkeypatch.setattr(replan, "plan_all_queries", fails_at_longer_names)
     assert replan_for_nodes(pinned, pinned.nodes, profiles).unpinned == (names[0],), "the least important one"
@@ -189,12 +189,12 @@ def test_where_data_moved_queries_go_on_that_no_plan_is_accurate_enough_for() ->
             continue
         worse, ran = _less_accurate(profiles, 0.4), set(controlled.queries)
         try:
-            kept = replan_for_nodes(controlled, controlled.nodes, worse)
+            kept = replan_simply(controlled, controlled.nodes, worse)
             assert kept.relaxed == ()
             strict = {a.query for a in kept.controlled.matching.assignments}
         except PlanningError:
             strict = set()
-        found = replan_for_nodes(controlled, controlled.nodes, worse, relax=worse)
+        found = replan_simply(controlled, controlled.nodes, worse, relax=worse)
         served = {a.query for a in found.controlled.matching.assignments}
         assert strict <= served, "queries whose SLOs can be met come first"
         assert {words.partition(" ")[0] for words in found.relaxed} == served - strict
@@ -226,7 +226,7 @@ def test_a_plan_that_is_followed_is_stayed_on_only_where_it_runs() -> None:
 def test_where_nobody_can_be_served_that_is_said() -> None:
     controlled, profiles = planned(3)
     with raises_code(PlanningError, "plan.no_served_query"):
-        replan_for_nodes(controlled, dict.fromkeys(controlled.nodes, 0), profiles)
+        replan_simply(controlled, dict.fromkeys(controlled.nodes, 0), profiles)
 
 
 def test_plans_that_no_file_says_are_kept_exactly() -> None:
@@ -240,7 +240,7 @@ def test_plans_that_no_file_says_are_kept_exactly() -> None:
         queries=(recorded, *controlled.specification.queries[1:]),
         module_paths=(Path("/somewhere"),),
     )
-    found = replan_for_nodes(
+    found = replan_simply(
         replace(controlled, specification=specification, code_versions={"m:f": "1"}),
         {**controlled.nodes, pool: 0},
         profiles,

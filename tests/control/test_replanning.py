@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,7 @@ def test_the_loop_goes_on_while_what_was_given_up_is_undone(lossy: tuple[World, 
         assert len(engine.applied) == 1
         engine.stuck = True
         gone = world.controlled.matching.assignments[0].query
-        world.files = _without(world.controlled, world.profiles, gone)
+        world.files = _without(gone)
         await world.goes_on(controller, 2.0)
         engine.nodes[pool] = 0
         await asyncio.wait_for(world.goes_on(controller, 5.0), HANG_LIMIT_S)
@@ -320,10 +321,12 @@ def test_where_nobody_could_be_served_the_last_plans_stay_and_it_is_tried_again(
     assert world.of_kind("replan") == []
 
 
-def _without(controlled: ManagedPlans, profiles: Profiles, query: str) -> ManagedPlans:
-    """Return the result of `circinus plan` for the specification without one query."""
+@cache
+def _without(query: str) -> ManagedPlans:
+    """Return the result of `circinus plan` for the specification of `lossy_plans` without one query."""
     from circinus.matching import Incumbent, plan_all_queries
 
+    controlled, profiles, _ = lossy_plans()
     queries = tuple(one for one in controlled.specification.queries if one.name != query)
     specification = replace(controlled.specification, queries=queries)
     matching, _ = plan_all_queries(
@@ -340,7 +343,7 @@ def test_a_plan_file_that_is_written_over_is_taken_over_and_one_that_is_faulty_i
     world.files = "plan.json: found no JSON, expected a plan file; plan again"
     asyncio.run(world.goes_on(controller, 5.0))
     assert "found no JSON" in world.of_kind("failed")[0].reason
-    world.files = newer = _without(world.controlled, world.profiles, gone)
+    world.files = newer = _without(gone)
     asyncio.run(world.goes_on(controller, 5.0))
     (replan,) = world.of_kind("replan")
     assert replan.details["why"] == "files"
@@ -378,7 +381,7 @@ def test_new_plans_under_which_a_query_fails_are_taken_back_and_stay_so(lossy: t
     asyncio.run(world.goes_on(controller, 20.0))
     before = world.engine.state
     gone, *others = [a.query for a in world.controlled.matching.assignments]
-    world.files = newer = _without(world.controlled, world.profiles, gone)
+    world.files = newer = _without(gone)
     asyncio.run(world.goes_on(controller, 1.0))
     assert world.engine.state != before
     world.failing = {others[0]}
@@ -401,7 +404,7 @@ def test_plans_made_from_what_was_taken_back_meanwhile_are_made_anew(lossy: tupl
     controller = world.controller()
     asyncio.run(world.goes_on(controller, 20.0))
     gone, *others = [a.query for a in world.controlled.matching.assignments]
-    world.files = newer = _without(world.controlled, world.profiles, gone)
+    world.files = newer = _without(gone)
     going, let = threading.Event(), threading.Event()
     made_from: list[ManagedPlans] = []
 
@@ -441,7 +444,7 @@ def test_new_plans_that_cannot_be_brought_about_are_given_up_after_some_attempts
     controller = world.controller()
     asyncio.run(world.goes_on(controller, 5.0))
     before = world.engine.state
-    world.files = newer = _without(world.controlled, world.profiles, world.controlled.matching.assignments[0].query)
+    world.files = newer = _without(world.controlled.matching.assignments[0].query)
     wanted = state_fingerprint(newer.desired_state(newer.initial_ladder_states()))
     world.engine.refuses = lambda desired: state_fingerprint(desired) == wanted
     asyncio.run(world.goes_on(controller, 20.0))
@@ -485,7 +488,7 @@ def test_queries_stay_on_the_rung_that_they_are_on_when_plans_follow(lossy: tupl
     gone = not running >= world.controlled.rungs[name][below[name].rung].busy.keys()
     assert (only.migrate_ladder_states(below, world.controlled)[name].rung == stepped[name].rung) == gone
     other = next(a for a in world.controlled.matching.assignments if a.query != name)
-    newer = _without(world.controlled, world.profiles, other.query)
+    newer = _without(other.query)
     found = newer.migrate_ladder_states(below, world.controlled)
     assert other.query not in found
     plan = world.controlled.rungs[name][below[name].rung].candidate.plan
@@ -592,7 +595,7 @@ def test_plans_that_were_on_trial_when_a_controller_was_killed_are_still_on_tria
     asyncio.run(world.goes_on(first, 20.0))
     before = world.engine.state
     gone, *others = [a.query for a in world.controlled.matching.assignments]
-    world.files = newer = _without(world.controlled, world.profiles, gone)
+    world.files = newer = _without(gone)
     asyncio.run(world.goes_on(first, 2.0))
     assert world.engine.state != before
     world.now_s += 6.0
@@ -608,7 +611,7 @@ def test_files_that_were_read_are_not_lost_where_what_follows_fails(lossy: tuple
     controller = world.controller()
     asyncio.run(world.goes_on(controller, 5.0))
     gone = world.controlled.matching.assignments[0].query
-    newer = _without(world.controlled, world.profiles, gone)
+    newer = _without(gone)
     world.cannot_prepare = [ServingError("the store is locked")]
     world.files = newer
     asyncio.run(world.goes_on(controller, 2.0))
@@ -738,7 +741,7 @@ def test_a_faulty_file_is_said_once(lossy: tuple[World, str]) -> None:
     world, _ = lossy
     controller = world.controller()
     world.files = "queries.yaml:3: found nonsense"
-    asyncio.run(world.goes_on(controller, 300.0))
+    asyncio.run(world.goes_on(controller, 100.0))
     assert len(world.of_kind("failed")) == 1
 
 

@@ -224,7 +224,7 @@ def test_with_a_ladder_more_requests_of_a_burst_are_in_time(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("load", [0.8, 1.0])
+@pytest.mark.parametrize("load", [pytest.param(0.8, marks=pytest.mark.thorough), 1.0])
 def test_at_the_planned_rate_nobody_leaves_the_plan_for_long(
     bursty: tuple[ManagedPlans, Profiles], tmp_path: Path, load: float
 ) -> None:
