@@ -146,15 +146,15 @@ def impatience() -> Iterator[None]:
 def start_suspended(folder: Path) -> tuple[psutil.Process, int]:
     """Start an engine with a replica and suspend it; return its process, and that of the replica."""
     client = start_daemon(folder)
-    _, replica = run_steps(client, lambda client: client.apply(WHO), lambda client: ask(client, 0))
-    engine = engine_of(folder)
+    _, replica = in_session(client, lambda client: client.apply(WHO), lambda client: ask(client, 0))
+    engine = psutil.Process(engine_of(folder))
     suspend(engine)
     return engine, replica
 
 
 def suspend(engine: psutil.Process) -> None:
     engine.suspend()
-    wait_for(lambda: engine.status() == psutil.STATUS_STOPPED)
+    block_until(lambda: engine.status() == psutil.STATUS_STOPPED)
 
 
 def test_calls_to_a_suspended_engine_end_and_destroy_kills_it(folder: Path) -> None:
@@ -167,7 +167,7 @@ def test_calls_to_a_suspended_engine_end_and_destroy_kills_it(folder: Path) -> N
         process: int = await call
         return process
 
-    assert run_steps(connect(folder), resume_meanwhile) == [replica], "the call under way is answered"
+    assert in_session(LocalEngineClient(folder), resume_meanwhile) == [replica], "the call under way is answered"
     suspend(engine)
     killed: list[int] = []
     calls: list[Callable[[LocalEngineClient], Any]] = [
@@ -188,10 +188,10 @@ def test_calls_to_a_suspended_engine_end_and_destroy_kills_it(folder: Path) -> N
                 assert connection is not None
                 stack.enter_context(connection)
             with raises_code(ServingError, "engine.silent"):
-                run_steps(LocalEngineClient(folder), lambda client: client.status())
+                in_session(LocalEngineClient(folder), lambda client: client.status())
         assert destroy(folder, killed.append)
     assert killed == [engine.pid]
-    wait_for(lambda: not is_alive(engine.pid) and not is_alive(replica))
+    block_until(lambda: not is_alive(engine.pid) and not is_alive(replica))
     assert not folder.exists()
 
 
@@ -323,7 +323,7 @@ def test_an_engine_without_descriptors_says_so_once_a_second(folder: Path) -> No
     with ExitStack() as stack:
         resource.prlimit(engine.pid, resource.RLIMIT_NOFILE, (engine.num_fds() + 1, limits[1]))
         clients = [stack.enter_context(socket.create_connection(address)) for _ in range(5)]
-        wait_for(lambda: "Too many open files" in RunDirectory(folder).log.read_text())
+        block_until(lambda: "Too many open files" in RunDirectory(folder).log.read_text())
         time.sleep(0.5)  # the servers of asyncio fail a hundred times a second
         resource.prlimit(engine.pid, resource.RLIMIT_NOFILE, limits)
         clients[-1].sendall(b"GET /home/q HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -346,7 +346,7 @@ def test_an_engine_ends_when_its_run_folder_is_removed(folder: Path) -> None:
     assert not is_alive(replica)
     moved = folder.rename(folder.with_name("moved"))
     time.sleep(1.0)  # longer than it looks away
-    (answer,) = run_steps(connect(moved), lambda client: client.status())
+    (answer,) = in_session(LocalEngineClient(moved), lambda client: client.status())
     assert answer.healthy
     assert destroy(moved)
 

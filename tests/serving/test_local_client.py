@@ -158,7 +158,7 @@ def test_killed_engine_leaves_no_replica_and_is_reported_until_destroyed(folder:
     assert destroy(folder)
     assert not folder.exists()
     with raises_code(ServingError, "engine.not_running"):
-        connect(folder)
+        in_session(LocalEngineClient(folder), status)
 
 
 async def listen(client: LocalEngineClient) -> None:
