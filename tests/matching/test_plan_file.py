@@ -220,6 +220,12 @@ def test_a_number_that_is_none_is_not_written(plan_set: PlanFile, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def _without_rungs(document: Any) -> str:
+    ladder = next(filter(None, (assignment["ladder"] for assignment in document["matching"]["assignments"])))
+    ladder["rungs"] = []
+    return json.dumps(document)
+
+
 @pytest.mark.parametrize(
     ("damage", "code", "values"),
     [
@@ -238,6 +244,7 @@ def test_a_number_that_is_none_is_not_written(plan_set: PlanFile, tmp_path: Path
             "plan.damaged",
             ("matching",),
         ),
+        (lambda text: _without_rungs(json.loads(text)), "plan.damaged", ("ladder",)),
     ],
 )
 def test_what_is_no_plan_file_is_refused(

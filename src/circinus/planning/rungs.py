@@ -48,6 +48,10 @@ class Ladder:
     chosen: int
     """Index of the rung of the selected plan."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.chosen < len(self.rungs):
+            raise ValueError(f"chosen must be the index of one of {len(self.rungs)} rungs, got {self.chosen}")
+
 
 def plan_changes(upper: PlanCandidate, lower: PlanCandidate) -> tuple[OperatorChange, ...]:
     """Return the differences between two plans of a query, by operator in topological order."""
