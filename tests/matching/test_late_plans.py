@@ -45,8 +45,11 @@ def _matching(*, considers_late_plans: bool = True, incumbent: Incumbent | None 
     return matching
 
 
+_planned = cache(_matching)
+
+
 def test_queries_share_replicas_that_are_too_slow_for_one() -> None:
-    alone, together = _matching(considers_late_plans=False), _matching()
+    alone, together = _planned(considers_late_plans=False), _planned()
     assert alone.satisfied_weight < together.satisfied_weight == QUERIES
     slos = _instance()[0].queries[0].slos
     assert not [a.query for a in together.assignments if a.chosen.estimate.violations(slos, sized=True)]
@@ -54,7 +57,7 @@ def test_queries_share_replicas_that_are_too_slow_for_one() -> None:
 
 
 def test_running_plans_that_are_late_alone_are_kept() -> None:
-    before = _matching()
+    before = _planned()
     again = _matching(incumbent=replace(Incumbent.of(before), max_changes=0))
     assert {a.query: a.chosen.plan for a in again.assignments} == {a.query: a.chosen.plan for a in before.assignments}
     assert _matching(incumbent=Incumbent.of(before)).satisfied_weight == before.satisfied_weight
@@ -62,12 +65,12 @@ def test_running_plans_that_are_late_alone_are_kept() -> None:
 
 def test_running_plans_do_not_keep_late_ones_out() -> None:
     """What runs was planned without them, as for fewer queries."""
-    running = Incumbent.of(_matching(considers_late_plans=False))
+    running = Incumbent.of(_planned(considers_late_plans=False))
     assert _matching(incumbent=running).satisfied_weight == QUERIES
 
 
 def test_more_weight_takes_nothing_from_what_tenants_are_guaranteed() -> None:
-    alone, together = _matching(considers_late_plans=False), _matching()
+    alone, together = _planned(considers_late_plans=False), _planned()
     planner = AdmissionPlanner.of(*_instance(), matching=replace(alone, tenants=(_share(0.6),)))
     assert plan_all._heavier(planner, replace(together, tenants=(_share(0.5),))) is planner
     assert plan_all._heavier(planner, replace(together, tenants=(_share(0.6),))).matching.served == together.served

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import HANG_LIMIT_S, share_of
+from budget import share_of
 from circinus.estimation import PlanCandidate
-from circinus.matching import MatchSettings, admit_query, plan_all_queries
-from circinus.matching.admission import AdmissionPlanner
+from circinus.matching import Incumbent, Matching, admit_query, plan_all_queries
 from circinus.matching.explanation.slo_relaxation import (
     changed_slos,
     confirmed_relaxation,
@@ -20,20 +21,27 @@ from circinus.matching.explanation.slo_relaxation import (
     smallest_relaxation,
     wide_relaxation,
 )
-from circinus.specification import AccuracySlo, CostSlo, LatencySlo, Query, SloKind, Slos
+from circinus.planning import Frontier
+from circinus.profiling import PipelineProfile
+from circinus.specification import AccuracySlo, CostSlo, LatencySlo, Query, SloKind, Slos, Specification
 from circinus.testing.random_instances import random_specification
+from planning_instances import UNFITTED
 from random_matchings import candidate, deployment, infrastructure, use
 
-PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 SEEDS = (4, 10, 5, 14, 7, 15, 0, 1)
 RELAXED = (4, 10, 7, 15, 0)
 """Of whose specifications some query is relaxed: one without room in the first, ones without plans in the others."""
 
 
+@cache
+def _explained(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Matching, Mapping[str, Frontier]]:
+    specification, profiles = random_specification(seed, queries=6)
+    return specification, profiles, *plan_all_queries(specification, profiles, settings=UNFITTED)
+
+
 @pytest.mark.parametrize("seed", SEEDS[: share_of(len(SEEDS))])
 def test_a_relaxed_query_is_served_when_everything_is_planned_again(seed: int) -> None:
-    specification, profiles = random_specification(seed, queries=6)
-    found, frontiers = plan_all_queries(specification, profiles, settings=PATIENT)
+    specification, profiles, found, frontiers = _explained(seed)
     slos = {query.name: query.slos for query in specification.queries}
     relaxed_with_plans = {bool(frontiers[r.query].candidates) for r in found.rejections if r.relaxation is not None}
     assert relaxed_with_plans >= ({True} if seed == SEEDS[0] else {False} if seed in RELAXED else set())
@@ -51,8 +59,19 @@ def test_a_relaxed_query_is_served_when_everything_is_planned_again(seed: int) -
             for query in specification.queries
         )
         relaxed = replace(specification, queries=queries)
-        again, _ = plan_all_queries(relaxed, profiles, settings=PATIENT, explain_rejections=())
+        again, _ = plan_all_queries(relaxed, profiles, settings=UNFITTED, explain_rejections=())
         assert rejection.query in [assignment.query for assignment in again.assignments]
+
+
+@pytest.mark.parametrize("seed", [10, 15][: share_of(4)])
+def test_the_next_plan_serves_a_relaxed_query_and_all_that_run(seed: int) -> None:
+    specification, profiles, matching, _ = _explained(seed)
+    (relaxation,) = [rejection.relaxation for rejection in matching.rejections if rejection.query == "q0"]
+    assert relaxation is not None
+    queries = (q.model_copy(update={"slos": relaxation.slos}) if q.name == "q0" else q for q in specification.queries)
+    relaxed, running = replace(specification, queries=tuple(queries)), Incumbent.of(matching)
+    again, _ = plan_all_queries(relaxed, profiles, settings=UNFITTED, explain_rejections=(), incumbent=running)
+    assert again.served == matching.served | {"q0"}
 
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])
@@ -112,15 +131,12 @@ def test_no_relaxation_is_wider_than_the_bound_of_a_plan_that_was_rejected(
 
 def test_an_explanation_and_an_admission_name_one_relaxation() -> None:
     """It is at most the bound that the rejection states of the nearest plan."""
-    specification, profiles = random_specification(10, queries=6)
-    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
-    planner = AdmissionPlanner.of(specification, profiles, matching)
-    for rejection in matching.rejections[:1]:
-        explained = planner.with_relaxation(rejection)
-        admission, _ = admit_query(specification, profiles, matching, rejection.query)
+    specification, profiles, matching, _ = _explained(10)
+    for explained in matching.rejections[:1]:
+        admission, _ = admit_query(specification, profiles, matching, explained.query)
         assert admission.rejection is not None
         assert explained.relaxation == admission.rejection.relaxation is not None
-        assert explained.binding == admission.rejection.binding == rejection.binding
+        assert explained.binding == admission.rejection.binding
 
 
 @pytest.mark.parametrize("cost", [None, CostSlo(limit_usd_per_h=100.0)])
