@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benchmarks.possible.workers import UNFITTED, Workers
 
-from budget import HANG_LIMIT_S, seeds
+from budget import HANG_LIMIT_S, few, share_of
 from circinus.matching import Incumbent, match, plan_all_queries, splitting
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.problem_builder import build_problem
@@ -24,7 +24,7 @@ from random_matchings import candidate, deployment, infrastructure, use
 PATIENT = replace(UNFITTED, time_limit_s=HANG_LIMIT_S)
 
 
-@pytest.mark.parametrize("seed", seeds(16))
+@pytest.mark.parametrize("seed", (0, 3, 1, 2, *range(4, 16))[: few(16)])
 def test_divided_requests_are_as_good_as_possible(seed: int) -> None:
     workers = Workers.random(seed, operators=1 + seed % 2, fixed=seed % 4 == 3)
     weight, cost_usd_per_h = workers.optimum()
@@ -41,7 +41,7 @@ def test_divided_requests_are_as_good_as_possible(seed: int) -> None:
             assert len({part.plan.deployment_of("first") for part in assignment.chosen.plan.parts}) == 1
 
 
-@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("queries", [3, 1][: share_of(2)])
 def test_a_mixture_fills_replicas_and_meets_its_accuracy_slo_exactly(queries: int) -> None:
     """Shares of 0.4, 0.44 and 0.16 fill five replicas, with a mean accuracy of 0.68; a margin takes another replica."""
     matching = Workers.published(80.0, 0.68, queries).plan(PATIENT)
