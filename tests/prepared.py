@@ -1,4 +1,4 @@
-"""Starter application, profiled and planned once per test run."""
+"""Starter application of half the configurations, profiled and planned once per test run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cli_runner import run_circinus
 
 @dataclass(frozen=True)
 class Starter:
-    """Read-only result of `init` and `plan --budget` in an empty folder."""
+    """Read-only result of `init`, a reduction and `plan --budget` in an empty folder."""
 
     folder: Path
 
@@ -43,11 +43,23 @@ def prepared_starter(factory: pytest.TempPathFactory) -> Starter:
         if not ready.exists():
             folder = factory.mktemp("starter")
             assert run_circinus("init", cwd=folder).returncode == 0
+            _reduce(folder)
             run = run_circinus("plan", "--budget", f"{HANG_LIMIT_S}s", "--json", cwd=folder)
             assert run.returncode == 0, run.stderr + run.stdout
             _output_file(ready).write_text(run.stdout, encoding="utf-8")
             folder.rename(ready)
     return Starter(ready)
+
+
+def _reduce(folder: Path) -> None:
+    """Halve the configurations and leave requests undivided: profiling and planning take half the time."""
+    for name, text, reduced in (
+        ("pipeline.yaml", "lower: [true, false]", "lower: [true]"),
+        ("queries.yaml", "spec:\n", "spec:\n  split: false\n"),
+    ):
+        before = (folder / name).read_text(encoding="utf-8")
+        assert text in before
+        (folder / name).write_text(before.replace(text, reduced), encoding="utf-8")
 
 
 def _output_file(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import circinus
+from source_trees import source_tree
 
 SOURCE = Path(circinus.__file__).parent
 FLOW = (
@@ -31,7 +32,7 @@ StalePlanError Tenant ValidationReport Workspace load_specification operator par
 @cache
 def _imports(path: Path) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(source_tree(path)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import circinus
+from source_trees import source_tree
 
 SOURCE = Path(circinus.__file__).parent
 BANNED = frozenset(
@@ -36,7 +37,7 @@ Trees = dict[Path, ast.Module]
 def trees() -> Trees:
     """Return the syntax tree of each source file."""
     paths = [path for path in sorted(SOURCE.rglob("*.py")) if "starter" not in path.relative_to(SOURCE).parts]
-    return {path.relative_to(SOURCE): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    return {path.relative_to(SOURCE): source_tree(path) for path in paths}
 
 
 def test_public_class_names_are_unique(trees: Trees) -> None:

@@ -6,6 +6,7 @@ import doctest
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ CLASSES = sorted(
 API = [value for value in CLASSES if value.__module__.startswith("circinus.api.")]
 METHODS_WITH_EXAMPLES = (c.Workspace, c.DeployedPlan, c.PlanController)
 """Classes each of whose methods has an example of its own, too."""
+STARTER = Path(c.__file__).parent / "cli" / "starter"
 STARTS_AN_ENGINE = (".deploy(", ".control(")
 
 
@@ -64,6 +66,8 @@ def test_the_example_runs(name: str, folder: Path, capsys: pytest.CaptureFixture
     with as_a_new_process((), folder):
         workspace = c.Workspace(".")
         variables = {"c": c, "workspace": workspace, "plan": workspace.load_plan("plan.json")}
+        if name == "ValidationReport":  # prints the configurations of the whole starter
+            copyfile(STARTER / "pipeline.yaml", "pipeline.yaml")
         parsed = doctest.DocTestParser().get_doctest(inspect.getdoc(documented) or "", variables, name, None, None)
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
         try:

@@ -35,7 +35,7 @@ def test_a_report_needs_no_code_and_says_what_would_change(folder: Path) -> None
     for module in folder.rglob("*.py"):
         module.unlink()
     steps: list[str] = []
-    page = workspace.report(plan, "new.html", what_if="10min", on_progress=steps.append).read_text(encoding="utf-8")
+    page = workspace.report(plan, "new.html", what_if="1min", on_progress=steps.append).read_text(encoding="utf-8")
     assert [step for step in steps if "load" in step] == [f"{load}× load" for load in ("0.5", "1.5", "2", "3", "4")]
     for section in ("summary", "map", "resources", "queries", "profiles", "what-if"):
         assert f'<section id="{section}"' in page
@@ -67,7 +67,7 @@ def test_changes_that_serve_rejected_queries_are_planned(folder: Path) -> None:
     workspace = c.Workspace(replace(application, queries=queries), store=Path(".circinus/profiles.sqlite"))
     plan = workspace.plan()
     assert list(plan.rejected) == [archive.name]
-    page = workspace.report(plan, what_if="10min").read_text(encoding="utf-8")
+    page = workspace.report(plan, what_if="1min").read_text(encoding="utf-8")
     assert "<h3>Changes that serve a rejected query</h3>" in page
     assert "Not computed" not in page
 
@@ -88,7 +88,7 @@ def test_time_is_not_spent_where_none_is_given(folder: Path) -> None:
 def test_a_load_test_stands_beside_the_prediction(folder: Path) -> None:
     workspace, plan = c.Workspace.open_plan(folder / "plan.json")
     with workspace.deploy(plan, mode="replay", items=4) as deployment:
-        measured = deployment.load_test(duration="3s", warm_up="0s", items=4)
+        measured = deployment.load_test(duration="1s", warm_up="0s", items=4)
     by_value = workspace.report(plan, load=measured, what_if=0).read_text(encoding="utf-8")
     assert 'id="load"' in by_value
     assert by_value.count("measured: ") >= 2 * len(plan)

@@ -15,7 +15,7 @@ import circinus as c
 from circinus.api.plan_context import load_plan
 from circinus.api.plan_source import PlanFileSource
 from circinus.serving import Mode
-from cli_runner import answer, as_a_new_process, run_circinus, run_process
+from cli_runner import answer, as_a_new_process, run_circinus
 from raised import raises_code
 
 READING = (
@@ -63,7 +63,7 @@ def edit(plan_file: Path, change: Callable[[Any], object]) -> None:
 
 @pytest.mark.parametrize("verb", READING, ids=lambda verb: verb[0])
 def test_reading_a_plan_runs_none_of_its_code(verb: tuple[str, ...], inbox: Path, marker: Path) -> None:
-    run = run_process(*verb, cwd=inbox)
+    run = run_circinus(*verb, cwd=inbox)
     assert run.returncode == 0, run.stderr
     assert not marker.exists()
 
@@ -78,7 +78,7 @@ def test_code_of_a_foreign_plan_is_refused(verb: tuple[str, ...], inbox: Path, m
 
 
 def test_trust_runs_the_code(inbox: Path, marker: Path) -> None:
-    run = run_process("admit", "another", "--plan", "plan.json", "--trust", "--json", cwd=inbox)
+    run = run_circinus("admit", "another", "--plan", "plan.json", "--trust", "--json", cwd=inbox)
     assert json.loads(run.stdout)["data"]["code"] == "profile.not_measured", "its code was changed after profiling"
     assert marker.exists()
 

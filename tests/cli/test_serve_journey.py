@@ -32,6 +32,7 @@ spec:
   pipeline: mend
   source: till
   rate: 1/s
+  split: false
   slos:
     - latency p95 <= 1s
     - accuracy >= 0.7
@@ -100,7 +101,7 @@ def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(appl
         assert "holds the lease" in in_one_line(refused.stderr)
         assert "Traceback" not in refused.stderr
         first.end(signal.SIGKILL)
-    answer("load", "--duration", "2s", "--warm-up", "0s", cwd=application, kind="load")
+    answer("load", "--duration", "1s", "--warm-up", "0s", cwd=application, kind="load")
     before = answer("status", cwd=application, kind="status")
     assert sum(d["requests"] for d in before["deployments"]) > 0
     with closing(ControlStateStore.open_existing(application / ".circinus" / "engine-control.sqlite")) as records:
@@ -200,7 +201,7 @@ def test_answers_to_items_of_the_data_set_are_audited_against_their_truths(appli
     with serving(application, "--audit-rate", "100%", "--metrics", str(port)) as controller:
         controller.until("began")
         controller.until("applied")
-        answer("load", "--duration", "3s", "--warm-up", "0s", "--controlled", cwd=application, kind="load")
+        answer("load", "--duration", "1s", "--warm-up", "0s", "--controlled", cwd=application, kind="load")
         while 'circinus_audited_score{query="archive"}' not in (text := metrics(port)):
             time.sleep(0.1)
         assert 'circinus_audits_total{against="truth",query="archive"}' in text

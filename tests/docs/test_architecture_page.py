@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import circinus
+from source_trees import source_tree
 
 SOURCE = Path(circinus.__file__).parent
 ROOT = Path(__file__).parents[2]
@@ -18,7 +19,7 @@ HOPS = re.findall(r"^\d+\. `(\S+\.py)`: `(\S+)`", WAY, re.MULTILINE)
 def _names(path: Path) -> set[str]:
     """Classes and functions of a module, and methods and fields as `Class.name`."""
     names = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in source_tree(path).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             names.add(node.name)
         for part in node.body if isinstance(node, ast.ClassDef) else ():

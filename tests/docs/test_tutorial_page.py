@@ -14,6 +14,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text(encoding="
 FILES = dict(re.findall(r"^`(notes\.\w+)` .*?```\w+\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
 (URGENT,) = re.findall(r"^```yaml\n(---.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE)
 COMMANDS = re.findall(r"^\$ circinus (.*)$", PAGE, flags=re.MULTILINE)
+SHORTER = {"8s": "2s"}
+"""Durations of load tests on the page, and here."""
 DIFF, ADMIT = "plan --diff", "admit urgent"
 
 
@@ -32,7 +34,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
             elif command == ADMIT:
                 text = text.replace("<= 50us", "<= 500ms") if URGENT in text else text + URGENT
             specification.write_text(text, encoding="utf-8")
-            run = run_circinus(*shlex.split(command), cwd=tmp_path)
+            run = run_circinus(*(SHORTER.get(word, word) for word in shlex.split(command)), cwd=tmp_path)
             if command == ADMIT:
                 admitted.append(run.returncode == 0)
             else:

@@ -15,6 +15,8 @@ import pytest
 from meeting import acoustics, dataset, make_data
 from meeting.sentences import SENTENCES
 
+from budget import share_of
+
 MEETING = Path(make_data.__file__).resolve().parents[1]
 
 
@@ -34,7 +36,7 @@ def _digest_of_a_fresh_run(limit: int, hash_seed: str) -> dict[str, object]:
 def test_fresh_processes_make_the_same_bytes_as_those_on_disk() -> None:
     import hashlib
 
-    first, second = _digest_of_a_fresh_run(6, "1"), _digest_of_a_fresh_run(6, "2")
+    first, second = (_digest_of_a_fresh_run(share_of(6), hash_seed) for hash_seed in ("1", "2"))
     assert first == second
     stored = np.load(make_data.ensure_data() / "samples.npy")
     count = first["count"]

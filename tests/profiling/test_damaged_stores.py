@@ -16,6 +16,7 @@ import pytest
 from benchmarks.hardening.mutations import mutate_database
 from sample_application import Application
 
+from budget import share_of
 from circinus.control.state_store import ControlStateStore
 from circinus.errors import CircinusError, ProfileError
 from circinus.operators.pickling import unpickle_value
@@ -89,7 +90,7 @@ def test_damaged_stores_are_read_as_they_were_or_refused(measured: Application, 
     connection.close()
     expected = [read() for read in _readings(measured, sound)]
     refused = 0
-    for name in _copies(sound, damaged, 120):
+    for name in _copies(sound, damaged, share_of(120)):
         content = damaged.read_bytes()
         for read, answer in zip(_readings(measured, damaged), expected, strict=True):
             found, error = _reading(read)
@@ -100,7 +101,7 @@ def test_damaged_stores_are_read_as_they_were_or_refused(measured: Application, 
                 assert error.code.split(".")[0] in ("store", "profile", "recording", "observation"), name
                 assert str(damaged) in str(error), name
         assert damaged.read_bytes() == content, name
-    assert refused > 100
+    assert refused > share_of(100)
 
 
 def test_damaged_traces_are_read_as_they_were_or_refused(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_damaged_traces_are_read_as_they_were_or_refused(tmp_path: Path) -> None
     save_trace(random_trace(trace_pipeline(), 12, seed=0), sound)
     digest = load_trace(sound).digest
     refused = 0
-    for name in _copies(sound, damaged, 80):
+    for name in _copies(sound, damaged, share_of(80)):
         content = damaged.read_bytes()
         found, error = _reading(lambda: load_trace(damaged).digest)
         if error is None:
@@ -118,7 +119,7 @@ def test_damaged_traces_are_read_as_they_were_or_refused(tmp_path: Path) -> None
             assert error.code.split(".")[0] in ("store", "trace"), name
             assert str(damaged) in str(error), name
         assert damaged.read_bytes() == content, name
-    assert refused > 30
+    assert refused > share_of(30)
 
 
 def test_a_journal_removes_no_file_that_it_names(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from benchmarks.profiling.crash_recovery import KILLED_AT_A_STEP
 
-from budget import seeds
+from budget import seeds, share_of
 from circinus.profiling import PipelineProfile, TraceBackend, load_profile, profile_pipeline, save_trace
 from circinus.profiling.store.profile_store import ProfileStore
 from random_traces import random_trace, specification_of, trace_pipeline
@@ -20,7 +20,7 @@ from random_traces import random_trace, specification_of, trace_pipeline
 pytestmark = pytest.mark.slow  # starts processes
 
 ITEMS = 80
-KILLS = 10
+KILLS = 4 + share_of(6)
 EVERY = 25
 
 PROGRAM = (

@@ -30,6 +30,7 @@ from circinus.profiling.measurement.operator_process import (
     OperatorProcessPool,
 )
 from circinus.specification import KnobValues
+from process_ends import has_ended
 
 pytestmark = pytest.mark.slow  # every test starts processes
 
@@ -161,11 +162,6 @@ def _run(replica: OperatorProcess, batch: list[list[bytes]]) -> BatchRun:
 
 def _ask(replica: OperatorProcess, *command: Any) -> Any:
     return unpickle_value(_run(replica, [[pickle_value(command)]]).outputs[0])
-
-
-def _ended(process: psutil.Process) -> bool:
-    psutil.wait_procs([process], timeout=HANG_LIMIT_S)
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_it_loads_once_and_processes_batches(start: Callable[..., OperatorProcess]) -> None:
@@ -353,8 +349,8 @@ def test_it_ends_when_the_planner_is_killed(application: Application) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert _ended(replica)
-    assert _ended(started)
+    assert has_ended(replica)
+    assert has_ended(started)
 
 
 def test_a_killed_fork_server_is_replaced(start: Callable[..., OperatorProcess]) -> None:
@@ -411,7 +407,7 @@ def test_what_an_operator_started_ends_with_it(start: Callable[..., OperatorProc
     late._timeout_s = 0.2
     with pytest.raises(OperatorProcessError, match="timed out"):
         _ask(late, "sleep", 60)
-    assert all(_ended(process) for process in started)
+    assert all(has_ended(process) for process in started)
 
 
 def test_what_a_crashed_operator_started_ends_too(start: Callable[..., OperatorProcess]) -> None:
@@ -419,7 +415,7 @@ def test_what_a_crashed_operator_started_ends_too(start: Callable[..., OperatorP
     with pytest.raises(OperatorProcessError, match="exited with code 7"):
         _ask(replica, "start and exit", mark)
     left = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", mark]]
-    assert all(_ended(process) for process in left)
+    assert all(has_ended(process) for process in left)
 
 
 def test_what_cannot_be_started_leaves_nothing_open(

@@ -229,7 +229,7 @@ def test_what_cannot_be_is_refused(risk: float, configurations: int, comparisons
 
 def test_in_a_whole_run_anything_is_wrong_at_most_as_often_as_promised() -> None:
     """Six independent coins, each with thresholds just beside its mean, all compared with the first."""
-    size, promised, runs = 60, 0.2, 300
+    size, promised, runs = 60, 0.2, share_of(300)
     rng = np.random.default_rng(3)
     scores = (rng.random((6, size)) < np.linspace(0.2, 0.8, 6)[:, None]).astype(float)
     means = scores.mean(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from circinus.specification import Specification, parse_specification
 from circinus.specification.json_schema import json_schema
 from circinus.specification.yaml.reader import read_yaml
 
-VALIDATOR = Draft202012Validator(json_schema())
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "specification.md").read_text(encoding="utf-8")
 EXAMPLES = sorted({*ROOT.glob("examples/**/*.yaml"), *Path(circinus.cli.__file__).parent.glob("starter/**/*.yaml")})
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    return Draft202012Validator(json_schema())
 
 
 def _documents(text: str) -> list[Any]:
@@ -33,7 +38,7 @@ def _complaints(text: str) -> list[str]:
     """Return the schema's errors about the documents of `text`, at least one."""
     documents = _documents(text)
     assert documents
-    return [error.message for document in documents for error in VALIDATOR.iter_errors(document)]
+    return [error.message for document in documents for error in _validator().iter_errors(document)]
 
 
 def test_the_schema_is_one() -> None:
@@ -114,7 +119,7 @@ def test_faulty_fields_are_refused(case: tuple[Any, ...]) -> None:
     old, new, _, _, words = case
     if any(word in " ".join(words) for word in BEYOND_A_SCHEMA):
         return
-    assert not all(VALIDATOR.is_valid(document) for document in _documents(FAULTLESS.replace(old, new)))
+    assert not all(_validator().is_valid(document) for document in _documents(FAULTLESS.replace(old, new)))
 
 
 def test_fields_are_described() -> None:

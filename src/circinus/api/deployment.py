@@ -40,7 +40,7 @@ class DeployedPlan:
 
     Example:
         >>> with workspace.deploy(plan, mode="replay") as deployment:
-        ...     report = deployment.load_test(duration="2s", warm_up="0s")
+        ...     report = deployment.load_test(duration="1s", warm_up="0s")
         >>> report["archive"].served, report["archive"].failures
         (True, 0)
     """
@@ -195,7 +195,7 @@ class DeployedPlan:
 
         Example:
             >>> with workspace.deploy(plan, mode="replay") as deployment:
-            ...     report = deployment.load_test(duration="2s", warm_up="0.5s", load_factor=2.0)
+            ...     report = deployment.load_test(duration="1s", warm_up="0.5s", load_factor=2.0)
             >>> report.measured.load_factor, report["typing-aid"].requests > 0
             (2.0, True)
         """

@@ -204,7 +204,7 @@ class LoadReport(NamedResults["QueryMeasurement"]):
 
     Example:
         >>> with workspace.deploy(plan, mode="replay") as deployment:
-        ...     report = deployment.load_test(duration="2s", warm_up="0s")
+        ...     report = deployment.load_test(duration="1s", warm_up="0s")
         >>> sorted(report), report.to_dict()["mode"]
         (['archive', 'typing-aid'], 'replay')
     """

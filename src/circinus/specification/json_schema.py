@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,13 +22,20 @@ def field_docs(model: type[BaseModel]) -> Mapping[str, str]:
     """Return the docstrings of fields, including inherited fields."""
     docs: dict[str, str] = {}
     for parent in reversed(model.__mro__[: model.__mro__.index(BaseModel)]):
-        definition = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0]
-        assert isinstance(definition, ast.ClassDef)
-        for field, below in pairwise(definition.body):
-            match field, below:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    docs[name] = inspect.cleandoc(text)
+        docs |= _own_field_docs(parent)
     return {name: text for name, text in docs.items() if name in model.model_fields}
+
+
+@cache
+def _own_field_docs(model: type[BaseModel]) -> Mapping[str, str]:
+    definition = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field, below in pairwise(definition.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                docs[name] = inspect.cleandoc(text)
+    return docs
 
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
