@@ -35,13 +35,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Itera
         yield c.Workspace(".")
 
 
-@pytest.fixture(scope="module")
-def hopeless_plan(tmp_path_factory: pytest.TempPathFactory) -> tuple[c.Workspace, c.Plan]:
-    """The starter application with an SLO that no plan can meet, and its plan."""
-    folder = prepared_starter(tmp_path_factory).copy(tmp_path_factory.mktemp("hopeless") / "application")
-    with as_a_new_process((), folder):
-        hopeless = _with_slo(c.Workspace("."), "latency p95 <= 1us")
-        return hopeless, hopeless.plan()
+@pytest.fixture
+def hopeless(workspace: c.Workspace) -> c.Workspace:
+    """The starter application with an SLO that no plan can meet."""
+    return _with_slo(workspace, "latency p95 <= 1us")
 
 
 def _with_slo(workspace: c.Workspace, slo: str) -> c.Workspace:
@@ -119,16 +116,15 @@ def test_the_parts_of_a_split_plan_are_rows_and_stay_in_its_file(tmp_path: Path)
     assert "divided" not in unsplit.to_dict()
 
 
-def test_a_frontier_without_plans_has_columns_and_a_reason(hopeless_plan: tuple[c.Workspace, c.Plan]) -> None:
-    hopeless, _ = hopeless_plan
+def test_a_frontier_without_plans_has_columns_and_a_reason(hopeless: c.Workspace) -> None:
     frontier = hopeless.frontier("archive")
     assert frontier.rows() == []
     assert "latency_s" in frontier.to_frame().columns
     assert "latency" in str(frontier)
 
 
-def test_a_rejected_query_is_missing_with_its_reason(hopeless_plan: tuple[c.Workspace, c.Plan]) -> None:
-    hopeless, plan = hopeless_plan
+def test_a_rejected_query_is_missing_with_its_reason(hopeless: c.Workspace) -> None:
+    plan = hopeless.plan()
     with pytest.raises(KeyError, match="archive was rejected: "):
         plan["archive"]
     assert plan.get("archive") is None
@@ -136,8 +132,8 @@ def test_a_rejected_query_is_missing_with_its_reason(hopeless_plan: tuple[c.Work
     assert {row["binding"] for row in hopeless.explain(plan).rows()} == {"latency"}
 
 
-def test_an_explanation_has_the_pipelines_that_were_measured_since(hopeless_plan: tuple[c.Workspace, c.Plan]) -> None:
-    hopeless, plan = hopeless_plan
+def test_an_explanation_has_the_pipelines_that_were_measured_since(hopeless: c.Workspace) -> None:
+    plan = hopeless.plan()
     assert hopeless.explain(plan).measured_since == ()
     (name,) = plan.file.coverage
     fewer = replace(plan.file.coverage[name], scores=plan.file.coverage[name].scores - 1)
@@ -146,9 +142,9 @@ def test_an_explanation_has_the_pipelines_that_were_measured_since(hopeless_plan
 
 
 def test_rejected_queries_without_a_search_for_changes_are_named(
-    hopeless_plan: tuple[c.Workspace, c.Plan], monkeypatch: pytest.MonkeyPatch
+    hopeless: c.Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hopeless, plan = hopeless_plan
+    plan = hopeless.plan()
     first, *others = plan.rejected
     monkeypatch.setattr("circinus.api.planning_service._MAX_ADVISED", 1)
     assert hopeless.explain(plan).unsearched == tuple(others)
