@@ -34,7 +34,7 @@ import circinus
 from benchmarks.hardening.process_watch import UNCAUGHT, memory_bytes
 
 HANG_S = 10.0
-"""Seconds after which a run is killed and counts as hung."""
+"""Seconds, without those in which it waited for a processor, after which a run is killed and counts as hung."""
 PEAK_BYTES = 500 * 2**20
 """Maximum resident memory of a run."""
 _ADDRESS_BYTES = 3 * 2**30
@@ -140,27 +140,21 @@ def command(folder: Path, *arguments: str) -> Program:
 def bounded(
     programs: Iterable[tuple[_Key, Program]], *, at_once: int | None = None, hang_s: float = HANG_S
 ) -> Iterator[tuple[_Key, BoundedRun]]:
-    """Run programs in forked processes, and yield their keys and runs as they end.
-
-    A run that hung is repeated alone, as the machine may have been busy.
-    """
+    """Run programs in forked processes, and yield their keys and runs as they end."""
     at_once = at_once or os.cpu_count() or 1
-    pending: deque[tuple[_Key, Program, _Child]] = deque()
+    pending: deque[tuple[_Key, _Child]] = deque()
     try:
         for key, program in programs:
             if len(pending) >= at_once:
-                yield _ended(*pending.popleft(), hang_s)
-            pending.append((key, program, _Child(program)))
+                ended, child = pending.popleft()
+                yield ended, child.wait(hang_s)
+            pending.append((key, _Child(program)))
         while pending:
-            yield _ended(*pending.popleft(), hang_s)
+            ended, child = pending.popleft()
+            yield ended, child.wait(hang_s)
     finally:
-        for *_, child in pending:
+        for _, child in pending:
             child.wait(0.0)
-
-
-def _ended(key: _Key, program: Program, child: _Child, hang_s: float) -> tuple[_Key, BoundedRun]:
-    run = child.wait(hang_s)
-    return key, _Child(program).wait(hang_s) if run.is_hung else run
 
 
 class _Child:
@@ -179,10 +173,10 @@ class _Child:
 
     def wait(self, hang_s: float) -> BoundedRun:
         """Wait for the end, and kill the process and those that it started at the limit."""
-        left_s = max(0.0, self._start_s + hang_s - time.monotonic())
         has_ended: Sequence[int] = ()
         try:
-            has_ended, *_ = select.select([self._descriptor], [], [], left_s)
+            while not has_ended and (left_s := hang_s - self._spent_s()) > 0:
+                has_ended, *_ = select.select([self._descriptor], [], [], left_s)
         finally:  # also when this process is interrupted
             with suppress(ProcessLookupError):  # the process is not reaped yet, so that its group is its own
                 os.killpg(self._process, signal.SIGKILL)
@@ -201,6 +195,11 @@ class _Child:
             peak_bytes=usage.ru_maxrss * 1024 - int(max(0, self._foreign_bytes)),
             is_hung=not has_ended,
         )
+
+    def _spent_s(self) -> float:
+        """Return the seconds since the start without those in which a busy machine let the process wait."""
+        waited_ns = int(Path(f"/proc/{self._process}/schedstat").read_text(encoding="ascii").split()[1])
+        return time.monotonic() - self._start_s - waited_ns / 1e9
 
 
 @cache

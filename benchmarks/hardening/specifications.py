@@ -231,7 +231,7 @@ class SpecificationInput:
     def write(self, sources: Sources, folder: Path) -> None:
         """Write the files to a new folder."""
         rng = np.random.default_rng([self.seed, zlib.crc32(self.kind.encode()), self.number])
-        folder.mkdir(exist_ok=True)  # a run that hung is repeated
+        folder.mkdir()
         text = sources.draw(rng)
         times = "time_s,query\n" + "".join(f"{number * 0.21:.2f},recorded\n" for number in range(60))
         change = _TEXTS.get(self.kind)

@@ -93,6 +93,18 @@ def test_every_end_of_a_run_is_told_from_the_others(program: Program, ending: En
     assert run.ending is ending, run
 
 
+def test_a_run_that_waits_for_processors_has_not_hung() -> None:
+    def computes() -> None:
+        start_s = time.process_time()
+        while time.process_time() - start_s < 1.0:
+            pass
+
+    count = 3 * (os.cpu_count() or 1)
+    runs = [run for _, run in bounded(((number, computes) for number in range(count)), at_once=count, hang_s=2.0)]
+    assert max(run.wall_s for run in runs) > 2.0  # beyond the limit: three at a time on each processor
+    assert {run.ending for run in runs} == {Ending.OK}
+
+
 def test_runs_come_back_with_their_keys_and_leave_no_process() -> None:
     def writes(number: int) -> Program:
         return lambda: print(number)
