@@ -68,6 +68,7 @@ def test_the_example_runs(name: str, folder: Path, capsys: pytest.CaptureFixture
         variables = {"c": c, "workspace": workspace, "plan": workspace.load_plan("plan.json")}
         if name == "ValidationReport":  # prints the configurations of the whole starter
             copyfile(STARTER / "pipeline.yaml", "pipeline.yaml")
+            variables["workspace"] = c.Workspace(".")
         parsed = doctest.DocTestParser().get_doctest(inspect.getdoc(documented) or "", variables, name, None, None)
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
         try:
