@@ -266,9 +266,10 @@ class Scene:
 
     def _orphans(self) -> list[int]:
         """Return marked processes that are neither controller nor engine nor below one of them."""
+        marked = processes_with(MARK, str(self._folder))  # before their parents: one that starts meanwhile is no orphan
         roots = [process for target in (ENGINE, CONTROLLER) for process in self._processes(target)]
         expected = {*roots, *(child for root in roots for child in children(root, recursive=True))}
-        return [process for process in processes_with(MARK, str(self._folder)) if process not in expected]
+        return [process for process in marked if process not in expected and is_alive(process)]
 
     def _start_controller(self) -> None:
         with self._controller_errors.open("ab") as errors:

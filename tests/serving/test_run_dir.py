@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -301,3 +302,15 @@ def test_what_an_engine_writes_is_its_users_only(tmp_path: Path) -> None:
     assert set(modes) == set(ENTRIES) - {"desired.json.new", "http.new"}
     assert set(modes.values()) == {0o600}
     assert {path.stat().st_mode & 0o777 for path in (folder.path, folder.path.parent)} == {0o700}
+
+
+def test_what_cannot_be_saved_is_told_with_a_code_and_the_old_file_stays(folder: RunDirectory) -> None:
+    folder.save_http_address(("127.0.0.1", 1))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with raises_code(ServingError, "run_folder.unwritable"):
+            folder.save_http_address(("127.0.0.1", 2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert folder.http_address() == ("127.0.0.1", 1)

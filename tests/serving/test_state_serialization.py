@@ -41,7 +41,13 @@ def test_states_come_back_equal(knobs: dict[str, Scalar], replicas: int, mode: M
     assert repr(back.deployments) == repr(state.deployments)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2, "state": {}}', '{"schema_version": 99}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", "[" * 100_000, '{"schema_version": 2, "state": {}}', '{"schema_version": 99}'),
+        *(f'{{"schema_version": 2, "state": {{"routes": [{route}]}}}}' for route in ('"admitted_per_s"', "1", "null")),
+    ],
+)
 def test_damaged_documents_are_refused(text: str) -> None:
     with pytest.raises(ServingError) as caught:
         state_from_json(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from circinus.errors import PlanningError
 from circinus.serving.loadtest.load_report import SCHEMA_VERSION
 from circinus.specification.diagnostics import first_error
+from circinus.specification.json_dump import parse_json
 from circinus.specification.limits import MAX_DOCUMENT_BYTES
 from circinus.specification.source_files import read_regular
 
@@ -80,7 +80,7 @@ def read_load(path: Path) -> Mapping[str, Any]:
         PlanningError: the file cannot be read, or is no report of a load test by this version.
     """
     try:
-        document = json.loads(read_regular(path, MAX_DOCUMENT_BYTES).decode())
+        document = parse_json(read_regular(path, MAX_DOCUMENT_BYTES).decode())
         _Document.model_validate(document, strict=True)
         if document["data"]["schema_version"] == SCHEMA_VERSION:
             measured: Mapping[str, Any] = document["data"]
@@ -90,7 +90,7 @@ def read_load(path: Path) -> Mapping[str, Any]:
         reason = first_error(error)
     except OSError as error:
         reason = error.strerror or str(error)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         reason = str(error)
     raise PlanningError(
         f"this is no report of a load test by this version: {reason}",

@@ -16,6 +16,7 @@ from circinus.profiling.dataset.items import load_dataset
 from circinus.serving import Mode
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification.formatting import format_duration
+from circinus.specification.json_dump import parse_json
 
 if TYPE_CHECKING:
     from circinus.api.plan_context import LoadedPlan
@@ -186,8 +187,8 @@ def parse_input(opened: LoadedPlan, query: str, data: bytes, mode: Mode) -> Any:
             hint="Name an item with --item, or send a value from Python.",
         )
     try:
-        return re.sub(r"\r?\n\Z", "", data.decode()) if isinstance(example, str) else json.loads(data)
-    except (ValueError, RecursionError) as error:
+        return re.sub(r"\r?\n\Z", "", data.decode()) if isinstance(example, str) else parse_json(data)
+    except ValueError as error:
         raise ServingError(
             f"the input is not {'text in UTF-8' if isinstance(example, str) else 'JSON'}: {error}",
             code="request.malformed_input",

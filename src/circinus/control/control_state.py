@@ -18,7 +18,7 @@ from circinus.matching import Matching, SizedDeployment
 from circinus.serving import DesiredState
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import Infrastructure, Pipeline, Query, Specification
-from circinus.specification.json_dump import json_text
+from circinus.specification.json_dump import json_text, parse_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -67,7 +67,7 @@ def snapshot_from_json(text: str, base: ManagedPlans) -> ManagedPlans:
     from pydantic import ValidationError
 
     try:
-        snapshot = _adapter().validate_python(json.loads(text), by_name=True)
+        snapshot = _adapter().validate_python(parse_json(text), by_name=True)
     except (ValidationError, ValueError) as error:
         raise ServingError(f"cannot read the stored plans: {error}", code="control.unreadable_plans") from error
     specification = Specification(
@@ -128,7 +128,7 @@ class ControlState:
         """
         text = records.state()
         try:
-            stored = {} if text is None else json.loads(text)
+            stored = {} if text is None else parse_json(text)
             if stored.get("base", stored.get("plan")) != self.plan_file_fingerprint:
                 return None
             plans, last_good = (
@@ -175,7 +175,7 @@ class ControlState:
     def is_of_plan(checkpoint: str | None, matching: Matching) -> bool:
         """Return whether a stored state is that of a controller that was given the plans of this matching."""
         try:
-            return str(json.loads(checkpoint or "{}")["base"]).startswith(ladders_fingerprint(matching))
+            return str(parse_json(checkpoint or "{}")["base"]).startswith(ladders_fingerprint(matching))
         except (ValueError, LookupError, TypeError):
             return False
 

@@ -26,6 +26,7 @@ from circinus.errors import ServingError
 from circinus.serving import DesiredState, Engine, EngineStatus, FencedEngine
 from circinus.serving.lease import Lease, LeaseLostError
 from circinus.serving.state_serialization import state_from_json, state_to_json
+from circinus.specification.json_dump import parse_json
 
 _POSSIBLE_STATES = "states"
 """Name of the document with the states that the engine may be running."""
@@ -268,7 +269,7 @@ class Controller:
         start = "started with the plan file"
         try:
             states = self._records.document(_POSSIBLE_STATES)
-            self._rollout.restore([] if states is None else [state_from_json(text) for text in json.loads(states)])
+            self._rollout.restore([] if states is None else [state_from_json(text) for text in parse_json(states)])
             reprofiled = self._records.document(_REPROFILED)
             if reprofiled is not None:
                 self._drift_monitor.restore(reprofiled)

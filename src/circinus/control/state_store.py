@@ -21,6 +21,7 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.private_files import make_private_folder, open_private, require_plain_database, require_private
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
+from circinus.specification.json_dump import parse_json
 
 _IN_MEMORY = ":memory:"
 _APPLICATION_ID = 0x43495243 + 1  # follows the one of profile stores
@@ -235,7 +236,7 @@ class ControlStateStore:
         rows = self._read(f"SELECT time_s, kind, subject, reason, details, number FROM event {condition}", values)
         try:
             return tuple(_event(*row) for row in rows)
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError) as error:
             raise self._unreadable(f"an event is damaged: {error}") from error
 
     def _read(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
@@ -328,7 +329,7 @@ def _create(path: Path) -> None:
 def _event(time_s: float, kind: str, subject: str, reason: str, details: str, number: int) -> Event:
     if not 0 <= time_s < _MAX_TIME_S:
         raise ValueError(f"found the time {time_s}, expected seconds since 1970")
-    content = dict(json.loads(details))
+    content = dict(parse_json(details))
     if not all(type(content.get(rung, 0)) is int for rung in ("from", "to")):
         raise ValueError("found rungs that are no whole numbers")
     return Event(time_s, EventKind(kind), str(subject), str(reason), content, number)

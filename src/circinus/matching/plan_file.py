@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +20,7 @@ from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile, Profi
 from circinus.specification import Specification
 from circinus.specification.atomic_file import write_atomically
 from circinus.specification.diagnostics import first_error
-from circinus.specification.json_dump import json_text, refuse_not_finite
+from circinus.specification.json_dump import json_text, parse_json, refuse_not_finite
 from circinus.specification.limits import MAX_DOCUMENT_BYTES
 from circinus.specification.source_files import read_regular
 
@@ -113,14 +112,14 @@ def load_plan_set(path: Path) -> PlanFile:
     from pydantic import ValidationError
 
     try:
-        document = json.loads(read_regular(path, MAX_DOCUMENT_BYTES).decode())
+        document = parse_json(read_regular(path, MAX_DOCUMENT_BYTES).decode())
     except FileNotFoundError as error:
         problem = "no such file, expected a plan file; write one with `circinus plan`"
         raise _fault(path, problem, code="file.missing", hint="") from error
     except OSError as error:
         hint = "Write it to a file first." if error.errno == errno.EINVAL else ""
         raise _fault(path, f"cannot read plan file: {error.strerror}", code="plan.unreadable", hint=hint) from error
-    except (ValueError, RecursionError) as error:  # no JSON, or not even text
+    except ValueError as error:  # no JSON, or not even text
         raise _fault(path, f"the plan file is not valid JSON: {error}", code="plan.invalid_json") from error
     _check_kind(path, document)
     try:

@@ -6,10 +6,11 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState
+from circinus.specification.json_dump import parse_json
 
 
 def validate_state(desired: DesiredState) -> None:
@@ -89,7 +90,7 @@ def state_from_json(text: str) -> DesiredState:
         ServingError: the document is damaged, or has an unsupported schema version.
     """
     try:
-        document: Any = json.loads(text)
+        document: Any = parse_json(text)
         version = document["schema_version"]
         if version not in _READABLE_VERSIONS:
             raise ServingError(
@@ -103,7 +104,7 @@ def state_from_json(text: str) -> DesiredState:
                 if old in route:
                     route[new] = route.pop(old)
         return _ADAPTER.validate_python(state, strict=False)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ServingError(f"cannot read the desired state: {error}", code="engine.unreadable_state") from error
 
 

@@ -1,4 +1,4 @@
-"""Readable JSON of dataclasses, pydantic models, paths and plain values."""
+"""Readable JSON of dataclasses, pydantic models, paths and plain values, and values of JSON from elsewhere."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ def json_text(
         plain = to_jsonable_python(value, by_alias=by_alias, inf_nan_mode=not_finite, serialize_unknown=True)
         return json.dumps(plain, indent=indent, separators=(",", ":") if indent is None else None)
     return text if text.isascii() else re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: the text is no JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def refuse_not_finite(text: str) -> None:

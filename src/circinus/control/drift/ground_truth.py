@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 from circinus.errors import CircinusError, ServingError
 from circinus.profiling import load_dataset
 from circinus.specification import DatasetSpec, Specification
+from circinus.specification.json_dump import parse_json
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class GroundTruthFile:
 
     def _add(self, line: bytes) -> None:
         try:
-            document = json.loads(line)
+            document = parse_json(line)
             key, truth = (str(document["pipeline"]), str(document["item"])), document["truth"]
         except (ValueError, KeyError, TypeError) as error:
             text = line.decode(errors="replace").strip()

@@ -31,6 +31,7 @@ from circinus.profiling.store.store_writer import StoreWriter, write_services
 from circinus.profiling.trace.measurement_trace import MeasurementTrace, prefix_rows
 from circinus.profiling.trace.trace_runner import TraceBackend
 from circinus.specification import Pipeline, Specification
+from circinus.specification.json_dump import parse_json
 
 _SEED = 0
 """Seed of the stored order of items; a run from the trace has its own."""
@@ -78,7 +79,7 @@ def _load_trace(store: ProfileStore) -> MeasurementTrace:
     if not rows:
         raise ProfileError("the profile store is no trace", code="trace.wrong_kind")
     try:
-        pipeline, versions = Pipeline.model_validate_json(rows[0][0]), json.loads(rows[0][1])
+        pipeline, versions = Pipeline.model_validate_json(rows[0][0]), parse_json(rows[0][1])
         machine = next(iter(read_machines(store)), None)
         keys = MeasurementKeys(pipeline, CodeVersions.recorded(pipeline, versions), machine=machine)
         dataset = read_dataset(store, keys.dataset(), _SEED)

@@ -377,13 +377,18 @@ class RunDirectory:
 
     def _save(self, file: Path, text: str) -> None:
         draft = _draft(file)
-        with self._entered() as entered:
-            folder = self._existing(entered)
-            with suppress(FileNotFoundError):
-                os.unlink(draft.name, dir_fd=folder)  # of a killed engine
-            with self._open(folder, draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "w") as opened:
-                opened.write(text)
-            os.replace(draft.name, file.name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            with self._entered() as entered:
+                folder = self._existing(entered)
+                with suppress(FileNotFoundError):
+                    os.unlink(draft.name, dir_fd=folder)  # of a killed engine
+                with self._open(folder, draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "w") as opened:
+                    opened.write(text)
+                os.replace(draft.name, file.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError as error:
+            problem = f"cannot write {file.name}: {error.strerror or error}"
+            hint = "Free the disk or descriptors of this process, and try again."
+            raise self._fault(problem, code="run_folder.unwritable", hint=hint) from error
 
 
 def _draft(file: Path) -> Path:
