@@ -67,7 +67,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
     assert "the profile store does not exist" in in_one_line(run.stderr)
     (found,) = answer("profile", "--trace", "words.trace", cwd=tmp_path, kind="profile")
     assert found["dataset_fingerprint"] == known["dataset_fingerprint"]
-    assert 4 <= len(found["configurations"]) <= len(known["configurations"])
+    assert 0 < len(found["configurations"]) <= len(known["configurations"])
     data = answer("plan", "--trace", "words.trace", cwd=tmp_path, kind="plan")
     assert [a["query"] for a in data["plan_set"]["matching"]["assignments"]] == ["typing-aid", "archive"]
     assert set(answer("explain", cwd=tmp_path, kind="explain")["queries"]) == {"typing-aid", "archive"}

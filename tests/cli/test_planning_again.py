@@ -230,8 +230,6 @@ def test_limits_on_changes_want_a_plan_that_can_be_changed(application: Path) ->
 
 @pytest.mark.parametrize("verb", [("plan",), ("plan", "--diff"), ("size", "--quick")])
 def test_a_rejection_fails_only_where_that_is_requested(application: Path, verb: tuple[str, ...]) -> None:
-    queries = application / "queries.yaml"
-    queries.write_text(queries.read_text(encoding="utf-8").split("---")[0], encoding="utf-8")
     add(application, "urgent", latency="1us")
     run = run_circinus(*verb, "--json", cwd=application)
     assert run.returncode == 0
