@@ -43,6 +43,7 @@ def daily_tests(*names: str) -> Callable[[type], type]:
     """Return a decorator of a class that inherits tests of every engine: others take place at the level `thorough`."""
 
     def select(tests: type) -> type:
+        assert not set(names) - set(dir(tests))
         for name in dir(tests) if LEVEL != "thorough" else ():
             if name.startswith("test_") and name not in names:
                 setattr(tests, name, None)  # a mark would be that of the tests of all engines

@@ -8,7 +8,7 @@ from itertools import islice, product
 
 import numpy as np
 
-from budget import HANG_LIMIT_S
+from budget import HANG_LIMIT_S, LEVEL
 from circinus.errors import PlanningError
 from circinus.estimation import Correction, Corrections, PlanCandidate, QueryEstimators
 from circinus.matching import MatchSettings
@@ -37,8 +37,9 @@ from circinus.statistics.interval import Interval
 from circinus.testing.random_fan_outs import random_fan_out, with_random_runs
 from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 
-UNFITTED = MatchSettings(time_limit_s=HANG_LIMIT_S, divides_requests=False, fits_targets=False)
-"""Settings where neither divided requests nor fitted targets are the matter: a third of the time."""
+_FITS = LEVEL == "thorough"
+UNFITTED = MatchSettings(time_limit_s=HANG_LIMIT_S, divides_requests=_FITS, fits_targets=_FITS)
+"""Settings where neither divided requests nor fitted targets are the matter: daily, a third of the time."""
 SIMPLE = MatchSettings(time_limit_s=HANG_LIMIT_S, divides_requests=False, fits_targets=False, considers_all_plans=False)
 """Settings for plans that a test begins with, which need not be the cheapest: a quarter of the time."""
 

@@ -175,7 +175,9 @@ class _Child:
         """Wait for the end, and kill the process and those that it started at the limit."""
         has_ended: Sequence[int] = ()
         try:
-            while not has_ended and (left_s := hang_s - self._spent_s()) > 0:
+            left_s = hang_s
+            while left_s > 0 and not has_ended:
+                left_s = max(0.0, hang_s - self._spent_s())
                 has_ended, *_ = select.select([self._descriptor], [], [], left_s)
         finally:  # also when this process is interrupted
             with suppress(ProcessLookupError):  # the process is not reaped yet, so that its group is its own
@@ -198,7 +200,9 @@ class _Child:
 
     def _spent_s(self) -> float:
         """Return the seconds since the start without those in which a busy machine let the process wait."""
-        waited_ns = int(Path(f"/proc/{self._process}/schedstat").read_text(encoding="ascii").split()[1])
+        waited_ns = 0
+        with suppress(OSError):  # not every kernel counts it
+            waited_ns = int(Path(f"/proc/{self._process}/schedstat").read_text(encoding="ascii").split()[1])
         return time.monotonic() - self._start_s - waited_ns / 1e9
 
 

@@ -24,7 +24,7 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
         The result file; None where no part could run on this machine.
 
     Raises:
-        SystemExit: with `--strict`, a figure is above its aim of 0.
+        SystemExit: with `--strict`, a figure is above its aim of 0, or a part was skipped.
     """
     options = parse_options(name, benchmark, arguments, description)
     parts = selected_parts(benchmark, options)
@@ -34,6 +34,7 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
     console = output_console()
     start_s, wall_s = perf_counter(), 0.0
     figures: list[Figure] = []
+    skipped: list[str] = []
     rows: Rows = []
     options.state.mkdir(parents=True, exist_ok=True)
     for part in parts:
@@ -44,6 +45,7 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
         except (UnavailableError, TracesAbsentError) as error:
             console.print(f"skipped: {error}", style="yellow", highlight=False)
             is_complete = False
+            skipped.append(part.name)
             continue
         figures += part_figures
         rows += part_rows
@@ -72,8 +74,8 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
     print_figures(figures, console)
     console.print(f"{file} written in {format_duration(perf_counter() - start_s)}", highlight=False, soft_wrap=True)
     happened = [figure.name for figure in figures if figure.aim == 0 and not figure.met]
-    if options.strict and happened:
-        raise SystemExit(f"must not happen: {'; '.join(happened)}")
+    if options.strict and happened + skipped:
+        raise SystemExit(f"must not happen: {'; '.join(happened)}; skipped: {', '.join(skipped)}")
     return file
 
 
@@ -86,7 +88,9 @@ def parse_options(name: str, benchmark: Benchmark, arguments: Sequence[str], des
         epilog=f"Parts: {', '.join(names)}. {benchmark.note}",
     )
     parser.add_argument("--quick", action="store_true", help="fewer runs of the same seeds, at most about 3 minutes")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if a figure is above its aim of 0")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1 if a figure is above its aim of 0 or a part is skipped"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="result file")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--only", nargs="+", choices=names, metavar="PART", help="run only these parts")

@@ -105,6 +105,11 @@ def test_a_run_that_waits_for_processors_has_not_hung() -> None:
     assert {run.ending for run in runs} == {Ending.OK}
 
 
+def test_a_run_that_ended_beside_one_that_hung_has_not_hung() -> None:
+    runs = dict(bounded([("hung", _hangs), ("ended", lambda: None)], at_once=2, hang_s=1.0))
+    assert {name: run.ending for name, run in runs.items()} == {"hung": Ending.HANG, "ended": Ending.OK}
+
+
 def test_runs_come_back_with_their_keys_and_leave_no_process() -> None:
     def writes(number: int) -> Program:
         return lambda: print(number)

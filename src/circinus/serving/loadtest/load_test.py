@@ -141,15 +141,12 @@ async def _send(
     sender = OpenLoop(engine, traffic.drain_timeout_s)
     # A full garbage collection would pause the generator for tens of milliseconds; current objects stay alive anyway.
     gc.collect()
-    freezes = gc.get_freeze_count() == 0  # what the caller has frozen must stay so
-    if freezes:
-        gc.freeze()
+    gc.freeze()
     monitor = None if own_processes is None else MachineMonitor(own_processes)
     try:
         answers = await sender.send(arrivals, requests, on_progress)
     finally:
-        if freezes:
-            gc.unfreeze()
+        gc.unfreeze()
     machine = None if monitor is None or sender.engine_end is not None else monitor.load()
     return _SentTraffic(answers, _generator_lag(sender.lateness_s), machine, sender.engine_end)
 

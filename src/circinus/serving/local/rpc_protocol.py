@@ -18,6 +18,7 @@ from circinus.errors import ServingError
 from circinus.operators.framing import FrameError, HeaderCodec
 from circinus.operators.pickling import Payload
 from circinus.serving.engine import AuditBatch, AuditSample, EngineStatus, Request, ResponseTimings
+from circinus.specification.diagnostics import first_error
 
 _MAX_HEADER_BYTES = 64 * 2**20
 _MAX_PAYLOADS = 65_536
@@ -118,7 +119,7 @@ def _decode_request(data: memoryview) -> RpcRequest:
         argument = _adapter(_ARGUMENTS.get(request.method)).validate_python(request.argument)
         return RpcRequest(request.call_id, request.method, argument)
     except ValidationError as error:
-        raise FrameError(f"the request cannot be read: {_reason(error)}") from error
+        raise FrameError(f"the request cannot be read: {first_error(error)}") from error
 
 
 def _decode_reply(data: memoryview) -> RpcReply:
@@ -126,11 +127,7 @@ def _decode_reply(data: memoryview) -> RpcReply:
         reply: RpcReply = _adapter(RpcReply).validate_json(bytes(data), strict=True)
         return reply
     except ValidationError as error:
-        raise FrameError(f"the reply cannot be read: {_reason(error)}") from error
-
-
-def _reason(error: ValidationError) -> str:
-    return error.errors(include_input=False)[0]["msg"]  # without the input, as it may be long
+        raise FrameError(f"the reply cannot be read: {first_error(error)}") from error
 
 
 REQUESTS_TO_ENGINE = HeaderCodec(
@@ -157,7 +154,7 @@ def read_content(method: RpcMethod, content: Any) -> Any:
         return _adapter(_CONTENTS.get(method)).validate_python(content)
     except ValidationError as error:
         raise ServingError(
-            f"the engine's reply to {method} cannot be read: {_reason(error)}",
+            f"the engine's reply to {method} cannot be read: {first_error(error)}",
             code="engine.unreadable_reply",
             hint="Use one version of Circinus for client and engine: run `circinus destroy`, then `circinus apply`.",
         ) from error

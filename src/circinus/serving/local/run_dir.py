@@ -387,7 +387,7 @@ class RunDirectory:
                 os.replace(draft.name, file.name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError as error:
             problem = f"cannot write {file.name}: {error.strerror or error}"
-            hint = "Free the disk or descriptors of this process, and try again."
+            hint = "Make room on the disk, or make it writable, and try again."
             raise self._fault(problem, code="run_folder.unwritable", hint=hint) from error
 
 
