@@ -427,6 +427,7 @@ def test_repeated_matchings_share_the_time_limit(monkeypatch: pytest.MonkeyPatch
         limits_s.append(settings.limit_s(6))
         return answered(*arguments, settings=replace(settings, time_limit_s=HANG_LIMIT_S), **options)
 
+    _bursty(5)  # its own matching would count
     monkeypatch.setattr(plan_all, "answer_of", answer)
     monkeypatch.setattr(plan_all, "time", SimpleNamespace(monotonic=lambda: now_s))
     _with_slow_plans(monkeypatch, lambda name, before: name == "q1" and before < 2, 1.5)
