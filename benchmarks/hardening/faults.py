@@ -188,7 +188,7 @@ def _summary(kind: str, target: str, rows: Sequence[Mapping[str, Any]]) -> dict[
 
 def has_disks() -> bool:
     """Return whether scenes may have disks of their own."""
-    return can_mount() and os.access("/dev/loop-control", os.W_OK)
+    return can_mount() and all(os.access(path, os.W_OK) for path in ("/dev/loop-control", "/sys/fs/ext4"))
 
 
 def scene_count() -> int:

@@ -98,12 +98,17 @@ class Scene:
         for process in self.processes(_SITE, _OTHER_SITE):
             with suppress(psutil.NoSuchProcess):
                 titles[process.pid] = " ".join(process.cmdline())
-        return [pid for pid, title in titles.items() if "ServeReplica" in title and "router" not in title]
+        found = [pid for pid, title in titles.items() if "ServeReplica" in title and "router" not in title]
+        if not found:
+            raise RuntimeError(f"no replica among {sorted(titles.values())}")
+        return found
 
     def left(self) -> int:
         """Return the number of processes that are left of the cluster, which has ended, and end them."""
         _, left = psutil.wait_procs(self.seen, timeout=_END_S)
-        signal_all([process.pid for process in left], signal.SIGKILL)
+        for process in left:  # by its identity: an id may be that of another process by now
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         return len(left)
 
 

@@ -309,8 +309,9 @@ def test_what_cannot_be_saved_is_told_with_a_code_and_the_old_file_stays(folder:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
-        with raises_code(ServingError, "run_folder.unwritable"):
-            folder.save_http_address(("127.0.0.1", 2))
+        for address in (("127.0.0.1", 2), None):
+            with raises_code(ServingError, "run_folder.unwritable"):
+                folder.save_http_address(address)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert folder.http_address() == ("127.0.0.1", 1)

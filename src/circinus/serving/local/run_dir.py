@@ -232,7 +232,7 @@ class RunDirectory:
         if address is not None:
             self._save(self.http, "{}:{}".format(*address))
             return
-        with self._entered() as folder, suppress(FileNotFoundError):
+        with self._writing(self.http), self._entered() as folder, suppress(FileNotFoundError):
             os.unlink(self.http.name, dir_fd=self._existing(folder))
 
     def http_address(self) -> tuple[str, int] | None:
@@ -377,14 +377,19 @@ class RunDirectory:
 
     def _save(self, file: Path, text: str) -> None:
         draft = _draft(file)
+        with self._writing(file), self._entered() as entered:
+            folder = self._existing(entered)
+            with suppress(FileNotFoundError):
+                os.unlink(draft.name, dir_fd=folder)  # of a killed engine
+            with self._open(folder, draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "w") as opened:
+                opened.write(text)
+            os.replace(draft.name, file.name, src_dir_fd=folder, dst_dir_fd=folder)
+
+    @contextmanager
+    def _writing(self, file: Path) -> Iterator[None]:
+        """Give errors of the system in the block the code of a file that cannot be written."""
         try:
-            with self._entered() as entered:
-                folder = self._existing(entered)
-                with suppress(FileNotFoundError):
-                    os.unlink(draft.name, dir_fd=folder)  # of a killed engine
-                with self._open(folder, draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "w") as opened:
-                    opened.write(text)
-                os.replace(draft.name, file.name, src_dir_fd=folder, dst_dir_fd=folder)
+            yield
         except OSError as error:
             problem = f"cannot write {file.name}: {error.strerror or error}"
             hint = "Make room on the disk, or make it writable, and try again."
