@@ -24,7 +24,7 @@ def share_of(count: int) -> int:
     return max(1, math.ceil(count * _SHARES[LEVEL]))
 
 
-def few(count: int) -> int:
+def half_share_of(count: int) -> int:
     """Return half of `share_of(count)`, for repetitions that take long; all of `count` at the level `thorough`."""
     return count if LEVEL == "thorough" else share_of(math.ceil(count / 2))
 

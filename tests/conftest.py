@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import settings
 
-from budget import LEVEL, few
+from budget import LEVEL, half_share_of
 from circinus.matching.settings import MATCHING
 from circinus.specification import Infrastructure, Query
 
@@ -25,7 +25,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["XDG_STATE_HOME"] = _STATE.name
 
 # No deadline: the time that an example takes depends on the machine.
-settings.register_profile("circinus", deadline=None, max_examples=few(200))
+settings.register_profile("circinus", deadline=None, max_examples=half_share_of(200))
 settings.load_profile("circinus")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prices_alone import prices_alone
 
-from budget import HANG_LIMIT_S, few, seeds
+from budget import HANG_LIMIT_S, half_share_of, seeds
 from circinus.matching import MatchSettings, match
 from circinus.matching.lagrangian.relaxation import RelaxedView, replica_scaling
 from circinus.matching.match_run import Answer
@@ -25,7 +25,7 @@ def _problem(instance: Instance) -> Problem:
     return build_problem(instance.queries, instance.candidates, instance.infrastructure)
 
 
-@pytest.mark.parametrize("seed", range(few(120)))
+@pytest.mark.parametrize("seed", range(half_share_of(120)))
 def test_small_matchings_are_as_good_as_the_best_of_all(seed: int) -> None:
     """Whole replicas, nodes, shares of cost and final latencies included."""
     instance = random_instance(seed, queries=4)
@@ -47,7 +47,7 @@ def test_small_matchings_are_as_good_as_the_best_of_all(seed: int) -> None:
     assert found.weight_bound >= weight - 1e-9
 
 
-@pytest.mark.parametrize("seed", range(few(12)))
+@pytest.mark.parametrize("seed", range(half_share_of(12)))
 def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) -> None:
     problem = _problem(larger(random_instance(seed, queries=24, candidates=6), 2))
     found, exact = LagrangianSolver().solve(problem, (), HANG_LIMIT_S), packed_optimum(problem)
@@ -64,7 +64,7 @@ def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) ->
             )
 
 
-@pytest.mark.parametrize("seed", range(few(8)))
+@pytest.mark.parametrize("seed", range(half_share_of(8)))
 def test_many_queries_are_served_better_by_prices_alone_than_greedily(seed: int) -> None:
     problem = _problem(larger(random_instance(seed, queries=100, candidates=6), 7))
     quick = greedy(problem)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from benchmarks.possible.sizes import KEYS, SETTINGS, compared, instance
 
-from budget import few, seeds
+from budget import half_share_of, seeds
 from circinus import Link, PlanningError, Pool, Specification
 from circinus.api.sizing import SizingReport
 from circinus.matching import plan_all_queries
@@ -59,7 +59,8 @@ def company(tmp_path: Path) -> Infrastructure:
     return load_specification([tmp_path]).required_infrastructure
 
 
-@pytest.mark.parametrize("number", [*range(few(30)), 11])  # with 11, other queries are half of the weight for less
+# With 11, other queries are half of the weight for less.
+@pytest.mark.parametrize("number", [*range(half_share_of(30)), 11])
 def test_sizes_without_latency_slos_are_the_enumerated_ones(number: int) -> None:
     _, profiles, sizing = _sized(2 * number, explains=number % 4 == 0 or number == 11)
     row = compared(sizing, profiles)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from budget import HANG_LIMIT_S, few
+from budget import HANG_LIMIT_S, half_share_of
 from circinus.matching import Matching, MatchSettings, match, plan_all_queries
 from circinus.matching.match_run import Answer
 from circinus.matching.optimizer import PASSES
@@ -74,7 +74,7 @@ def check_nodes(instance: Instance, found: Matching) -> None:
 
 @pytest.mark.parametrize("block", range(10))
 def test_finds_what_listing_every_answer_finds(block: int) -> None:
-    for seed in range(block * 40, block * 40 + few(40)):
+    for seed in range(block * 40, block * 40 + half_share_of(40)):
         instance = random_instance(seed, cost_slos=0.2 + 0.08 * block)
         weight, cost = best_answer(instance)
         found = matched(instance)
@@ -86,7 +86,7 @@ def test_finds_what_listing_every_answer_finds(block: int) -> None:
         assert found.cost_bound_usd_per_h == pytest.approx(cost, abs=1e-6), seed
 
 
-@settings(max_examples=few(120))
+@settings(max_examples=half_share_of(120))
 @example(seed=27, queries=4, time_limit_s=0.0)  # letting in another one breaks an objective of who runs
 @example(seed=9, queries=5, time_limit_s=0.0)  # one fits that is not served
 @given(seed=st.integers(10_000, 2**31), queries=st.integers(1, 8), time_limit_s=st.sampled_from([0.0, HANG_LIMIT_S]))
@@ -95,7 +95,7 @@ def test_whatever_the_time_the_answer_holds(seed: int, queries: int, time_limit_
     check_everything(instance, matched(instance, time_limit_s))
 
 
-@settings(max_examples=few(60))
+@settings(max_examples=half_share_of(60))
 @given(seed=st.integers(0, 2**31), times=st.lists(st.integers(1, 3), min_size=2, max_size=2))
 def test_queries_that_are_alike_get_the_best_plans_together(seed: int, times: list[int]) -> None:
     instance = repeated(random_instance(seed, queries=2, candidates=3, cost_slos=0.1), times)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from budget import few, share_of
+from budget import half_share_of, share_of
 from circinus.errors import PlanningError
 from circinus.estimation import Estimate
 from circinus.matching import Matching, MatchSettings, admit_query, plan_all_queries
@@ -118,7 +118,7 @@ def test_a_pinned_query_is_served_as_sized_even_where_others_would_leave_no_room
         (4, ("q0", "q1", "q2", "q4", "q5"), "query.pins_conflict", "queries q0 and q1"),
         (0, ("q4",), "query.pinned_infeasible", "query q4"),
         (1, ("q0", "q1", "q2", "q3", "q4", "q5"), "query.pinned_infeasible", "query q2"),
-    ][: few(16)],
+    ][: half_share_of(16)],
 )
 @pytest.mark.usefixtures("few_targets")
 def test_pinned_queries_that_a_second_look_refuses_are_an_error(
@@ -147,7 +147,7 @@ def test_probabilities_of_plans_as_sized_are_of_the_limit_that_was_asked_for() -
 
 def test_what_plan_rejects_is_rejected_by_admit() -> None:
     rejected = 0
-    for seed in (17, 27, 20, 4, 28, 0)[: few(6)]:
+    for seed in (17, 27, 20, 4, 28, 0)[: half_share_of(6)]:
         specification, profiles, matching = _planned_once(seed)
         for rejection in matching.rejections:
             admission, after = admit_query(specification, profiles, matching, rejection.query)

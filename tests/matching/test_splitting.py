@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benchmarks.possible.workers import UNFITTED, Workers
 
-from budget import HANG_LIMIT_S, few, share_of
+from budget import HANG_LIMIT_S, half_share_of, share_of
 from circinus.matching import Incumbent, match, plan_all_queries, splitting
 from circinus.matching.plan_estimates import PlanEstimates
 from circinus.matching.problem_builder import build_problem
@@ -24,7 +24,7 @@ from random_matchings import candidate, deployment, infrastructure, use
 PATIENT = replace(UNFITTED, time_limit_s=HANG_LIMIT_S)
 
 
-@pytest.mark.parametrize("seed", (0, 3, 1, 2, *range(4, 16))[: few(16)])
+@pytest.mark.parametrize("seed", (0, 3, 1, 2, *range(4, 16))[: half_share_of(16)])
 def test_divided_requests_are_as_good_as_possible(seed: int) -> None:
     workers = Workers.random(seed, operators=1 + seed % 2, fixed=seed % 4 == 3)
     weight, cost_usd_per_h = workers.optimum()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from budget import few, seeds, share_of
+from budget import half_share_of, seeds, share_of
 from circinus.estimation import Estimator, MergedLoad, merge_loads
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.merged_load import replicas_for
@@ -46,7 +46,7 @@ def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, Resource
     return arrays, columns, tables
 
 
-@pytest.mark.parametrize("seed", range(few(30)))
+@pytest.mark.parametrize("seed", range(half_share_of(30)))
 def test_dropped_options_are_beaten_by_kept_ones(seed: int) -> None:
     instance = random_instance(seed)
     _, everything, tables = _tables(instance, slack_s=0.0)
@@ -63,7 +63,7 @@ def test_dropped_options_are_beaten_by_kept_ones(seed: int) -> None:
     assert everything.count == 8 * len(everything.pools) + 2
 
 
-@pytest.mark.parametrize("seed", range(few(30)))
+@pytest.mark.parametrize("seed", range(half_share_of(30)))
 def test_when_latency_does_not_matter_no_option_beats_another_in_resources(seed: int) -> None:
     for table in _tables(random_instance(seed), slack_s=np.inf)[2]:
         for row, pool in np.argwhere(table.usable):
@@ -72,7 +72,7 @@ def test_when_latency_does_not_matter_no_option_beats_another_in_resources(seed:
             assert beats.sum() == len(taken)
 
 
-@pytest.mark.parametrize("seed", range(few(30)))
+@pytest.mark.parametrize("seed", range(half_share_of(30)))
 def test_the_extremes_bound_every_option(seed: int) -> None:
     for table in _tables(random_instance(seed), slack_s=0.0)[2]:
         for row, pool, option in np.argwhere(table.available):

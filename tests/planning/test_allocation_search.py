@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from listing import EXACT, point_of, small_instance
 
-from budget import few
+from budget import half_share_of
 from circinus.estimation import Estimator
 from circinus.estimation.estimator import latency_percentile
 from circinus.planning import plan_query
@@ -27,7 +27,7 @@ def _space(instance: Instance) -> SearchSpace:
     return compile_query(instance.query, instance.network, arrays, EXACT)
 
 
-@pytest.mark.parametrize("seed", range(few(80)))
+@pytest.mark.parametrize("seed", range(half_share_of(80)))
 def test_latency_and_resources_of_labels_are_those_of_the_estimator(seed: int) -> None:
     instance = small_instance(seed)
     space = _space(instance)
@@ -53,7 +53,7 @@ def test_latency_and_resources_of_labels_are_those_of_the_estimator(seed: int) -
         assert plans.resources[index, space.columns.dedicated_cost] == pytest.approx(cost.upper)
 
 
-@pytest.mark.parametrize("seed", range(few(80)))
+@pytest.mark.parametrize("seed", range(half_share_of(80)))
 def test_a_placement_lies_between_its_extremes(seed: int) -> None:
     space = _space(small_instance(seed))
     configurations = np.arange(len(space.arrays.configurations))
@@ -68,7 +68,7 @@ def test_a_placement_lies_between_its_extremes(seed: int) -> None:
             assert (cells.min_resources[cell] <= plans.resources * (1 + 1e-9) + 1e-12).all()
 
 
-@pytest.mark.parametrize("seed", range(few(80)))
+@pytest.mark.parametrize("seed", range(half_share_of(80)))
 def test_a_looser_limit_or_more_nodes_lose_no_plan(seed: int) -> None:
     instance = small_instance(seed)
     query, network = instance.query, instance.network

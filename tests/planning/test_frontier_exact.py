@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from listing import EXACT, Listed, list_plans, point_of, roomy_point, small_instance, unbeaten, undominated
 
-from budget import few, seeds, share_of
+from budget import half_share_of, seeds, share_of
 from circinus.estimation import PlanCandidate
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
@@ -60,8 +60,8 @@ class Everything:
 @pytest.fixture(
     scope="module",
     params=[
-        *((small_instance, seed) for seed in range(few(320))),
-        *((random_instance, seed) for seed in LARGE_SEEDS[: few(len(LARGE_SEEDS))]),
+        *((small_instance, seed) for seed in range(half_share_of(320))),
+        *((random_instance, seed) for seed in LARGE_SEEDS[: half_share_of(len(LARGE_SEEDS))]),
     ],
     ids=lambda drawn: f"{drawn[0].__name__}-{drawn[1]}",
 )
@@ -187,7 +187,7 @@ def test_the_cap_keeps_the_fastest_and_the_most_accurate_plan(seed: int) -> None
 @pytest.mark.parametrize(
     "change", [corrected, fanned_out, restricted, lambda instance: interrupted(measured_there(instance))]
 )
-@pytest.mark.parametrize("seed", range(few(56)))
+@pytest.mark.parametrize("seed", range(half_share_of(56)))
 def test_the_frontier_is_that_of_all_plans_of_a_changed_instance(
     seed: int, change: Callable[[Instance], Instance]
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import virtual_engine
 
-from budget import few
+from budget import half_share_of
 from circinus.arrays import FloatArray
 from circinus.queueing.arrivals import Poisson
 from circinus.queueing.fcfs import Station
@@ -36,7 +36,7 @@ COUNT = 120
 """Requests of each query."""
 RICH = (39, 33, 28, 13)
 """Seeds of scenes that have together everything that scenes may have."""
-SEEDS = (*RICH, *(seed for seed in range(40) if seed not in RICH))[: few(40)]
+SEEDS = (*RICH, *(seed for seed in range(40) if seed not in RICH))[: half_share_of(40)]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def test_every_request_takes_as_long_as_in_the_engine(seed: int, late: LatePolic
 
 
 @pytest.mark.parametrize("late", LatePolicy)
-@pytest.mark.parametrize("seed", range(few(40)))
+@pytest.mark.parametrize("seed", range(half_share_of(40)))
 def test_every_request_with_elements_and_branches_takes_as_long_as_in_the_engine(seed: int, late: LatePolicy) -> None:
     found = scene(seed, late=late, has_fan_outs=True)
     expected = virtual_engine.served(found.planned, found.requests, found.replicas, found.network)
@@ -143,7 +143,7 @@ def test_every_request_with_elements_and_branches_takes_as_long_as_in_the_engine
 
 
 @pytest.mark.parametrize("late", LatePolicy)
-@pytest.mark.parametrize("seed", SEEDS[: few(12)])
+@pytest.mark.parametrize("seed", SEEDS[: half_share_of(12)])
 def test_requests_of_a_split_plan_take_the_parts_that_routers_choose(seed: int, late: LatePolicy) -> None:
     found, rng = scene(seed, late=late), np.random.default_rng(seed)
     first, *others = found.planned

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from budget import examples, few
+from budget import examples, half_share_of
 from circinus.statistics.betting import betting_bounds
 from circinus.statistics.covariates import Covariates
 from simulated_populations import ALLOWED, POPULATIONS, RISK, RUNS, allowed, misses, random_orders, student_misses
@@ -41,7 +41,7 @@ def test_covariates_good_or_bad_leave_the_promise_as_it_is(quality: str) -> None
         "misleading": np.where(rng.random((96, 3)) < 0.5, population[:, None], 1 - population[:, None]),
         "leaking a single item": np.eye(96)[:, :40],
     }[quality]
-    runs = few(200)
+    runs = half_share_of(200)
     bounds = [
         betting_bounds(population[order][None, :-1], 96, risk=RISK, covariates=Covariates.of(covariates[order]))[0]
         for order in random_orders(96, runs=runs)

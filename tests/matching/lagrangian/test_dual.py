@@ -11,7 +11,7 @@ from benchmarks.workloads.random.small_matchings import best_of_all, small
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import few, seeds
+from budget import half_share_of, seeds
 from circinus.matching.lagrangian import lp_prices
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.lp_prices import solve_lp_prices
@@ -47,7 +47,7 @@ def test_sites_are_nothing_but_a_shorter_way_to_write_it(seed: int) -> None:
     assert dual_bound(problem, objective, prices) == pytest.approx(dual_bound(on_one_site(problem), objective, flat))
 
 
-@pytest.mark.parametrize("seed", range(few(6)))
+@pytest.mark.parametrize("seed", range(half_share_of(6)))
 @pytest.mark.parametrize(("sites", "local"), [(1, 0), (4, 2)])
 @pytest.mark.parametrize("load", [0.3, 3.0])
 def test_prices_reach_the_optimum_of_the_linear_programme(seed: int, sites: int, local: int, load: float) -> None:

@@ -11,7 +11,7 @@ from benchmarks.workloads.random.small_matchings import best_of_all, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budget import few, seeds
+from budget import half_share_of, seeds
 from circinus.matching.lagrangian import RelaxedProblem, RelaxedSolution, solve_relaxed
 from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
 from circinus.matching.lagrangian.local_search import swap_search
@@ -48,7 +48,7 @@ def test_without_an_exact_model_it_fits_and_the_bounds_hold(seed: int, single: b
         assert answer.cost_bound_usd_per_h <= cost + 1e-6
 
 
-@settings(max_examples=few(36))
+@settings(max_examples=half_share_of(36))
 @given(SEEDS, st.sampled_from([0.3, 1.0, 3.0, 8.0]), st.sampled_from([(1, 0), (6, 2)]))
 def test_a_crowd_is_served_nearly_as_well_as_could_be(seed: int, load: float, where: tuple[int, int]) -> None:
     problem = crowd(np.random.default_rng(seed), 3000, load=load, sites=where[0], local=where[1])
@@ -61,7 +61,7 @@ def test_a_crowd_is_served_nearly_as_well_as_could_be(seed: int, load: float, wh
         assert answer.cost_gap < 0.01
 
 
-@settings(max_examples=few(64))
+@settings(max_examples=half_share_of(64))
 @given(SEEDS)
 def test_a_class_is_its_queries(seed: int) -> None:
     """Dual prices of classes are those of their single queries, and so is what is served, about."""
