@@ -112,7 +112,8 @@ def test_traffic_corrects_later_plans_and_corrections_do_not_compound(applicatio
         a["chosen"]["plan"] for a in corrected["matching"]["assignments"]
     ]:
         for key in same:
-            assert 1.1 < means_s(corrected)[key] / means_s(plain)[key] < 1.5
+            # Slower replicas also form larger batches; twice the correction would be more than 2.
+            assert 1.1 < means_s(corrected)[key] / means_s(plain)[key] < 2.0
 
     text = " ".join(run_circinus("plan", "--from-scratch", cwd=application).stdout.split())
     assert "corrections: service times of 2 operators on server" in text
