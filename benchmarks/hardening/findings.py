@@ -143,7 +143,9 @@ class Findings:
         aim = AIMED_INPUTS.get(self.part)
         figures = [Figure(f"{self.part}: inputs", float(self.count), aim, "higher", "inputs")]
         figures += [
-            Figure(f"{self.part}: {name}", float(self.total(ending)), 0.0, "lower", "inputs", note)
+            Figure(
+                f"{self.part}: {name}", float(self.total(ending)), 0.0, "lower", "inputs", note + self._first(ending)
+            )
             for name, ending in counted
             if ending in self.judged
         ]
@@ -152,6 +154,11 @@ class Findings:
             value = float(len(self.ran))
             figures.append(Figure(f"{self.part}: data that ran code", value, 0.0, "lower", "inputs", note))
         return figures
+
+    def _first(self, ending: Ending) -> str:
+        """Return the first input that ended in a way, with its last line, for the note of a figure."""
+        found = (fault for fault in self.faults.values() if fault["ending"] == ending)
+        return next((f"; first: {fault['input']}: {fault['text']}" for fault in found), "")
 
     def _rows(self) -> list[dict[str, Any]]:
         return [

@@ -73,7 +73,7 @@ def run_benchmark(name: str, benchmark: Benchmark, arguments: Sequence[str], des
             benchmark.page(file)
     print_figures(figures, console)
     console.print(f"{file} written in {format_duration(perf_counter() - start_s)}", highlight=False, soft_wrap=True)
-    happened = [figure.name for figure in figures if figure.aim == 0 and not figure.met]
+    happened = [f"{figure.name} ({figure.note})" for figure in figures if figure.aim == 0 and not figure.met]
     if options.strict and happened + skipped:
         raise SystemExit(f"must not happen: {'; '.join(happened)}; skipped: {', '.join(skipped)}")
     return file

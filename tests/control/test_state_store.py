@@ -220,3 +220,23 @@ def test_a_damaged_event_is_one_message_that_names_the_file(path: Path, column: 
             read()
         assert caught.value.location == str(path)
     store.close()
+
+
+def test_damaged_bytes_in_the_schema_are_one_message_that_names_the_file(path: Path) -> None:
+    ControlStateStore(path).close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE event", b"CREATE TABL\xff event"))  # quoted by SQLite
+    with raises_code(ServingError, "control.not_a_state_store") as caught:
+        ControlStateStore(path)
+    assert caught.value.location == str(path)
+
+
+@pytest.mark.parametrize("column", ["ends_s", "lasts_s"])
+def test_a_damaged_lease_does_not_hold_for_good(path: Path, column: str) -> None:
+    store = ControlStateStore(path)
+    store.acquire("one", 100.0, 5.0)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE lease SET {column} = 'soon'")
+    assert store.holder(102.0) == ("one" if column == "lasts_s" else "")
+    assert store.acquire("two", 102.0, 5.0) == 2
+    assert store.holder(103.0) == "two"
+    store.close()

@@ -32,6 +32,8 @@ _MAX_EVENTS = 100_000
 """Maximum number of stored events; the oldest are deleted."""
 _MAX_TIME_S = 2**36
 """Latest time of an event, in the year 4147."""
+_DATABASE_ERRORS = sqlite3.Error, UnicodeDecodeError
+"""Errors of statements: that of a damaged file may quote bytes that are no text, which Python then cannot decode."""
 _DOCUMENTS = "CREATE TABLE document (name TEXT PRIMARY KEY, content TEXT NOT NULL)"
 _SCHEMA = f"""
 CREATE TABLE lease (
@@ -102,7 +104,7 @@ class ControlStateStore:
             self._connection.execute("PRAGMA journal_mode = WAL")
             # Decisions must survive a power failure, or they would be made twice.
             self._connection.execute("PRAGMA synchronous = FULL")
-        except (OSError, sqlite3.DatabaseError) as error:
+        except (OSError, *_DATABASE_ERRORS) as error:
             raise ServingError(
                 f"cannot open the controller state file: {error}",
                 code="control.not_a_state_store",
@@ -131,8 +133,9 @@ class ControlStateStore:
 
     def holder(self, now_s: float) -> str:
         """Return the holder of the lease, or "" if it is free."""
-        lease = self._connection.execute("SELECT holder, ends_s FROM lease ORDER BY number DESC LIMIT 1").fetchone()
-        return str(lease[0]) if lease is not None and lease[1] > now_s else ""
+        newest = "SELECT holder, ends_s FROM lease ORDER BY number DESC LIMIT 1"
+        rows = self._read(f"SELECT holder FROM ({newest}) WHERE CAST(ends_s AS REAL) > ?", (now_s,))
+        return str(rows[0][0]) if rows else ""
 
     def acquire(self, holder: str, now_s: float, ttl_s: float) -> int:
         """Acquire the lease and return its number.
@@ -143,7 +146,8 @@ class ControlStateStore:
             LeaseHeldError: another controller holds the lease.
         """
         with self._transaction() as execute:
-            lease = execute("SELECT holder, ends_s - ?, lasts_s FROM lease ORDER BY number DESC", (now_s,)).fetchone()
+            newest = "SELECT holder, ends_s - ?, CAST(lasts_s AS REAL) FROM lease ORDER BY number DESC"
+            lease = execute(newest, (now_s,)).fetchone()
             # A lease that ends later than possible dates from before the clock was set back.
             if lease is not None and 0 < lease[1] <= lease[2]:
                 raise LeaseHeldError(
@@ -242,7 +246,7 @@ class ControlStateStore:
     def _read(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
         try:
             return self._connection.execute(statement, values).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
+        except (*_DATABASE_ERRORS, OverflowError) as error:
             raise self._unreadable(error) from error
 
     def _unreadable(self, reason: object) -> StateStoreError:
@@ -293,7 +297,7 @@ class ControlStateStore:
         except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, _DATABASE_ERRORS):
                 raise StateStoreError(
                     f"cannot write the controller state: {error}",
                     code="control.unwritable_state",
