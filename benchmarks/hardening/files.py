@@ -121,7 +121,8 @@ _FROM_TRACE = ("profile", "--trace", TRACE, "--store", "other.sqlite", "--budget
 TARGETS = (
     Target("plan", PLAN, _rewritten(mutated_json), (*_READING, ("forget",), ("load", PLAN)), 0.34),
     Target("plan in a report", PLAN, _rewritten(mutated_json), (("report", PLAN),), 0.02),
-    Target("store", STORE, _database, (("simulate", PLAN), ("profile", "--show"), ("forget",)), 0.24),
+    Target("store", STORE, _database, (("simulate", PLAN), ("profile", "--show"), ("forget",)), 0.22),
+    Target("store in a plan", STORE, _database, (("plan", "--budget", "1s"),), 0.02),
     Target(_PLANTED, STORE, plant_pickles, (("profile", "--budget", "1s"),), 0.02),
     Target("trace", TRACE, _database, (_FROM_TRACE,), 0.1),
     Target("state", STATE, _database, (("events",), ("events", "--kind", "step")), 0.1),

@@ -117,7 +117,10 @@ def mutated_json(text: str, rng: np.random.Generator) -> bytes:
             text * 2,
         )
         return odd[int(rng.integers(len(odd)))].encode()
-    document = json.loads(text)
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):  # it was mutated before
+        return mutated_bytes(text.encode(errors="replace"), rng)
     for _ in range(int(rng.choice((1, 1, 1, 2, 3)))):
         holders = list(_holders(document))
         if not holders:

@@ -159,7 +159,8 @@ def test_a_marker_shows_that_data_was_run(tmp_path: Path, hostile: object) -> No
 def test_mutations_are_seeded_and_differ() -> None:
     text = json.dumps({"kind": "PlanSet", "rows": [{"a": 1.5, "b": "x"}, None]})
     table = "time_s,query\n0.5,q\n1.5,q\n"
-    for mutate, data in ((mutated_json, text), (mutated_lines, table), (mutated_bytes, text.encode())):
+    cases = (mutated_json, text), (mutated_json, "[bold]"), (mutated_lines, table), (mutated_bytes, text.encode())
+    for mutate, data in cases:
         first, second = ([mutate(data, np.random.default_rng(seed)) for seed in range(60)] for _ in range(2))
         assert first == second
         assert len(set(first)) > 40

@@ -123,7 +123,6 @@ def test_a_store_that_was_measured_is_no_trace(tmp_path: Path) -> None:
         "UPDATE trace SET code_versions = '[]'",
         "DELETE FROM dataset_source",
         "DELETE FROM address",
-        "UPDATE service SET service_s = -1",
     ],
 )
 def test_faults_are_named(tmp_path: Path, trace: MeasurementTrace, statement: str) -> None:
@@ -134,6 +133,18 @@ def test_faults_are_named(tmp_path: Path, trace: MeasurementTrace, statement: st
         connection.execute("DELETE FROM checksum")
     connection.close()
     with raises_code(ProfileError, "trace.inconsistent"):
+        load_trace(path)
+
+
+@pytest.mark.parametrize("change", ["service SET service_s = -1.0", "replica SET loads = -1",
+                                    "replica SET load_s = 1e99", "service SET output_bytes = -1"])  # fmt: skip
+def test_a_value_that_no_measurement_has_is_damage(tmp_path: Path, trace: MeasurementTrace, change: str) -> None:
+    path = tmp_path / "trace"
+    save_trace(trace, path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(f"UPDATE {change}").rowcount, "there is nothing to change"
+        connection.execute("DELETE FROM checksum")
+    with raises_code(ProfileError, "store.damaged"):
         load_trace(path)
 
 

@@ -162,7 +162,8 @@ class Estimator:
         transfers_usd_per_h = transfer_usd_per_h(links)
         caveats, allowance = timeline.caveats, None
         if conditions is not None:
-            allowance = latency_s.upper / self._percentile.of(timeline.latency_s).upper
+            expected_s = self._percentile.of(timeline.latency_s).upper
+            allowance = latency_s.upper / expected_s if expected_s > 0 else 1.0
             caveats += self._link_caveats(links, conditions) + self._batched_transfer_caveats(timeline, sent_to)
             caveats += _multiple_value_caveats(links, float(timeline.latency_s.mean()))
             if self._query.late is LatePolicy.DROP:

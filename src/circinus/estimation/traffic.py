@@ -30,14 +30,14 @@ class RequestStream:
     @property
     def scv(self) -> float:
         """Squared coefficient of variation of the service time; 0 if constant."""
-        return max(0.0, self.square_s2 / self.mean_s**2 - 1.0) if self.mean_s > 0 else 0.0
+        return max(0.0, self.square_s2 / self.mean_s**2 - 1.0) if self.mean_s**2 > 0 else 0.0
 
     @property
     def skew(self) -> float:
         """Mean cube of the service time over the cube of its mean; 1 if constant."""
         if self.cube_s3 is None:
             return (1 + self.scv) * (1 + 2 * self.scv)
-        return max(1.0, self.cube_s3 / self.mean_s**3) if self.mean_s > 0 else 1.0
+        return max(1.0, self.cube_s3 / self.mean_s**3) if self.mean_s**3 > 0 else 1.0
 
     @property
     def offered_load(self) -> float:

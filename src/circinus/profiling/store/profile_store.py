@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from circinus.errors import ProfileError
 from circinus.private_files import make_private_folder, open_private, require_plain_database
@@ -100,6 +101,8 @@ _sound_files = set[object]()
 """Versions of files that were checked. `PRAGMA integrity_check` reads some 1 GB a second."""
 _CONTENT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 """Errors of code that reads rows of another form than was written."""
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 class ProfileStore:
@@ -324,6 +327,21 @@ class ProfileStore:
             raise self.damaged(str(error)) from error
         except OSError as error:
             raise self._unusable(error) from error
+
+
+def content_errors_as_damage(
+    read: Callable[Concatenate[ProfileStore, _Parameters], _Result],
+) -> Callable[Concatenate[ProfileStore, _Parameters], _Result]:
+    """Let a function that reads rows raise `store.damaged` where they have another form than was written."""
+
+    @wraps(read)
+    def told(store: ProfileStore, /, *args: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
+        try:
+            return read(store, *args, **options)
+        except _CONTENT_ERRORS as error:
+            raise store.damaged(f"{type(error).__name__}: {error}") from error
+
+    return told
 
 
 def _status(path: Path) -> os.stat_result | None:

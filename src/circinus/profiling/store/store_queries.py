@@ -17,7 +17,7 @@ from circinus.profiling.profile import FailedConfiguration, disturbance
 from circinus.profiling.race.configuration_order import in_prefix_order, prefix_order
 from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import MeasurementKeys
-from circinus.profiling.store.profile_store import ProfileStore, as_json
+from circinus.profiling.store.profile_store import ProfileStore, as_json, content_errors_as_damage
 from circinus.specification import Configuration, KnobValues, Pipeline, configuration_count, has_knob_values
 
 _FEW_ITEMS = 32
@@ -97,6 +97,7 @@ class PipelineVersion:
     """Origin if it was scored from a trace; empty if the operators were run."""
 
 
+@content_errors_as_damage
 def read_dataset(store: ProfileStore, source: str, seed: int) -> StoredDataset | None:
     """Return the data set that its code and arguments built at the last measurement, or None."""
     rows = store.rows(
@@ -108,6 +109,7 @@ def read_dataset(store: ProfileStore, source: str, seed: int) -> StoredDataset |
     return read_recorded_dataset(store, rows[0][0], seed) if rows else None
 
 
+@content_errors_as_damage
 def read_recorded_dataset(store: ProfileStore, dataset_id: int, seed: int) -> StoredDataset:
     """Return the data set with an id of the store."""
     ((fingerprint, positions),) = store.rows(
@@ -133,17 +135,20 @@ def read_recorded_dataset(store: ProfileStore, dataset_id: int, seed: int) -> St
     )
 
 
+@content_errors_as_damage
 def read_machines(store: ProfileStore) -> tuple[Machine, ...]:
     """Return all machines that have measured into the store, the newest first."""
     return tuple(Machine(*row) for row in store.rows("SELECT cpu_model, cores FROM machine ORDER BY id DESC"))
 
 
+@content_errors_as_damage
 def read_services(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray) -> Mapping[str, StoredRuns]:
     """Return the runs on (items,) by content hash; hashes that the store does not have are missing."""
     table = _by_item(store, "service", ("service_s", "output_bytes"), hashes, item_ids)
     return {content_hash: StoredRuns(*arrays) for content_hash, arrays in table.items()}
 
 
+@content_errors_as_damage
 def read_disturbances(store: ProfileStore, subject: int, items: Sequence[int]) -> Mapping[int, float]:
     """Return stored item -> `disturbance` of its run of an operator, 0 where it was not recorded, of some items."""
     rows = store.rows(
@@ -157,6 +162,7 @@ def read_disturbances(store: ProfileStore, subject: int, items: Sequence[int]) -
     return {item: disturbance(*shares) for item, *shares in rows}
 
 
+@content_errors_as_damage
 def read_run_times(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray) -> Mapping[str, FloatArray]:
     """Return (3, items) elapsed seconds of runs, and how long they and their workers waited for a CPU.
 
@@ -166,6 +172,7 @@ def read_run_times(store: ProfileStore, hashes: Iterable[str], item_ids: IntArra
     return {content_hash: np.nan_to_num(seconds) for content_hash, seconds in table.items()}
 
 
+@content_errors_as_damage
 def read_item_runs(
     store: ProfileStore, hashes: Iterable[str], item_ids: IntArray
 ) -> Mapping[str, Mapping[int, ItemRuns]]:
@@ -185,6 +192,7 @@ def read_item_runs(
     return found
 
 
+@content_errors_as_damage
 def read_service_table(store: ProfileStore, hashes: Sequence[str], item_ids: IntArray) -> StoredRuns:
     """Return the runs as (hashes, items) arrays."""
     runs, missing = read_services(store, hashes, item_ids), np.full((2, len(item_ids)), np.nan)
@@ -192,11 +200,13 @@ def read_service_table(store: ProfileStore, hashes: Sequence[str], item_ids: Int
     return StoredRuns(table[:, 0], table[:, 1])
 
 
+@content_errors_as_damage
 def read_scores(store: ProfileStore, hashes: Iterable[str], item_ids: IntArray) -> Mapping[str, FloatArray]:
     """Return (items,) scores, NaN if not measured, by content hash; hashes that the store does not have are missing."""
     return {h: scores for h, (scores,) in _by_item(store, "score", ("score",), hashes, item_ids).items()}
 
 
+@content_errors_as_damage
 def read_replicas(store: ProfileStore, hashes: Iterable[str]) -> Mapping[str, StoredReplica]:
     """Return the statistics of replicas by content hash."""
     hashes = list(hashes)
@@ -213,11 +223,13 @@ def read_replicas(store: ProfileStore, hashes: Iterable[str]) -> Mapping[str, St
     }
 
 
+@content_errors_as_damage
 def read_failures(store: ProfileStore, hashes: Iterable[str]) -> Mapping[str, tuple[str | None, str]]:
     """Return (item key, reason) by content hash of scores."""
     return {h: (item_key, reason) for h, item_key, reason in _rows(store, "failure", "item_key, reason", hashes)}
 
 
+@content_errors_as_damage
 def failed_configurations(
     store: ProfileStore, keys: MeasurementKeys, configurations: Iterable[Configuration]
 ) -> tuple[FailedConfiguration, ...]:
@@ -227,12 +239,14 @@ def failed_configurations(
     return tuple(FailedConfiguration(c, *failures[score]) for c, score in score_of.items() if score in failures)
 
 
+@content_errors_as_damage
 def read_effort(store: ProfileStore, hashes: Iterable[str]) -> tuple[float, float]:
     """Return the processing seconds that ran, and those saved by the prefix cache."""
     rows = sorted(row[1:] for row in _rows(store, "effort", "subject, ran_s, saved_s", hashes))
     return sum(ran_s for _, ran_s, _ in rows), sum(saved_s for _, _, saved_s in rows)
 
 
+@content_errors_as_damage
 def coverage(
     store: ProfileStore, keys: MeasurementKeys, configuration: Configuration, item_ids: IntArray
 ) -> tuple[NDArray[np.bool_], FloatArray]:
@@ -255,6 +269,7 @@ def coverage(
     return measured, read_scores(store, [score], item_ids).get(score, scores)
 
 
+@content_errors_as_damage
 def read_versions(store: ProfileStore) -> tuple[PipelineVersion, ...]:
     """Return all scored versions of pipelines, in the order of their first measurement."""
     return tuple(
@@ -263,6 +278,7 @@ def read_versions(store: ProfileStore) -> tuple[PipelineVersion, ...]:
     )
 
 
+@content_errors_as_damage
 def read_scored(store: ProfileStore, version: PipelineVersion) -> Mapping[str, Configuration]:
     """Return the configuration of each content hash of scores, in the order of their first measurement."""
     rows = store.rows(
@@ -273,6 +289,7 @@ def read_scored(store: ProfileStore, version: PipelineVersion) -> Mapping[str, C
     return {score: configuration_of(json.loads(content)) for score, content in rows}
 
 
+@content_errors_as_damage
 def scored_configurations(store: ProfileStore, keys: MeasurementKeys) -> tuple[Configuration, ...]:
     """Return the configurations of the current pipeline that have scores or failed, in the order of `prefix_order`."""
     if store.rows("SELECT since FROM undescribed") and configuration_count(keys.pipeline) <= PROFILING.max_enumerated:

@@ -12,6 +12,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NAME = "checksum"
+_RANGE = 0, 1e9
+"""Minimum and maximum of times in seconds, as of all real numbers but those of `_RANGES`."""
+_RANGES = {
+    **dict.fromkeys(("service_s", "batch_s"), (0, 1e4)),  # longer ones would need millions of replicas
+    **dict.fromkeys(("score", "log_ratio"), (-1e9, 1e9)),
+    **dict.fromkeys(("ratio", "cpus", "speed"), (1e-6, 1e6)),
+    **dict.fromkeys(("loads", "batch_size"), (1, 2**31)),
+}
+"""Column -> minimum and maximum."""
+_MAX_INTEGER = 2**62
 Columns = Mapping[str, list[Any]]
 """(name, type, whether it must have a value) of the columns by table."""
 
@@ -40,7 +50,7 @@ def update_checksums(connection: sqlite3.Connection, expected: Columns) -> None:
 
 
 def content_fault(connection: sqlite3.Connection, expected: Columns) -> str | None:
-    """Return the first difference of rows from the types of their columns and from the checksums, or None.
+    """Return the first difference of rows from the types and ranges of their columns, and from the checksums, or None.
 
     Columns of SQLite accept values of any type.
     """
@@ -48,13 +58,10 @@ def content_fault(connection: sqlite3.Connection, expected: Columns) -> str | No
     if sums and sums.keys() != {table for table, _ in _tables(expected)}:
         return f"table {_NAME} has other entries than were written"
     for table, columns in _tables(expected):
-        wrong = " OR ".join(
-            f"typeof({name}) NOT IN ('{kind.lower()}', '{kind.lower() if is_required else 'null'}')"
-            for name, kind, is_required in columns
-        )
+        wrong = " OR ".join(_wrong(*column) for column in columns)
         wrong_rows, total = connection.execute(f"SELECT total({wrong}), {_sum_of(columns)} FROM {table}").fetchone()
         if wrong_rows:
-            return f"a row of table {table} has a value of another type"
+            return f"a row of table {table} has a value of another type or range"
         if sums.get(table, total) != total:
             way_out = f"`DELETE FROM {_NAME}` accepts those that you or an earlier version wrote"
             return f"table {table} has other rows than were written ({way_out})"
@@ -71,6 +78,15 @@ def read_columns(connection: sqlite3.Connection) -> Columns:
 
 def _tables(columns: Columns) -> Iterator[tuple[str, list[Any]]]:
     return ((table, its) for table, its in columns.items() if table != _NAME)
+
+
+def _wrong(name: str, kind: str, is_required: bool) -> str:
+    """Return the SQL condition that a column has a value of another type or range."""
+    wrong = f"typeof({name}) NOT IN ('{kind.lower()}', '{kind.lower() if is_required else 'null'}')"
+    if kind not in ("REAL", "INTEGER"):
+        return wrong
+    least, most = _RANGES.get(name, _RANGE if kind == "REAL" else (0, _MAX_INTEGER))
+    return f"{wrong} OR {name} NOT BETWEEN {least} AND {most}"
 
 
 def _sum_of(columns: list[Any]) -> str:
