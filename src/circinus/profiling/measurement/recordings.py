@@ -16,7 +16,7 @@ from circinus.operators.pickling import unpickle_value
 from circinus.profiling.batch_time_ratios import batch_ratios
 from circinus.profiling.item_runs import ItemRuns
 from circinus.profiling.profile import disturbance, waited_shares
-from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.profile_store import ProfileStore, content_errors_as_damage
 from circinus.profiling.store.store_queries import (
     StoredDataset,
     read_item_runs,
@@ -182,6 +182,7 @@ def _recording(store: ProfileStore, pipeline_name: str, prefix: Configuration) -
     return row
 
 
+@content_errors_as_damage
 def _runs(store: ProfileStore, service: str, dataset: StoredDataset) -> Mapping[str, ItemRuns]:
     service_s, output_bytes = read_services(store, [service], dataset.item_ids)[service]
     several = read_item_runs(store, [service], dataset.item_ids).get(service, {})

@@ -16,7 +16,7 @@ import numpy as np
 from circinus.arrays import FloatArray, IntArray
 from circinus.profiling.settings import PROFILING
 from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
-from circinus.profiling.store.profile_store import ProfileStore, as_json
+from circinus.profiling.store.profile_store import ProfileStore, as_json, content_errors_as_damage
 from circinus.profiling.store.store_queries import (
     PipelineVersion,
     StoredDataset,
@@ -62,6 +62,7 @@ class SourceScores:
     """Runs of operators under prefixes that the pipeline shares."""
 
 
+@content_errors_as_damage
 def load_source_scores(store: ProfileStore, keys: MeasurementKeys, dataset: StoredDataset) -> tuple[SourceScores, ...]:
     """Return the transfer sources of a pipeline, the newest first: one for each version and data set.
 
