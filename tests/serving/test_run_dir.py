@@ -315,3 +315,17 @@ def test_what_cannot_be_saved_is_told_with_a_code_and_the_old_file_stays(folder:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert folder.http_address() == ("127.0.0.1", 1)
+
+
+def test_a_load_test_on_a_full_disk_is_told_with_a_code(folder: RunDirectory) -> None:
+    lock, limits = folder.try_lock(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert lock is not None
+    with lock:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            with raises_code(ServingError, "run_folder.unwritable"), folder.one_load_test():
+                pytest.fail("the lock is held")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with folder.one_load_test():
+            assert folder.load_lock.read_text(encoding="utf-8") == str(os.getpid())

@@ -143,9 +143,9 @@ class RunDirectory:
         """Hold the lock of load tests, which ends with this process at the latest.
 
         Raises:
-            ServingError: another load test runs, or the folder belongs to no engine.
+            ServingError: another load test runs, the folder belongs to no engine, or its disk is full or read-only.
         """
-        with self._entered() as folder:
+        with self._writing(self.load_lock), self._entered() as folder:
             if folder is None or not self.is_owned():
                 raise self.missing_reason()
             file = self._open(folder, self.load_lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, "a+")
@@ -159,9 +159,9 @@ class RunDirectory:
                 raise self._fault(
                     f"{running}, and the requests of both would add up", code="load.already_running", hint=hint
                 ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with self._writing(self.load_lock):
+                file.truncate(0)
+                os.write(file.fileno(), b"%d" % os.getpid())  # a buffer would fail again when it is closed
             yield
 
     def open_log(self) -> int:
