@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 
 import numpy as np
@@ -167,6 +167,7 @@ def candidate(
     return PlanCandidate(query, plan, estimate, tuple(uses), tuple(links), transfer)
 
 
+@cache
 def random_instance(
     seed: int,
     *,
@@ -176,7 +177,7 @@ def random_instance(
     elastic: bool = False,
     spot: bool = False,
 ) -> Instance:
-    """Return a random instance.
+    """Return a random instance, cached with its answers.
 
     With `elastic`, the nodes of some pools are chosen, or paid whole; with `spot`, plans in a larger pool have spare
     replicas.

@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 import pytest
 
-from budget import HANG_LIMIT_S, share_of
+from budget import share_of
 from circinus.errors import PlanningError
-from circinus.matching import Matching, MatchSettings, Rejection, admit_query, plan_all_queries
+from circinus.matching import Matching, Rejection, admit_query, plan_all_queries
 from circinus.matching.admission import AdmissionPlanner
 from circinus.matching.advice import advise, with_nodes
 from circinus.matching.explanation.slo_relaxation import changed_slos, relative_change, relax_slo, with_slos
@@ -21,9 +21,9 @@ from circinus.profiling import PipelineProfile
 from circinus.specification import Query, Slos, Specification
 from circinus.specification.infrastructure import Spot
 from circinus.testing.random_instances import random_specification
-from planning_instances import SIMPLE
+from planning_instances import SIMPLE, UNFITTED
 
-PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+UNDIVIDED = replace(UNFITTED, fits_targets=True)
 SEEDS = (33, 48, 12, 1, 7, 13, 6, 15, 10, 46, 0, 4)
 """Instances that reject some queries, even ones with few nodes. The first have all kinds of advice."""
 FEW_NODES = MappingProxyType({"cpus": 2.0, "nodes": 1})
@@ -45,7 +45,7 @@ class FollowedAdvice:
 @cache
 def _planned(seed: int) -> tuple[Specification, Mapping[str, PipelineProfile], Matching]:
     specification, profiles = random_specification(seed, queries=6, **{} if seed % 2 else FEW_NODES)
-    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    matching, _ = plan_all_queries(specification, profiles, settings=UNFITTED, explain_rejections=())
     return specification, profiles, matching
 
 
@@ -60,7 +60,7 @@ def _follow_advice(
     planner = AdmissionPlanner.of(specification, profiles, matching)
     queries = {query.name: query for query in specification.queries}
     for rejection in matching.rejections:
-        query, advised = queries[rejection.query], advise(planner, rejection, PATIENT)
+        query, advised = queries[rejection.query], advise(planner, rejection, UNFITTED)
         if advised.relaxation is not None:
             relaxed = with_slos(query, advised.relaxation.slos)
             change = advised.relaxation.change
@@ -80,7 +80,7 @@ def _follow_advice(
                 asked = tuple(with_slos(q, advice.slos) if q.name == query.name else q for q in specification.queries)
                 relaxed = replace(specification, queries=asked)
                 after, _ = plan_all_queries(
-                    relaxed, profiles, settings=PATIENT, incumbent=Incumbent.of(matching), explain_rejections=()
+                    relaxed, profiles, settings=UNFITTED, incumbent=Incumbent.of(matching), explain_rejections=()
                 )
                 kept = after.served >= {query.name, *matching.served}
                 yield FollowedAdvice(query.name, advice.sentence, "other plans", kept)
@@ -94,7 +94,7 @@ def _follow_advice(
             if advice.pool is not None:
                 larger = with_nodes(specification, advice.pool, advice.nodes)
                 after, _ = plan_all_queries(
-                    larger, profiles, settings=PATIENT, incumbent=Incumbent.of(matching), explain_rejections=()
+                    larger, profiles, settings=UNFITTED, incumbent=Incumbent.of(matching), explain_rejections=()
                 )
                 served = {assignment.query for assignment in after.assignments}
                 kept = served >= {query.name, *(assignment.query for assignment in matching.assignments)}
@@ -160,7 +160,9 @@ def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed
     scarce = {} if seed % 2 else {"cpus": 3.0, "nodes": 1}
     specification, profiles = random_specification(seed, queries=5, **scarce)
     others = tuple(query for query in specification.queries if query.name != name)
-    ran, _ = plan_all_queries(replace(specification, queries=others), profiles, explain_rejections=())
+    ran, _ = plan_all_queries(
+        replace(specification, queries=others), profiles, settings=UNDIVIDED, explain_rejections=()
+    )
     admission, _ = admit_query(specification, profiles, ran, name)
     assert admission.rejection is not None
     (advice,) = admission.rejection.advice
@@ -168,13 +170,15 @@ def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed
     assert (advice.slos == admission.query.slos) == (seed == 17)
     queries = tuple(with_slos(q, advice.slos) if q.name == name else q for q in specification.queries)
     changed = replace(specification, queries=queries)
-    after, _ = plan_all_queries(changed, profiles, incumbent=Incumbent.of(ran), explain_rejections=())
+    after, _ = plan_all_queries(
+        changed, profiles, settings=UNFITTED, incumbent=Incumbent.of(ran), explain_rejections=()
+    )
     assert after.served >= {name, *ran.served}
 
 
 def test_a_relaxation_outlives_a_search_for_other_changes_that_times_out() -> None:
-    matching = _planned(46)[2]
-    planner = AdmissionPlanner.of(*_planned(46))
+    matching = _planned(48)[2]
+    planner = AdmissionPlanner.of(*_planned(48))
     checks = list[int]()
 
     def check_time(limit: float = math.inf) -> None:
@@ -197,7 +201,7 @@ def test_a_relaxation_outlives_a_search_for_other_changes_that_times_out() -> No
 def test_nodes_are_advised_whatever_a_query_was_rejected_for() -> None:
     matching = _planned(12)[2]
     planner = AdmissionPlanner.of(*_planned(12))
-    advised = [advise(planner, replace(rejection, binding=("cost",))) for rejection in matching.rejections]
+    advised = (advise(planner, replace(rejection, binding=("cost",)), UNFITTED) for rejection in matching.rejections)
     assert any(advice.pool is not None for rejection in advised for advice in rejection.advice)
 
 
@@ -211,12 +215,11 @@ def test_nodes_are_advised_on_which_running_plans_need_more_spare_replicas() -> 
     light = query.model_copy(update={"slos": Slos(accuracy=query.slos.accuracy)})
     heavy = light.model_copy(update={"name": "heavy", "rate_per_s": 40 * query.rate_per_s})
     specification = replace(specification, infrastructure=infrastructure, queries=(light, heavy))
-    undivided = replace(PATIENT, divides_requests=False)
-    matching, _ = plan_all_queries(specification, profiles, settings=undivided, explain_rejections=())
+    matching, _ = plan_all_queries(specification, profiles, settings=UNFITTED, explain_rejections=())
     planner, (rejection,) = AdmissionPlanner.of(specification, profiles, matching), matching.rejections
     with pytest.raises(PlanningError):
         AdmissionPlanner.of(with_nodes(specification, pool.name, 3), profiles, matching)
-    assert [advice.nodes for advice in advise(planner, rejection, undivided).advice] == [1]
+    assert [advice.nodes for advice in advise(planner, rejection, UNFITTED).advice] == [1]
 
 
 def test_nodes_are_added_to_one_pool() -> None:
@@ -231,7 +234,7 @@ def test_a_smaller_relaxation_is_named_if_a_plan_of_all_queries_serves_the_query
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     specification, profiles = random_specification(0, queries=6, cpus=3.0, nodes=1)
-    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT, explain_rejections=())
+    matching, _ = plan_all_queries(specification, profiles, settings=UNFITTED, explain_rejections=())
     planner = AdmissionPlanner.of(specification, profiles, matching)
     rejection, served = matching.rejections[0], list[str]()
     (query,) = [query for query in specification.queries if query.name == rejection.query]

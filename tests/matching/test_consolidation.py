@@ -19,7 +19,7 @@ from circinus.simulation import simulate
 from circinus.specification import Infrastructure, Network, Query, SloKind, Specification
 from circinus.testing.random_instances import random_specification
 
-PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S, divides_requests=False)
 SEEDS = (3, 1)[: share_of(2)]
 
 

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from budget import HANG_LIMIT_S
 from circinus.errors import PlanningError, StalePlanError
 from circinus.matching import (
-    MatchSettings,
     add_rejected,
     covered_part,
     load_plan_set,
@@ -30,7 +28,7 @@ from circinus.specification import CostSlo, LatencySlo, Query, RecordedArrivals,
 from circinus.specification.limits import MAX_DOCUMENT_BYTES
 from circinus.testing.random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 from golden import check_message
-from planning_instances import everywhere, slower
+from planning_instances import UNFITTED, everywhere, slower
 from raised import raises_code
 
 OPERATORS = """
@@ -61,9 +59,6 @@ def specification(tmp_path_factory: pytest.TempPathFactory) -> Specification:
     )
 
 
-PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
-
-
 @pytest.fixture(scope="session")
 def plan_set(specification: Specification) -> PlanFile:
     (pipeline,) = specification.pipelines.values()
@@ -71,7 +66,7 @@ def plan_set(specification: Specification) -> PlanFile:
     uses = pipeline.operators[0].uses
     version = resolve_operator(uses, specification.module_paths).version
     profiles = {pipeline.name: replace(profile, code_versions={uses: version})}
-    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
+    matching, _ = plan_all_queries(specification, profiles, settings=UNFITTED)
     assert matching.assignments
     assert matching.rejections
     folder = specification.files[0].parent
@@ -414,7 +409,7 @@ def test_all_queries_as_sized_are_estimated_with_corrections(specification: Spec
     profile = random_profile(np.random.default_rng(6), pipeline)
     corrections = everywhere(pipeline, specification.infrastructure, 2.0)
     found, expected = (
-        plan_all_queries(specification, {pipeline.name: one}, settings=PATIENT, explain_rejections=())[0]
+        plan_all_queries(specification, {pipeline.name: one}, settings=UNFITTED, explain_rejections=())[0]
         for one in (corrections.applied_to(profile, pipeline), slower(profile, 2.0))
     )
     assert [a.chosen.plan for a in found.assignments] == [a.chosen.plan for a in expected.assignments]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prices_alone import prices_alone
 
-from budget import HANG_LIMIT_S, seeds, share_of
+from budget import HANG_LIMIT_S, half_share_of, seeds, share_of
 from circinus.errors import PlanningError
 from circinus.matching import MatchSettings, match
 from circinus.matching.cuts import Cut
@@ -117,7 +117,7 @@ def test_a_bound_is_rounded_as_weights_are() -> None:
 @pytest.mark.parametrize("solver", [None, LagrangianSolver()], ids=["exact", "by prices"])
 @pytest.mark.parametrize("block", range(6))
 def test_priorities_are_strict(solver: LagrangianSolver | None, block: int) -> None:
-    for seed in range(block * 8, block * 8 + share_of(8)):
+    for seed in range(block * 8, block * 8 + half_share_of(8)):
         instance = with_priorities(random_instance(seed, queries=4), seed)
         found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=solver, settings=PATIENT)
         best = max(
@@ -171,7 +171,7 @@ def _changed(instance: Instance, changes: dict[str, dict[str, object]], tenants:
 
 def test_pinned_queries_are_served_or_those_that_conflict_are_named() -> None:
     served = refused = 0
-    for seed in seeds(60):
+    for seed in range(half_share_of(60)):
         drawn = random_instance(seed, queries=4)
         rng = np.random.default_rng(seed)
         pinned = {q.name for q in drawn.queries if rng.random() < 0.6}
@@ -223,7 +223,7 @@ def test_tenants_get_what_they_were_promised_where_that_can_be() -> None:
     """And where that costs weight, mostly no more than it has to: who is held is found in a few tries."""
     costly, best = 0, 0
     relevant = COSTLY[: share_of(len(COSTLY))]
-    for seed in sorted({*relevant, *seeds(100)}):
+    for seed in sorted({*relevant, *range(half_share_of(100))}):
         instance = _with_tenants(seed)
         found = match(frontiers_of(instance), instance.infrastructure, reestimate, settings=PATIENT)
         served = frozenset(assignment.query for assignment in found.assignments)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from budget import HANG_LIMIT_S, seeds
+from budget import HANG_LIMIT_S, half_share_of
 from circinus.estimation import LinkUse, PlanCandidate, StageEstimate
 from circinus.matching import Incumbent, MatchSettings, match, optimizer
 from circinus.planning import Frontier
@@ -78,7 +78,7 @@ def _key(instance: Instance, plans: Plans, changed: PlanCandidate) -> tuple[floa
 
 def test_no_better_plan_of_equal_cost_is_left() -> None:
     ties = 0
-    for seed in seeds(120):
+    for seed in range(half_share_of(120)):
         instance = _free(random_instance(seed, queries=4, cost_slos=0.0))
         plans = _chosen(instance)
         cost = checked_cost(instance, plans)
@@ -95,7 +95,7 @@ def test_no_better_plan_of_equal_cost_is_left() -> None:
 
 def test_breaking_ties_costs_neither_weight_nor_money(monkeypatch: pytest.MonkeyPatch) -> None:
     changed = 0
-    for seed in seeds(80):
+    for seed in range(half_share_of(80)):
         instance = _free(random_instance(seed, queries=4)) if seed % 2 else random_instance(seed, queries=4)
         with monkeypatch.context() as without:
             without.setattr(optimizer, "PASSES", tuple(p for p in optimizer.PASSES if p is not optimizer.break_ties))

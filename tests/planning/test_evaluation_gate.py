@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.workloads.recorded import recorded
 
+from budget import LEVEL
 from circinus.matching import Matching, plan_all_queries
 from circinus.planning.sampler import make_sampler
 from circinus.profiling import PipelineProfile, SimulatedClock, TraceBackend, profile_pipeline
@@ -20,7 +21,7 @@ from circinus.specification import Specification
 from circinus.specification.loader import load_specification
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "meeting"
-QUERIES = 6
+QUERIES = 6 if LEVEL == "thorough" else 2
 MAX_TOUCHED, MAX_ITEMS, MAX_PROFILED_SHARE = 15, 690, 0.095
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from budget import share_of
+from budget import half_share_of
 from circinus.statistics.betting import betting_bounds
 from circinus.statistics.covariates import Covariates, request_strata
 from circinus.statistics.martingale import UNLIMITED
 from circinus.statistics.sequential_test import SequentialThresholdTest
 from simulated_populations import RISK, allowed
 
-RUNS = share_of(800)
+RUNS = half_share_of(800)
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 STRATA = np.repeat(np.arange(4), np.round(SHARES * 80).astype(int))
 HIGH, LOW = 0.97 - 0.02 * np.arange(4), 0.01 + 0.02 * np.arange(4)

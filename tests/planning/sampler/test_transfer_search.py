@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from budget import seeds
+from budget import half_share_of
 from circinus.arrays import FloatArray
 from circinus.planning.sampler.acquisition import QueryBelief, select_next_configuration
 from circinus.planning.sampler.configuration_space import ConfigurationSpace
@@ -111,7 +111,7 @@ def compared(seed: int, *, good: bool) -> tuple[Ended, Ended]:
 
 
 def test_a_source_that_ranks_alike_at_another_level_saves_measurements() -> None:
-    pairs = [compared(seed, good=True) for seed in seeds(16)]
+    pairs = [compared(seed, good=True) for seed in range(half_share_of(16))]
     assert all(ours.used == "there" for ours, _ in pairs)
     assert sum(ours.measured for ours, _ in pairs) < 0.6 * sum(without.measured for _, without in pairs)
     over = np.array([(ours.cost_over_optimum, without.cost_over_optimum) for ours, without in pairs])
@@ -119,7 +119,7 @@ def test_a_source_that_ranks_alike_at_another_level_saves_measurements() -> None
 
 
 def test_a_misleading_source_costs_little_and_spoils_nothing() -> None:
-    pairs = [compared(seed, good=False) for seed in seeds(16)]
+    pairs = [compared(seed, good=False) for seed in range(half_share_of(16))]
     over = np.array([(ours.cost_over_optimum, without.cost_over_optimum) for ours, without in pairs])
     assert over[:, 0].mean() <= over[:, 1].mean() + 0.02
     assert sum(ours.measured for ours, _ in pairs) < 1.25 * sum(without.measured for _, without in pairs)

@@ -147,7 +147,7 @@ def engine(nodes: Nodes) -> RayEngine:
     return nodes.engine
 
 
-@daily_tests("test_killed_replica_is_replaced_and_reported", "test_switching_a_route_loses_no_request")
+@daily_tests("test_killed_replica_is_replaced_and_reported")
 class TestRayEngine(EngineConformance):
     pass
 
@@ -348,6 +348,7 @@ def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
     _run(run())
 
 
+@pytest.mark.thorough
 def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
     here, there = (StageSpec("who", "process_id", pool=pool) for pool in ("near", "far"))
     split = split_route("split", (0.5, (here,)), (0.5, (there,)))
