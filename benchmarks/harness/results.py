@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from circinus.specification.formatting import format_duration, format_percentage, format_usd_per_h
@@ -106,7 +107,7 @@ def print_figures(figures: Sequence[Figure], console: Console) -> None:
         bound = "≤" if figure.better == "lower" else "≥"
         aim = "" if figure.aim is None else f"{bound} {_value_text(figure.aim, figure.unit)}"
         met = {None: "", True: "[green]yes[/green]", False: "[red]no[/red]"}[figure.met]
-        table.add_row(figure.name, _value_text(figure.value, figure.unit), aim, met, figure.note)
+        table.add_row(figure.name, _value_text(figure.value, figure.unit), aim, met, escape(figure.note))
     console.print(table)
 
 

@@ -230,13 +230,18 @@ def test_damaged_bytes_in_the_schema_are_one_message_that_names_the_file(path: P
     assert caught.value.location == str(path)
 
 
-@pytest.mark.parametrize("column", ["ends_s", "lasts_s"])
-def test_a_damaged_lease_does_not_hold_for_good(path: Path, column: str) -> None:
+@pytest.mark.parametrize("column", ["ends_s", "lasts_s", "ends_s = 1e999, lasts_s"])
+@pytest.mark.parametrize("value", ["'soon'", "NULL", "1e999"])
+def test_a_damaged_lease_does_not_hold_for_good(path: Path, column: str, value: str) -> None:
     store = ControlStateStore(path)
     store.acquire("one", 100.0, 5.0)
     with closing(sqlite3.connect(path)) as database, database:
-        database.execute(f"UPDATE lease SET {column} = 'soon'")
-    assert store.holder(102.0) == ("one" if column == "lasts_s" else "")
-    assert store.acquire("two", 102.0, 5.0) == 2
-    assert store.holder(103.0) == "two"
+        database.execute("PRAGMA writable_schema = ON")  # else SQLite refuses NULL
+        database.execute("UPDATE sqlite_master SET sql = replace(sql, 'REAL NOT NULL', 'REAL')")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE lease SET {column} = {value}")
+    store.close()
+    store = ControlStateStore(path)
+    assert store.acquire("two", 106.0, 5.0) == 2
+    assert store.holder(107.0) == "two"
     store.close()

@@ -137,7 +137,7 @@ def test_faults_are_named(tmp_path: Path, trace: MeasurementTrace, statement: st
 
 
 @pytest.mark.parametrize("change", ["service SET service_s = -1.0", "replica SET loads = -1",
-                                    "replica SET load_s = 1e99", "service SET output_bytes = -1"])  # fmt: skip
+                                    "replica SET load_s = 1e999", "service SET output_bytes = -1"])  # fmt: skip
 def test_a_value_that_no_measurement_has_is_damage(tmp_path: Path, trace: MeasurementTrace, change: str) -> None:
     path = tmp_path / "trace"
     save_trace(trace, path)

@@ -53,6 +53,8 @@ def test_erlang_c_of_an_overloaded_queue_is_one() -> None:
 def test_many_servers_do_not_overflow() -> None:
     assert 0 <= erlang_c(5000, 4900.0) < 0.2
     assert erlang_c(5000, 1.0) == 0
+    assert erlang_c(10**9, 5e8) == 0
+    assert erlang_c(2000, 1990.0) == pytest.approx(float(erlang_c(np.array([2000.0]), 1990.0)[0]), rel=1e-12)
 
 
 @given(utilizations)

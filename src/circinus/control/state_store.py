@@ -28,6 +28,8 @@ _APPLICATION_ID = 0x43495243 + 1  # follows the one of profile stores
 _SCHEMA_VERSION = 2
 _LOCK_TIMEOUT_S = 2.0
 """Timeout for a lock of another process; shorter than a lease."""
+_MAX_LEASE_S = 3600.0
+"""Longest lease; a longer one is damaged."""
 _MAX_EVENTS = 100_000
 """Maximum number of stored events; the oldest are deleted."""
 _MAX_TIME_S = 2**36
@@ -146,10 +148,11 @@ class ControlStateStore:
             LeaseHeldError: another controller holds the lease.
         """
         with self._transaction() as execute:
-            newest = "SELECT holder, ends_s - ?, CAST(lasts_s AS REAL) FROM lease ORDER BY number DESC"
+            left_s, lasts_s = "coalesce(ends_s - ?, 0)", "coalesce(CAST(lasts_s AS REAL), 0)"  # they may be damaged
+            newest = f"SELECT holder, {left_s}, {lasts_s} FROM lease ORDER BY number DESC"
             lease = execute(newest, (now_s,)).fetchone()
             # A lease that ends later than possible dates from before the clock was set back.
-            if lease is not None and 0 < lease[1] <= lease[2]:
+            if lease is not None and 0 < lease[1] <= min(lease[2], _MAX_LEASE_S):
                 raise LeaseHeldError(
                     f"controller {lease[0]} holds the lease (expires in {lease[1]:.1f} s)",
                     code="lease.held",

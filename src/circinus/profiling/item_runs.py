@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from circinus.arrays import FloatArray
 from circinus.errors import ProfileError
@@ -76,6 +77,8 @@ class ItemRuns:
         lengths = [[len(part) for part in column] for column in (output_bytes, branches)]
         if not len(paths) == len(service_s) == len(output_bytes) == len(branches) or lengths[0] != lengths[1]:
             raise ValueError("runs of different numbers of outputs")
+        if not all(0 <= number < math.inf for number in chain(service_s, *output_bytes)):
+            raise ValueError("a time or a size is negative or infinite")
         return cls(
             tuple(tuple(map(int, path)) for path in paths),
             tuple(map(float, service_s)),

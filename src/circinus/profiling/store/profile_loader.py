@@ -19,7 +19,7 @@ from circinus.profiling.race.run_confidence import RunConfidence
 from circinus.profiling.race.sampler import ConfigurationSampler, SamplerDecision
 from circinus.profiling.race.slo_requirements import PipelineSlos
 from circinus.profiling.store.measurement_keys import LOCAL, MeasurementKeys
-from circinus.profiling.store.profile_store import ProfileStore, content_errors_as_damage
+from circinus.profiling.store.profile_store import ProfileStore
 from circinus.profiling.store.store_queries import (
     StoredDataset,
     failed_configurations,
@@ -138,7 +138,6 @@ def read_profile(
     return failed_only
 
 
-@content_errors_as_damage
 def build_profile(
     store: ProfileStore,
     keys: MeasurementKeys,

@@ -99,7 +99,7 @@ _DAMAGE = {None, sqlite3.SQLITE_ERROR}
 """Error codes of a text that is no UTF-8, and of a missing table or column."""
 _sound_files = set[object]()
 """Versions of files that were checked. `PRAGMA integrity_check` reads some 1 GB a second."""
-_CONTENT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+_CONTENT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 """Errors of code that reads rows of another form than was written."""
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,6 +31,8 @@ from circinus.profiling.store.store_queries import (
 )
 from circinus.specification import Configuration, HardwareClass, KnobValues, OperatorSpec, prefix_configuration
 from circinus.statistics.interval import Interval
+
+_Measurement = TypeVar("_Measurement")
 
 
 class StoredMeasurements:
@@ -95,6 +98,16 @@ class StoredMeasurements:
             operators={o.name: self._operator(o, configuration, items) for o in self._pipeline.operators},
         )
 
+    def _stored(self, measurements: Mapping[str, _Measurement], content_hash: str) -> _Measurement:
+        """Return what the store has for a content hash.
+
+        Raises:
+            ProfileError: it has nothing, though it has other measurements of the same runs.
+        """
+        if content_hash not in measurements:
+            raise self._store.damaged(f"measurements with the content hash {content_hash} are missing")
+        return measurements[content_hash]
+
     def _operator(self, spec: OperatorSpec, configuration: Configuration, items: int) -> OperatorProfile:
         """Return the profile of an operator, shared by configurations with the same prefix and number of items."""
         key = spec.name, self._keys.service(spec.name, configuration), items
@@ -103,11 +116,11 @@ class StoredMeasurements:
         return self._operators[key]
 
     def _read_operator(self, spec: OperatorSpec, configuration: Configuration, items: int) -> OperatorProfile:
-        runs = self._runs[self._keys.service(spec.name, configuration)]
-        replica = self._replicas[self._keys.replica(spec.name, configuration[spec.name])]
+        runs = self._stored(self._runs, self._keys.service(spec.name, configuration))
+        replica = self._stored(self._replicas, self._keys.replica(spec.name, configuration[spec.name]))
         prefix = prefix_configuration(self._pipeline, configuration, spec.name)
         speeds = self._speeds.get((spec.name, configuration[spec.name]), DECLARED)
-        seconds = self._run_times[self._keys.service(spec.name, configuration)][:, :items]
+        seconds = self._stored(self._run_times, self._keys.service(spec.name, configuration))[:, :items]
         waited_share, worker_waited_share = waited_shares(seconds)
         content_hash = self._keys.service(spec.name, configuration)
         several = self._item_runs.get(content_hash)
@@ -142,10 +155,10 @@ class StoredMeasurements:
                 own, n = configuration[spec.name], items[row]
                 knob_ids[row, column] = values.setdefault((spec.name, own), len(values))
                 if n:
-                    runs = self._runs[self._keys.service(spec.name, configuration)]
+                    runs = self._stored(self._runs, self._keys.service(spec.name, configuration))
                     cpu_s[row, column, :n] = runs.service_s[:n] * min(spec.cpus)
                     output_bytes[row, column, :n] = runs.output_bytes[:n]
-                    replica = self._replicas[self._keys.replica(spec.name, own)]
+                    replica = self._stored(self._replicas, self._keys.replica(spec.name, own))
                     memory_bytes[row, column] = replica.peak_memory_bytes
                     gpu_bytes[row, column] = spec.replica_gpu_memory_bytes(own.as_dict())
                     speeds = self._speeds.get((spec.name, own), DECLARED)

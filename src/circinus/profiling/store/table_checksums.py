@@ -12,16 +12,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NAME = "checksum"
-_RANGE = 0, 1e9
-"""Minimum and maximum of times in seconds, as of all real numbers but those of `_RANGES`."""
 _RANGES = {
-    **dict.fromkeys(("service_s", "batch_s"), (0, 1e4)),  # longer ones would need millions of replicas
-    **dict.fromkeys(("score", "log_ratio"), (-1e9, 1e9)),
-    **dict.fromkeys(("ratio", "cpus", "speed"), (1e-6, 1e6)),
-    **dict.fromkeys(("loads", "batch_size"), (1, 2**31)),
+    **dict.fromkeys(("score", "log_ratio"), (-1e100, 1e100)),
+    **dict.fromkeys(("ratio", "cpus", "speed"), (1e-100, 1e100)),
+    "service_s": (0, 1e5),  # longer than a day for one item: its replicas would be too many to plan for
+    "batch_size": (1, 2**63 - 1),
 }
-"""Column -> minimum and maximum."""
-_MAX_INTEGER = 2**62
+"""Column -> minimum and maximum, where they are not those of any other number of its type."""
+_TYPE_RANGES = {"REAL": (0, 1e15), "INTEGER": (0, 2**63 - 1)}
 Columns = Mapping[str, list[Any]]
 """(name, type, whether it must have a value) of the columns by table."""
 
@@ -61,7 +59,10 @@ def content_fault(connection: sqlite3.Connection, expected: Columns) -> str | No
         wrong = " OR ".join(_wrong(*column) for column in columns)
         wrong_rows, total = connection.execute(f"SELECT total({wrong}), {_sum_of(columns)} FROM {table}").fetchone()
         if wrong_rows:
-            return f"a row of table {table} has a value of another type or range"
+            totals = ", ".join(f"total({_wrong(*column)})" for column in columns)
+            counts = connection.execute(f"SELECT {totals} FROM {table}").fetchone()
+            name = next(name for (name, *_), count in zip(columns, counts, strict=True) if count)
+            return f"a row of table {table} has a value of another type or range in column {name}"
         if sums.get(table, total) != total:
             way_out = f"`DELETE FROM {_NAME}` accepts those that you or an earlier version wrote"
             return f"table {table} has other rows than were written ({way_out})"
@@ -83,9 +84,9 @@ def _tables(columns: Columns) -> Iterator[tuple[str, list[Any]]]:
 def _wrong(name: str, kind: str, is_required: bool) -> str:
     """Return the SQL condition that a column has a value of another type or range."""
     wrong = f"typeof({name}) NOT IN ('{kind.lower()}', '{kind.lower() if is_required else 'null'}')"
-    if kind not in ("REAL", "INTEGER"):
+    if kind not in _TYPE_RANGES:
         return wrong
-    least, most = _RANGES.get(name, _RANGE if kind == "REAL" else (0, _MAX_INTEGER))
+    least, most = _RANGES.get(name, _TYPE_RANGES[kind])
     return f"{wrong} OR {name} NOT BETWEEN {least} AND {most}"
 
 

@@ -145,10 +145,11 @@ class RunDirectory:
         Raises:
             ServingError: another load test runs, the folder belongs to no engine, or its disk is full or read-only.
         """
-        with self._writing(self.load_lock), self._entered() as folder:
+        with self._entered() as folder:
             if folder is None or not self.is_owned():
                 raise self.missing_reason()
-            file = self._open(folder, self.load_lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, "a+")
+            with self._writing(self.load_lock):
+                file = self._open(folder, self.load_lock, os.O_RDWR | os.O_CREAT | os.O_APPEND, "a+")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
