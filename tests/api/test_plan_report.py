@@ -35,7 +35,7 @@ def test_a_report_needs_no_code_and_says_what_would_change(folder: Path) -> None
     for module in folder.rglob("*.py"):
         module.unlink()
     steps: list[str] = []
-    page = workspace.report(plan, "new.html", what_if="1min", on_progress=steps.append).read_text(encoding="utf-8")
+    page = workspace.report(plan, "new.html", what_if="10min", on_progress=steps.append).read_text(encoding="utf-8")
     assert [step for step in steps if "load" in step] == [f"{load}× load" for load in ("0.5", "1.5", "2", "3", "4")]
     for section in ("summary", "map", "resources", "queries", "profiles", "what-if"):
         assert f'<section id="{section}"' in page

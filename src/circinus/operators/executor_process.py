@@ -58,13 +58,14 @@ class ExecutorProcess:
             raise OperatorProcessError(f"its process cannot be started: {error}") from error
         self._frames = BlockingFrames(self._process.connection)
         try:
-            (self._id, self.load_s), _ = self._receive()
+            (self._id, load_s), _ = self._receive()
         except BaseException:
             self.close()
             raise
         self.startup_s = time.monotonic() - self._process.requested_s
-        """Seconds from the request for the process until it is ready, including `load_s`: the seconds to import the
-        code and to create the executor."""
+        """Seconds from the request for the process until it is ready."""
+        self.load_s = max(0.0, min(load_s, self.startup_s))  # the process's clock may have been replaced
+        """Seconds of `startup_s` to import the code and to create the executor."""
 
     @property
     def alive(self) -> bool:

@@ -335,13 +335,13 @@ def content_errors_as_damage(
     """Let a function that reads rows raise `store.damaged` where they have another form than was written."""
 
     @wraps(read)
-    def told(store: ProfileStore, /, *args: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
+    def reading(store: ProfileStore, /, *args: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
         try:
             return read(store, *args, **options)
         except _CONTENT_ERRORS as error:
             raise store.damaged(f"{type(error).__name__}: {error}") from error
 
-    return told
+    return reading
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -86,8 +86,8 @@ def _wrong(name: str, kind: str, is_required: bool) -> str:
     wrong = f"typeof({name}) NOT IN ('{kind.lower()}', '{kind.lower() if is_required else 'null'}')"
     if kind not in _TYPE_RANGES:
         return wrong
-    least, most = _RANGES.get(name, _TYPE_RANGES[kind])
-    return f"{wrong} OR {name} NOT BETWEEN {least} AND {most}"
+    minimum, maximum = _RANGES.get(name, _TYPE_RANGES[kind])
+    return f"{wrong} OR {name} NOT BETWEEN {minimum} AND {maximum}"
 
 
 def _sum_of(columns: list[Any]) -> str:
