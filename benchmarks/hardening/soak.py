@@ -97,7 +97,7 @@ def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResul
                "lower", "MiB", f"{hours:g} simulated hours, {last['events']} events"),
         growth_figure("memory in simulated time", "MiB", 10.0, simulated, "rss_mib"),
     ]  # fmt: skip
-    return figures, [*run.rows, *simulated]
+    return figures, [*run.rows[:: round(60.0 / _SAMPLE_S)], *simulated]  # a row a minute
 
 
 def _real(application: StarterApplication, seconds: float, seed: int) -> RealRun:
