@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import math
 import os
 import signal
@@ -45,6 +46,8 @@ _CYCLE_S, _BURST_S = 15.0, 3.0
 _PHASES = (_BURST * _RATE_PER_S, _BURST_S), (_RATE_PER_S, _CYCLE_S - _BURST_S)
 _EDIT_S = 45.0
 """Time between two edits of the specification, each of which makes the controller plan again."""
+_NO_FAILURES = (200, 429, 503)
+"""Statuses of answers, and of refusals of rates beyond the planned one."""
 _SAMPLE_S = 1.0
 _SETTLING = 1 / 3
 """Share of the time after which growth is judged: modules, caches and pools fill at the beginning."""
@@ -70,6 +73,8 @@ class RealRun:
     ended: list[str]
     """Processes that ended on their own, and last lines of tracebacks."""
     is_interrupted: bool
+    happened: list[dict[str, Any]]
+    """Failed requests and new plans, by their time."""
 
 
 def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResult:
@@ -88,6 +93,7 @@ def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResul
         simulated = _simulated(Path(name) / "simulated.sqlite", hours, seed)
         application = prepared().copy_without_engine(Path(name) / "application")
         run = _real(application, seconds, seed)
+    run.happened.sort(key=lambda row: row["hours"])
     figures = _figures(run, console)
     if run.is_interrupted:
         raise KeyboardInterrupt
@@ -97,7 +103,7 @@ def soak(seconds: float, hours: float, seed: int, console: Console) -> PartResul
                "lower", "MiB", f"{hours:g} simulated hours, {last['events']} events"),
         growth_figure("memory in simulated time", "MiB", 10.0, simulated, "rss_mib"),
     ]  # fmt: skip
-    return figures, [*run.rows[:: round(60.0 / _SAMPLE_S)], *simulated]  # a row a minute
+    return figures, [*run.rows[:: round(60.0 / _SAMPLE_S)], *run.happened, *simulated]  # a row a minute
 
 
 def _real(application: StarterApplication, seconds: float, seed: int) -> RealRun:
@@ -120,7 +126,8 @@ async def _loaded(
     address, engine = directory.http_address(), directory.process()
     assert address is not None, "the engine listens"
     assert engine is not None, "the engine runs"
-    reading = asyncio.create_task(asyncio.to_thread(_drain, controller))
+    happened: list[dict[str, Any]] = []
+    reading = asyncio.create_task(asyncio.to_thread(_read_plans, controller, time.time(), happened))
     clients = HttpClients(address, f"/{SITE}/{QUERY}", _CLIENTS, b'"clean this"')
     start_s, statuses, number = time.monotonic(), Counter[int](), 0
     rows: list[dict[str, Any]] = []
@@ -135,8 +142,14 @@ async def _loaded(
                 number += 1
                 rate_per_s, phase_s = _PHASES[number % len(_PHASES)]
                 left_s = max(0.0, min(phase_s, start_s + seconds - time.monotonic()))
+                phase_hours = (time.monotonic() - start_s) / _HOUR_S
                 outcomes = await clients.load(rate_per_s, left_s, 2.0, seed * 1000 + number)
                 statuses.update(outcome.status for outcome in outcomes)
+                happened += [
+                    _happened(phase_hours + outcome.scheduled_s / _HOUR_S, f"{outcome.status}: {outcome.text[:500]}")
+                    for outcome in outcomes
+                    if outcome.status not in _NO_FAILURES
+                ]
             for task in besides:
                 task.cancel()
     except asyncio.CancelledError:
@@ -146,7 +159,7 @@ async def _loaded(
     controller.send_signal(signal.SIGINT)
     await reading
     ended += [line for log in (application.errors, directory.log) for line in FaultLog(log).tracebacks()]
-    return RealRun(rows, statuses, ended, is_interrupted)
+    return RealRun(rows, statuses, ended, is_interrupted, happened)
 
 
 def _ends(controller: subprocess.Popen[str], directory: RunDirectory, engine: int) -> list[str]:
@@ -155,10 +168,17 @@ def _ends(controller: subprocess.Popen[str], directory: RunDirectory, engine: in
     return ends if directory.process() == engine and is_alive(engine) else [*ends, "the engine"]
 
 
-def _drain(controller: subprocess.Popen[str]) -> None:
+def _read_plans(controller: subprocess.Popen[str], start_s: float, happened: list[dict[str, Any]]) -> None:
+    """Read the controller's events until it ends, and add those of new plans."""
     assert controller.stdout is not None, "its output is a pipe"
-    while controller.stdout.readline():
-        pass
+    for line in controller.stdout:
+        event = json.loads(line)["data"] if line.startswith('{"') else {}
+        if event.get("kind") == "replan":
+            happened.append(_happened((event["time_s"] - start_s) / _HOUR_S, event["reason"]))
+
+
+def _happened(hours: float, what: str) -> dict[str, Any]:
+    return {"part": "soak: plans and failures", "hours": hours, "what": what}
 
 
 async def _edit(file: Path) -> None:
@@ -304,10 +324,9 @@ def _figures(run: RealRun, console: Console) -> list[Figure]:
             "",
             ", ".join(run.ended),
         ),
-        # Rates beyond the planned one are refused, which is no failure.
         Figure(
             "soak: requests that failed",
-            float(statuses.total() - statuses[200] - statuses[429] - statuses[503]),
+            float(statuses.total() - sum(statuses[status] for status in _NO_FAILURES)),
             0.0,
             "lower",
             "requests",
