@@ -11,6 +11,7 @@ from circinus.control.backoff import Backoff
 from circinus.control.rollout import AppliedState, Rollout
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode
 from circinus.serving.engine import DesiredDeployment
+from circinus.serving.local.engine import LocalEngine
 from circinus.serving.routes import Route, RouteStage
 from circinus.serving.state_serialization import state_fingerprint
 from circinus.specification import (
@@ -23,6 +24,8 @@ from circinus.specification import (
     Pool,
     Site,
 )
+from circinus.testing.desired_states import StageSpec, chain
+from circinus.testing.engine_driver import ask
 
 NODES = {"x": 1}
 
@@ -122,3 +125,32 @@ def test_it_is_told_when_it_ended_and_whether_it_was_all_that_was_wanted_when_it
 
     asyncio.run(run(is_final=True))
     asyncio.run(run(is_final=False))
+
+
+def test_no_request_fails_while_an_engine_takes_steps_to_deployments_that_do_not_fit_beside_the_old() -> None:
+    before, after = (
+        replace(given, deployments=tuple(replace(entry, cpus=0.3) for entry in given.deployments))
+        for given in (chain("q", StageSpec("first", "add", knobs=(("amount", amount),))) for amount in (1, 2))
+    )
+
+    async def run() -> None:
+        engine, states = LocalEngine(), [before]
+        rollout = Rollout(engine.apply, Backoff(1.0, 60.0), lambda: 0.0)
+        rollout.restore(states)
+        try:
+            await engine.apply(before)
+            answers = [asyncio.create_task(ask(engine, 10))]
+            while states[-1] != after:
+                states.append(rollout.next_state(after, await engine.status(), {"near": 1, "far": 1}, ("q",)))
+                rollout.remember(states[-1], await engine.status())
+                rollout.start(states[-1], is_final=states[-1] == after)
+                while rollout.poll(0.0) is None:
+                    answers.append(asyncio.create_task(ask(engine, 10)))
+                    await rollout.wait(0.02)
+            assert [route.is_paused for state in states for route in state.routes] == [False, True, False]
+            assert {await answer for answer in answers} <= {11, 12}
+            assert await answers[-1] == 12
+        finally:
+            await engine.close()
+
+    asyncio.run(run())

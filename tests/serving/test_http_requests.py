@@ -323,6 +323,22 @@ async def test_a_deadline_that_passes_is_a_gateway_timeout() -> None:
 
 
 @driven
+async def test_requests_of_a_paused_query_wait_for_its_replicas_until_their_deadline() -> None:
+    desired = chain("q", START)
+    scene, ingress = opened(desired)
+    home = scene.boards["home"]
+    (served,) = home.routes["q"]
+    home.routes = {"q": [replace(served, stages={}, sinks=(), transfers={})]}
+    waiting = asyncio.create_task(send(ingress, circinus_deadline_ms="5000"))
+    status, _, body = await send(ingress, circinus_deadline_ms="20")
+    assert (status, body["code"]) == (504, "query.deadline_passed")
+    assert "being replaced" in body["error"]
+    home.routes = {"q": [served]}
+    assert (await waiting)[::2] == (200, 2)
+    assert home.admission.held_bytes == 0
+
+
+@driven
 async def test_a_dropped_request_is_a_gateway_timeout_with_its_code() -> None:
     desired = chain("q", START)
     (route,) = desired.routes

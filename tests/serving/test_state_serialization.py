@@ -59,6 +59,9 @@ def test_document_names_its_schema_version() -> None:
     assert document["schema_version"] == 4
     assert "others" not in document["state"]["routes"][0]
     assert json.loads(state_to_json(SPLIT))["schema_version"] == 5  # an older engine would serve one part only
+    paused = replace(SPLIT, routes=tuple(route.paused() for route in SPLIT.routes))
+    assert json.loads(state_to_json(paused))["schema_version"] == 7
+    assert state_from_json(state_to_json(paused)) == paused
     assert state_from_json(state_to_json(SPLIT)) == SPLIT
 
 

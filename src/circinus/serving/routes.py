@@ -62,7 +62,7 @@ class Route:
     pipeline: str
     source: str
     stages: tuple[RouteStage, ...]
-    """Stages in topological order; of a split route those of its largest share."""
+    """Stages in topological order; of a split route those of its largest share. Empty while the query is paused."""
     sinks: tuple[str, ...]
     late: LatePolicy = LatePolicy.ANSWER
     """Treatment of requests that wait beyond the latest start of a stage."""
@@ -75,6 +75,15 @@ class Route:
     others: Annotated[tuple[RouteShare, ...], Field(exclude_if=not_)] = ()
     """Smaller shares of the requests, which pass other deployments; empty if the route is not split. Each request takes
     one part, by `circinus.queueing.split_sequence`."""
+
+    def paused(self) -> Route:
+        """Return the route without deployments: requests wait, within their deadlines, for a state with another one."""
+        return replace(self, stages=(), sinks=(), others=())
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether requests wait for another state."""
+        return not self.stages
 
     @property
     def parts(self) -> tuple[RouteShare, ...]:

@@ -63,11 +63,12 @@ def validate_state(desired: DesiredState) -> None:
                 )
 
 
-SCHEMA_VERSION = 6
-_READABLE_VERSIONS = (2, 3, 4, 5, SCHEMA_VERSION)
+SCHEMA_VERSION = 7
+_READABLE_VERSIONS = (2, 3, 4, 5, 6, SCHEMA_VERSION)
 """Schema versions that can be read: fields of later versions have a default."""
-_UNSPLIT_VERSION, _ONE_RUN_VERSION = 4, 5
-"""Schema versions of states without split routes and fan-outs, and without fan-outs: they have no later field."""
+_UNSPLIT_VERSION, _ONE_RUN_VERSION, _SERVED_VERSION = 4, 5, 6
+"""Schema versions of states without split routes, fan-outs and paused routes; without the latter two; and without
+paused routes: they have nothing that readers of that version do not expect."""
 _RENAMED_ROUTE_FIELDS = {"admitted_per_s": "rate_limit_per_s", "audited_share": "audit_rate"}
 """Field of a route up to version 3 -> current field."""
 
@@ -78,6 +79,8 @@ def state_to_json(desired: DesiredState) -> str:
     """Return the JSON document of a state, the inverse of `state_from_json`."""
     version = _ONE_RUN_VERSION if any(route.others for route in desired.routes) else _UNSPLIT_VERSION
     if any(stage.flow is not None for route in desired.routes for stage in route.all_stages):
+        version = _SERVED_VERSION
+    if any(route.is_paused for route in desired.routes):
         version = SCHEMA_VERSION
     document = {"schema_version": version, "state": _ADAPTER.dump_python(desired, mode="json")}
     return json.dumps(document, indent=1)

@@ -349,6 +349,30 @@ class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
         assert status.healthy
 
     @run_async_test
+    async def test_requests_of_a_paused_query_wait_for_its_next_route_or_its_end(self, engine: Engine) -> None:
+        one, two = (StageSpec("first", "add", knobs=(("amount", n),)) for n in (1, 2))
+        served = StageSpec("who", "process_id")
+        await engine.apply(state([route("q", one), route("other", served)], [one, served]))
+        process = await ask(engine, 0, "other")
+        paused = state([route("q", one).paused(), route("other", served)], [served])
+        await engine.apply(paused)
+        waiting = [asyncio.create_task(ask(engine, value)) for value in (10, 20)]
+        await wait_until(lambda: _waiting(engine, "q", 2))
+        assert await ask(engine, 0, "other") == process
+        assert [entry.deployment.operator for entry in (await engine.status()).deployments] == ["who"]
+        assert not any(task.done() for task in waiting)
+        await engine.apply(state([route("q", two), route("other", served)], [two, served]))
+        assert await asyncio.gather(*waiting) == [12, 22]
+        await engine.apply(paused)
+        removed = asyncio.create_task(ask(engine, 30))
+        await wait_until(lambda: _waiting(engine, "q", 1))
+        await engine.apply(state([route("other", served)], [served]))
+        with pytest.raises(ServingError) as caught:
+            await removed
+        assert caught.value.code == "route.missing"
+        assert await ask(engine, 0, "other") == process
+
+    @run_async_test
     async def test_same_state_again_changes_nothing(self, engine: Engine) -> None:
         await engine.apply(chain("q", StageSpec("who", "process_id")))
         process = await ask(engine, 0)
@@ -440,6 +464,10 @@ class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
 async def _restarted(engine: Engine) -> bool:
     status = await engine.status()
     return status.healthy and sum(deployment.restarts for deployment in status.deployments) >= 1
+
+
+async def _waiting(engine: Engine, query: str, count: int) -> bool:
+    return any(entry.query == query and entry.in_flight == count for entry in (await engine.status()).queries)
 
 
 async def _alive(processes: set[int], count: int) -> bool:

@@ -52,7 +52,7 @@ def next_intermediate_state(
 
     The result is `after` if both states fit together. Otherwise it is the first of these that helps: end what no
     request needs any more; move as many queries as fit; shrink what will be smaller until one query can move; move a
-    query to single replicas; stop the least important query whose deployments will go, until there is headroom.
+    query to single replicas; pause the least important query whose deployments will go, until there is headroom.
     Repeated calls with the state that was reached end at `after`.
 
     `order` has the least important query first.
@@ -172,10 +172,14 @@ def _shrinking_states(before: DesiredState, after: DesiredState) -> Iterator[Des
 def _without_query(
     before: DesiredState, smaller: DesiredState, after: DesiredState, order: Sequence[str]
 ) -> DesiredState:
-    """Return the state without the least important query that must move, or the smallest state if none must."""
+    """Return the state without the deployments of the least important query that must move, whose requests wait.
+
+    If no query must move, return the smallest state.
+    """
     position = {query: number for number, query in enumerate(order)}
-    moving = [route for route in before.routes if not _is_final(route, before, after)]
+    moving = [route for route in before.routes if not route.is_paused and not _is_final(route, before, after)]
     if not moving:
         return after if smaller is before else smaller
-    dropped = min(moving, key=lambda route: position.get(route.query, -1))
-    return _without_unused(before, [route for route in before.routes if route is not dropped], after)
+    stopped = min(moving, key=lambda route: position.get(route.query, -1))
+    paused = [stopped.paused()] if any(route.query == stopped.query for route in after.routes) else []
+    return _without_unused(before, [*(route for route in before.routes if route is not stopped), *paused], after)

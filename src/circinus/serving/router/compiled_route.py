@@ -96,7 +96,7 @@ class CompiledRoute:
     query: str
     source: str
     stages: Mapping[str, CompiledStage]
-    """Stages by operator, in topological order."""
+    """Stages by operator, in topological order; empty while the query is paused."""
     sinks: tuple[str, ...]
     transfers: Mapping[str, tuple[RouteTransfer, ...]]
     """Transfers by producer."""
@@ -164,6 +164,11 @@ class CompiledRoute:
             share=compiled.share,
             tenant=route.tenant,
         )
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether requests wait for another route."""
+        return not self.stages
 
     @property
     def is_replay(self) -> bool:

@@ -86,6 +86,7 @@ class RouterCore(ABC):
                 self._entries[query] = before[query]  # its shares stay in force
         if self._missing:
             self._move_requests(self._missing)
+        self._resume_requests()
 
     def has_route(self, query: str) -> bool:
         """Return whether requests of a query may enter here."""
@@ -108,7 +109,8 @@ class RouterCore(ABC):
     ) -> PickledResponse:
         """Send a request along its query's route, or a split one along another part if the first one lost its replicas.
 
-        A request that kills replicas may so end one more of each part than `ServingSettings.max_replica_losses`.
+        A request of a paused query waits for its next route. A request that kills replicas may end one more of each
+        part than `ServingSettings.max_replica_losses`.
 
         Args:
             query: name of the query.
@@ -230,9 +232,10 @@ class RouterCore(ABC):
             end_s = request.start_s + left_s
             timer = self._loop.call_at(end_s, self._expire, request_id, left_s, context=Context())
         try:
-            context = RequestContext(request_id, item_key, request.route, request.start_s, left_s)
-            ready_s = request.start_s if not request.tried_parts else self._loop.time()
-            self._send(context, INPUT, [Output(value, input_bytes, ())], RequestTrace(), ready_s)
+            if not request.route.is_paused:
+                context = RequestContext(request_id, item_key, request.route, request.start_s, left_s)
+                ready_s = request.start_s if not request.tried_parts else self._loop.time()
+                self._send(context, INPUT, [Output(value, input_bytes, ())], RequestTrace(), ready_s)
             return await request.answer
         finally:
             self._requests.pop(request_id, None)
@@ -252,6 +255,17 @@ class RouterCore(ABC):
             if needed and self._may_move(request, self._missing):
                 self.fail(request_id, f"{min(needed)} has no replica", _MOVED)
 
+    def _resume_requests(self) -> None:
+        """Send the requests of paused queries along new routes, and fail those of queries that have none any more."""
+        for request_id, request in list(self._requests.items()):
+            query = request.route.query
+            if not request.route.is_paused:
+                continue
+            if query not in self._entries:
+                self.fail(request_id, "the query was removed while its requests waited", ROUTE_MISSING)
+            elif not self._entries[query].parts[0].is_paused:
+                self.fail(request_id, "the query has another route", _MOVED)
+
     def _moved(self, request: EnteredRequest) -> EnteredRequest:
         """Return a request on another part."""
         entry, tried_parts = self._entry(request.route.query), (*request.tried_parts, request.route)
@@ -264,6 +278,8 @@ class RouterCore(ABC):
         request = self._requests.get(request_id)
         missing = () if request is None else request.route.applications & self._missing
         reason = f"; {min(missing)} has no replica" if missing else ""
+        if request is not None and request.route.is_paused:
+            reason = "; the deployments of the query are being replaced"
         self.fail(request_id, f"the deadline of {left_s:.3g} s passed{reason}", DEADLINE_PASSED)
 
     @abstractmethod
