@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -220,6 +221,23 @@ def test_a_killed_engine_comes_back_with_its_tokens(folder: Path, tmp_path: Path
     assert again.start(HttpTokens.parse(f"* {token}", "remembered by a controller"))
     (_, restored) = in_session(LocalEngineClient(folder), lambda client: client.apply(applied), status)
     assert [http_answer(restored.http, "/home/q", sent)[0] for sent in ("", token)] == [401, 200]
+
+
+def test_an_engine_whose_last_thread_is_ending_is_replaced_not_joined(folder: Path) -> None:
+    ending = RunDirectory(folder)
+    ending.create()
+    lock, listener = ending.try_lock(), ending.listen()
+    assert lock is not None
+
+    def end() -> None:
+        with lock, listener:
+            assert select.select([listener], [], [], HANG_LIMIT_S)[0], "somebody connects"
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    (found,) = in_session(start_daemon(folder), status)
+    thread.join()
+    assert found.routes == ()
 
 
 def test_an_engine_does_not_start_without_the_tokens_of_the_killed_one(folder: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from circinus.errors import OverloadedError, ServingError
+from circinus.operators.framing import encode
 from circinus.operators.pickling import Payload, pickle_value
 from circinus.serving.engine import (
     ENGINE_ENDED,
@@ -119,17 +120,17 @@ class LocalEngineClient:
         Raises:
             ServingError: the engine does not end in time.
         """
-        if self._connection is None and not self._folder.is_reachable():
-            await asyncio.to_thread(self._folder.clear)
-            return
-        async with self._in_time(SERVING.daemon_close_timeout_s):
-            try:
-                await self._call(RpcMethod.CLOSE)
-            except ServingError as error:  # the engine may end before it replies
-                if error.code not in ENGINE_ENDED:
-                    raise
-            if self._connection is not None:
-                await self._lost.wait()
+        if self._connection is not None or self._folder.is_reachable():
+            async with self._in_time(SERVING.daemon_close_timeout_s):
+                try:
+                    await self._call(RpcMethod.CLOSE)
+                    if self._connection is not None:
+                        await self._lost.wait()
+                    return
+                except ServingError as error:  # the engine may end before it replies
+                    if error.code not in ENGINE_ENDED:
+                        raise
+        await asyncio.to_thread(self._folder.clear)
 
     @asynccontextmanager
     async def _in_time(self, limit_s: float) -> AsyncIterator[None]:
@@ -246,7 +247,7 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
     deadline_s = time.monotonic() + SERVING.daemon_start_timeout_s
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT_VARIABLE}
     while time.monotonic() < deadline_s:
-        if folder.is_reachable():
+        if _responds(folder):
             return LocalEngineClient(run_folder)
         started = subprocess.run(
             [sys.executable, "-P", "-m", "circinus.serving.local.daemon", str(folder.path)],
@@ -265,6 +266,27 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
             )
         time.sleep(0.05)  # another engine is starting in the folder, or about to end
     raise folder.silence_reason()
+
+
+def _responds(folder: RunDirectory) -> bool:
+    """Return whether an engine responds, or is too busy to: a killed one listens until its last thread has ended."""
+    try:
+        connection = folder.connect()
+    except BlockingIOError:
+        return True
+    if connection is None:
+        return False
+    with connection:
+        connection.settimeout(SERVING.daemon_status_timeout_s)
+        try:
+            connection.sendall(
+                b"".join(encode(RpcRequest(EVERY_CALL + 1, RpcMethod.PING, None), (), REPLIES_OF_ENGINE))
+            )
+            return bool(connection.recv(1))
+        except TimeoutError:
+            return True
+        except ConnectionError:
+            return False
 
 
 def destroy(run_folder: Path = DEFAULT_RUN_FOLDER, on_kill: Callable[[int], None] = lambda process: None) -> bool:
