@@ -53,6 +53,18 @@ def test_new_plans_are_adopted_then_judged_and_rolled_back_or_kept() -> None:
     assert (kept.state.controlled, kept.state.last_good, kept.state.canary) == (fewer, None, None)
 
 
+def test_latencies_of_queries_whose_requests_waited_for_the_deployment_are_not_compared() -> None:
+    plans, profiles, pool = lossy_plans()
+    fewer = replanned_once(plans, {**plans.nodes, pool: 0}, profiles).controlled
+    state = replace(ControlState.of(plans).with_plans(fewer, last_good=plans), is_deploying=False)
+    begun = decide(state, _seen(state, 1.0), SETTINGS).state
+    late = _seen(begun, 5.0)
+    queries = (replace(query, answered=150, recent_latency_s=(1e3,) * 50) for query in late.status.queries)
+    late = replace(late, status=replace(late.status, queries=tuple(queries)), nodes=plans.nodes)
+    assert _kinds(decide(begun, late, SETTINGS)) == [EventKind.ROLLBACK]
+    assert _kinds(decide(begun, replace(late, paused=frozenset(fewer.queries)), SETTINGS)) == []
+
+
 def test_plans_on_lost_nodes_are_not_gone_back_to() -> None:
     plans, profiles, pool = lossy_plans()
     nodes = {**plans.nodes, pool: 0}

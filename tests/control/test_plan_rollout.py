@@ -79,6 +79,12 @@ ROUTES = st.dictionaries(
 )
 REPLICAS = st.fixed_dictionaries({number: st.integers(1, 4) for number in range(8)})
 RENEWED = st.sets(st.integers(0, 7))
+SIZES = st.fixed_dictionaries({number: st.sampled_from((0.5, 1.0, 2.0, 4.0)) for number in range(8)})
+
+
+def _sized(state: DesiredState, cpus: dict[int, float]) -> DesiredState:
+    sizes = {DEPLOYMENTS[number]: size for number, size in cpus.items()}
+    return replace(state, deployments=tuple(replace(d, cpus=sizes[d.deployment]) for d in state.deployments))
 
 
 def _renewed(state: DesiredState, numbers: Collection[int]) -> DesiredState:
@@ -100,8 +106,8 @@ def _largest(before: DesiredState, after: DesiredState) -> list[DesiredDeploymen
 ONES = dict.fromkeys(range(8), 1)
 
 
-@given(st.integers(1, 3), ROUTES, REPLICAS, ROUTES, REPLICAS, RENEWED)
-@example(1, {"b": [5, 1]}, {**ONES, 1: 2}, {"b": [5, 1]}, {**ONES, 5: 3}, set())  # other sizes, no query moves
+@given(st.integers(1, 3), ROUTES, REPLICAS, ROUTES, REPLICAS, RENEWED, SIZES)
+@example(1, {"b": [5, 1]}, {**ONES, 1: 2}, {"b": [5, 1]}, {**ONES, 5: 3}, set(), ONES)  # other sizes, no query moves
 def test_every_step_fits_beside_the_one_before_and_the_last_is_what_shall_run(
     nodes: int,
     routes_before: dict[str, list[int]],
@@ -109,11 +115,12 @@ def test_every_step_fits_beside_the_one_before_and_the_last_is_what_shall_run(
     routes_after: dict[str, list[int]],
     replicas_after: dict[int, int],
     renewed: set[int],
+    cpus: dict[int, float],
 ) -> None:
     infrastructure = _infrastructure(nodes)
     room = ClusterCapacity(infrastructure, {"x": nodes, "y": nodes})
-    before = _state(infrastructure, routes_before, replicas_before)
-    after = _renewed(_state(infrastructure, routes_after, replicas_after), renewed)
+    before = _sized(_state(infrastructure, routes_before, replicas_before), cpus)
+    after = _sized(_renewed(_state(infrastructure, routes_after, replicas_after), renewed), cpus)
     assume(room.fits(before.deployments) and room.fits(after.deployments))
     assert (
         room.fits(_largest(before, after)) == (next_intermediate_state(before, after, room, QUERIES) == after)

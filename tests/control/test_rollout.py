@@ -148,8 +148,13 @@ def test_no_request_fails_while_an_engine_takes_steps_to_deployments_that_do_not
                     answers.append(asyncio.create_task(ask(engine, 10)))
                     await rollout.wait(0.02)
             assert [route.is_paused for state in states for route in state.routes] == [False, True, False]
+            assert rollout.paused == {"q"}
             assert {await answer for answer in answers} <= {11, 12}
             assert await answers[-1] == 12
+            rollout.mark_converged()
+            rollout.start(after, is_final=True)
+            assert rollout.paused == set(), "only those of the last rollout"
+            await rollout.wait()
         finally:
             await engine.close()
 

@@ -17,7 +17,7 @@ from circinus.serving.http_bodies import RequestBodies, decode_body, media_type
 from circinus.serving.http_requests import HttpRequests
 from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.router.batch_queue import QueuedItem
-from circinus.serving.router.router_core import missing_route
+from circinus.serving.router.entry_route import missing_route
 from circinus.serving.settings import SERVING
 from circinus.testing.desired_states import StageSpec, chain, limited
 from router_scenario import Scene, driven
@@ -336,6 +336,26 @@ async def test_requests_of_a_paused_query_wait_for_its_replicas_until_their_dead
     home.routes = {"q": [served]}
     assert (await waiting)[::2] == (200, 2)
     assert home.admission.held_bytes == 0
+
+
+@driven
+async def test_requests_of_a_paused_query_leave_room_for_those_of_others_and_end_with_the_router() -> None:
+    scene, ingress = opened(chain("q", START))
+    home = scene.boards["home"]
+    (served,) = home.routes["q"]
+    paused = replace(served, stages={}, sinks=(), transfers={})
+    home.routes = {"q": [paused], "other": [replace(served, query="other")]}
+    waiting = [asyncio.create_task(send(ingress)) for _ in range(SERVING.max_paused_requests)]
+    await asyncio.sleep(1.0)
+    status, headers, body = await send(ingress)
+    assert (status, headers["retry-after"], body["code"]) == (503, "1", "query.overloaded")
+    with pytest.raises(OverloadedError):
+        home.admission.require(paused, SERVING.max_waiting_bytes // 2, 60.0)
+    assert (await send(ingress, path="/home/other"))[::2] == (200, 2)
+    home.fail_requests(None, "the engine was closed")
+    answers = await asyncio.gather(*waiting)
+    assert {(status, body["code"]) for status, _, body in answers} == {(500, "query.request_failed")}
+    assert "the engine was closed" in answers[0][2]["error"]
 
 
 @driven

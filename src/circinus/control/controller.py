@@ -193,8 +193,9 @@ class Controller:
             reason = f"plans that cannot stay without their neighbours: {', '.join(displaced)}"
             self._record([Event(self._wall_clock(), EventKind.REPLAN, "plans", reason, {"why": "displaced"})])
         seen = LoopObservation(
-            now_s, self._wall_clock(), status, rates, self._replanner.nodes, replanned, retries_apply
-        )
+            now_s, self._wall_clock(), status, rates, self._replanner.nodes, replanned, retries_apply,
+            self._rollout.paused,
+        )  # fmt: skip
         self._carry_out(decide(self._state, seen, self._settings.canary))
         self._on_status(status, self.controlled, self.ladders)
         self._replanner.schedule(now_s, status, self._state, self._drift_monitor.overrides)

@@ -37,6 +37,8 @@ class LoopObservation:
     """New plans that were not adopted yet."""
     retries_apply: bool
     """True if the last apply failed."""
+    paused: frozenset[str] = frozenset()
+    """Queries whose requests waited for the deployment of the current plans."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +118,13 @@ def _judge_canary(state: ControlState, seen: LoopObservation, settings: CanarySe
     queries = state.controlled.queries
     if state.canary is None:
         return Decision(replace(state, canary=CanaryAnalysis.begin(seen.now_s, seen.status, queries)))
-    busy = [
+    busy = {
         name
         for name, rate in seen.rates.items()
         if name in queries and rate.expected_per_s > _BUSY_RATE_RATIO * queries[name].rate_per_s
-    ]
+    }
     canary = state.canary.observed(seen.status, queries, settings)
-    reason = canary.regression_reason(seen.status, queries, busy, settings)
+    reason = canary.regression_reason(seen.status, queries, busy | seen.paused, settings)
     if reason is not None:
         return roll_back(state, reason, seen.nodes, seen.time_s)
     return Decision(_accepted(state) if canary.is_complete(seen.now_s, settings) else replace(state, canary=canary))

@@ -39,6 +39,9 @@ class Rollout:
         self._task: asyncio.Task[AppliedState] | None = None
         self._is_cancelled = False
         """True if the running apply was cancelled; no other apply starts until it is rolled back."""
+        self.paused: frozenset[str] = frozenset()
+        """Queries that were paused in the running rollout, or in the last one."""
+        self._has_converged = True
         self._possible_states: tuple[DesiredState, ...] = ()
         """States that the engine may be running, newest first; the last one ran with certainty."""
 
@@ -99,6 +102,8 @@ class Rollout:
 
     def start(self, state: DesiredState, *, is_final: bool) -> None:
         """Start applying the target state, or an intermediate step."""
+        paused = frozenset(route.query for route in state.routes if route.is_paused)
+        self.paused, self._has_converged = paused | (frozenset() if self._has_converged else self.paused), False
         self._task = asyncio.create_task(self._run_apply(state, is_final))
 
     async def wait(self, timeout_s: float | None = None) -> None:
@@ -135,6 +140,7 @@ class Rollout:
 
     def mark_converged(self) -> None:
         """Reset the backoff after the target state was reached."""
+        self._has_converged = True
         self._backoff.reset()
 
     async def _run_apply(self, state: DesiredState, is_final: bool) -> AppliedState:

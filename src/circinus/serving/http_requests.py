@@ -17,9 +17,10 @@ from circinus.serving.http_answers import HttpAnswer, HttpRefusalError, rejectio
 from circinus.serving.http_bodies import RequestBodies, declared_bytes, decode_body, media_type
 from circinus.serving.http_tokens import HttpTokens, may_use
 from circinus.serving.router.compiled_route import CompiledRoute
+from circinus.serving.router.entry_route import ROUTE_MISSING, missing_route
 from circinus.serving.router.overload import INPUT_TOO_LARGE
 from circinus.serving.router.request_messages import UNREADABLE_RESPONSE
-from circinus.serving.router.router_core import DEADLINE_PASSED, ROUTE_MISSING, RouterCore, missing_route
+from circinus.serving.router.router_core import DEADLINE_PASSED, RouterCore
 from circinus.serving.settings import SERVING
 
 

@@ -34,6 +34,10 @@ class ServingSettings:
     max_waiting_bytes: int = 256 * 2**20
     """Limit of the inputs of unanswered requests of an engine (on Ray: of a router), and of the inputs that its queues
     hold, and of the bodies that arrive over HTTP. Beyond it, requests are refused."""
+    max_paused_requests: int = 64
+    paused_share: float = 0.25
+    """Limits of the requests of paused queries of an engine (on Ray: of a router), in requests and as a share of
+    `max_waiting_bytes`. They must leave connections and memory for served queries."""
     request_bytes: int = 4096
     """Memory of an unanswered request in addition to its input."""
     sweep_period_s: float = 1.0

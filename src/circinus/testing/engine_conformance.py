@@ -38,12 +38,13 @@ from circinus.testing.engine_driver import (
 )
 from circinus.testing.fan_out_conformance import FanOutConformance
 from circinus.testing.operators import signal_barrier
+from circinus.testing.route_change_conformance import RouteChangeConformance
 from circinus.testing.split_conformance import SplitConformance
 
 __all__ = ["EngineConformance", "ask", "is_alive", "respond", "run_async_test", "wait_until"]
 
 
-class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
+class EngineConformance(StatusConformance, RouteChangeConformance, SplitConformance, FanOutConformance):
     """Base class of an engine's tests. They define the fixture `engine`: mode `real`, without deployments."""
 
     # -- routes --
@@ -280,29 +281,6 @@ class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
             await ask(engine, 0)
 
     @run_async_test
-    async def test_switching_a_route_loses_no_request(self, engine: Engine) -> None:
-        paused = ("pause_s", 0.05)  # requests wait, and leave the processors to the replicas that start
-        old = StageSpec("first", "add", knobs=(("amount", 1), paused), replicas=2)
-        new = StageSpec("first", "add", knobs=(("amount", 10), paused), pool="far")
-        await engine.apply(chain("q", old))
-        switched = asyncio.Event()
-
-        async def keep_asking() -> list[int]:
-            answers = []
-            while not switched.is_set():
-                answers.append(await ask(engine, 0))
-            return answers
-
-        senders = [asyncio.create_task(keep_asking()) for _ in range(10)]
-        await asyncio.sleep(0.05)
-        await engine.apply(chain("q", new))
-        new_answers = await asyncio.gather(*(ask(engine, 0) for _ in range(10)))
-        switched.set()
-        answers = [answer for answers in await asyncio.gather(*senders) for answer in answers]
-        assert set(new_answers) == {10}
-        assert set(answers) == {1, 10}
-
-    @run_async_test
     async def test_scaling_up_adds_to_what_runs(self, engine: Engine, tmp_path: Path) -> None:
         before, after = tmp_path / "before", tmp_path / "after"
         before.mkdir()
@@ -347,30 +325,6 @@ class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
         assert status.state == applied_state
         assert [(d.deployment, d.target_replicas) for d in status.deployments] == [(worker.deployment, 1)]
         assert status.healthy
-
-    @run_async_test
-    async def test_requests_of_a_paused_query_wait_for_its_next_route_or_its_end(self, engine: Engine) -> None:
-        one, two = (StageSpec("first", "add", knobs=(("amount", n),)) for n in (1, 2))
-        served = StageSpec("who", "process_id")
-        await engine.apply(state([route("q", one), route("other", served)], [one, served]))
-        process = await ask(engine, 0, "other")
-        paused = state([route("q", one).paused(), route("other", served)], [served])
-        await engine.apply(paused)
-        waiting = [asyncio.create_task(ask(engine, value)) for value in (10, 20)]
-        await wait_until(lambda: _waiting(engine, "q", 2))
-        assert await ask(engine, 0, "other") == process
-        assert [entry.deployment.operator for entry in (await engine.status()).deployments] == ["who"]
-        assert not any(task.done() for task in waiting)
-        await engine.apply(state([route("q", two), route("other", served)], [two, served]))
-        assert await asyncio.gather(*waiting) == [12, 22]
-        await engine.apply(paused)
-        removed = asyncio.create_task(ask(engine, 30))
-        await wait_until(lambda: _waiting(engine, "q", 1))
-        await engine.apply(state([route("other", served)], [served]))
-        with pytest.raises(ServingError) as caught:
-            await removed
-        assert caught.value.code == "route.missing"
-        assert await ask(engine, 0, "other") == process
 
     @run_async_test
     async def test_same_state_again_changes_nothing(self, engine: Engine) -> None:
@@ -464,10 +418,6 @@ class EngineConformance(StatusConformance, SplitConformance, FanOutConformance):
 async def _restarted(engine: Engine) -> bool:
     status = await engine.status()
     return status.healthy and sum(deployment.restarts for deployment in status.deployments) >= 1
-
-
-async def _waiting(engine: Engine, query: str, count: int) -> bool:
-    return any(entry.query == query and entry.in_flight == count for entry in (await engine.status()).queries)
 
 
 async def _alive(processes: set[int], count: int) -> bool:

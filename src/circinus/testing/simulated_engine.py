@@ -165,7 +165,10 @@ class _QueryRequests:
 
 
 class SimulatedEngine:
-    """Implementation of `Engine` in simulated time. Its requests are arguments of the constructor, not of `submit`."""
+    """Implementation of `Engine` in simulated time. Its requests are arguments of the constructor, not of `submit`.
+
+    Requests of paused queries fail instead of waiting.
+    """
 
     def __init__(
         self,

@@ -13,8 +13,8 @@ from circinus.serving.engine import DeploymentStatus, QueryStatus, ResponseTimin
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.settings import ROUTER
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus, config_from_dict
+from circinus.serving.router.entry_route import missing_route
 from circinus.serving.router.request_messages import PickledResponse
-from circinus.serving.router.router_core import missing_route
 
 
 @dataclass

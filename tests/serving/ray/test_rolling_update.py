@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from circinus.serving.applications import build_applications
@@ -11,22 +12,31 @@ from circinus.serving.ray.rolling_update import (
     apps_without_nodes,
     reuse_unchanged,
     router_configs,
+    router_pools,
     surge_config,
     with_deployments_of,
 )
 from circinus.serving.ray.serve_config import build_router_configs, serve_schema
-from circinus.serving.ray.settings import RaySettings, placement_options
+from circinus.serving.ray.settings import RaySettings, placement_options, pool_of_placement
 from circinus.testing.desired_states import StageSpec, chain, infrastructure
 
 NEAR, MORE = StageSpec("start", "add"), StageSpec("start", "add", replicas=3)
 FAR = StageSpec("start", "add", pool="far")
 
 
-def _apps(desired: DesiredState, live_pools: tuple[str, ...] = ("near", "far")) -> list[dict[str, Any]]:
+def _apps(
+    desired: DesiredState, live_pools: tuple[str, ...] = ("near", "far"), pools: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     applications = build_applications(desired)
     configs = build_router_configs(desired, applications)
     schema = serve_schema(
-        applications, configs, infrastructure(), RaySettings(), recordings=None, live_pools=live_pools
+        applications,
+        configs,
+        desired.infrastructure,
+        RaySettings(),
+        recordings=None,
+        live_pools=live_pools,
+        router_pools=pools or {},
     )
     apps: list[dict[str, Any]] = schema["applications"]
     return apps
@@ -92,6 +102,21 @@ def test_a_router_moves_to_a_pool_that_has_nodes() -> None:
     (moved,) = [app for app in reuse_unchanged(_running(before), after) if app["name"] == "site-home"]
     assert "resources" not in moved["deployments"][0]["ray_actor_options"]
     assert surge_config(_running(before), after) is not None
+
+
+def test_a_router_stays_where_it_is_while_the_query_of_its_deployments_is_paused() -> None:
+    desired = chain("q", StageSpec("start", "add", pool="near2"))
+    near, *others = infrastructure().pools
+    pools = (near, near.model_copy(update={"name": "near2"}), *others)
+    desired = replace(desired, infrastructure=desired.infrastructure.model_copy(update={"pools": pools}))
+    paused = replace(desired, deployments=(), routes=tuple(route.paused() for route in desired.routes))
+    running = _running(_apps(desired, ("near", "near2")))
+    stays = _apps(paused, ("near", "near2"), router_pools([app.config for app in running.values()]))
+    (router,) = [app for app in reuse_unchanged(running, stays) if app["name"] == "site-home"]
+    assert pool_of_placement(router["deployments"][0]["ray_actor_options"]) == "near2"
+    assert surge_config(running, reuse_unchanged(running, stays)) is None
+    (moved,) = [app for app in _apps(paused, ("near",), {"home": "near2"}) if app["name"] == "site-home"]
+    assert pool_of_placement(moved["deployments"][0]["ray_actor_options"]) == "near", "its pool has no node"
 
 
 def test_what_runs_where_no_node_is_left_is_told_from_what_does() -> None:

@@ -233,6 +233,27 @@ async def test_requests_of_a_lost_pool_take_the_route_of_the_next_plan() -> None
 
 
 @driven
+async def test_a_request_waits_again_where_the_pool_is_lost_that_a_paused_query_got() -> None:
+    scene = Scene(chain("q", START))
+    home = scene.boards["home"]
+    (served,) = home.routes["q"]
+    paused = [replace(served, stages={}, sinks=(), transfers={})]
+    scene.hold.clear()
+    home.routes = {"q": paused}
+    waiting = asyncio.create_task(scene.ask(1))
+    await asyncio.sleep(1.0)
+    home.routes = {"q": [served]}
+    await asyncio.sleep(1.0)
+    home.routes = {"q": paused}
+    home.fail_requests(served.applications, "its pool is lost")
+    await asyncio.sleep(1.0)
+    assert not waiting.done()
+    scene.hold.set()
+    home.routes = {"q": [replace(served, audit_rate=0.5)]}
+    assert await waiting == 2
+
+
+@driven
 async def test_an_error_names_operator_and_item_wherever_it_happens() -> None:
     scene = Scene(chain("q", StageSpec("start", "add", pool="far"), StageSpec("next", "add", after=("start",))))
     with raises_code(ServingError, "query.request_failed") as caught:

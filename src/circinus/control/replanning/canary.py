@@ -69,12 +69,17 @@ class CanaryAnalysis:
         self,
         status: EngineStatus,
         queries: Mapping[str, Query],
-        above_planned_rate: Collection[str],
+        incomparable: Collection[str],
         settings: CanarySettings,
     ) -> str | None:
         """Return the reason to roll back to the previous plans, or None to keep the new ones.
 
-        The latency of queries above their planned rate is not compared.
+        Args:
+            status: current status.
+            queries: the planned queries.
+            incomparable: queries whose latency is not compared, as they exceed their planned rate, or as their requests
+                waited for the deployment.
+            settings: thresholds.
         """
         for entry in status.queries:
             baseline, query = self.baselines.get(entry.query), queries.get(entry.query)
@@ -83,7 +88,7 @@ class CanaryAnalysis:
             if entry.received < baseline.received:  # the engine was restarted
                 continue
             reason = _failure_reason(baseline, entry, settings)
-            if not reason and entry.query not in above_planned_rate:
+            if not reason and entry.query not in incomparable:
                 reason = _latency_reason(baseline, entry, query, settings)
             if reason:
                 return f"query {entry.query}: {reason}"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -120,6 +120,7 @@ class LocalEngineClient:
         Raises:
             ServingError: the engine does not end in time.
         """
+        process = self._folder.process()
         if self._connection is not None or self._folder.is_reachable():
             async with self._in_time(SERVING.daemon_close_timeout_s):
                 try:
@@ -130,7 +131,8 @@ class LocalEngineClient:
                 except ServingError as error:  # the engine may end before it replies
                     if error.code not in ENGINE_ENDED:
                         raise
-        await asyncio.to_thread(self._folder.clear)
+        if self._folder.process() == process:  # else another engine has taken the folder
+            await asyncio.to_thread(self._folder.clear)
 
     @asynccontextmanager
     async def _in_time(self, limit_s: float) -> AsyncIterator[None]:
@@ -276,12 +278,12 @@ def _responds(folder: RunDirectory) -> bool:
         return True
     if connection is None:
         return False
+    ping = encode(RpcRequest(EVERY_CALL + 1, RpcMethod.PING, None), (), REPLIES_OF_ENGINE)
     with connection:
         connection.settimeout(SERVING.daemon_status_timeout_s)
         try:
-            connection.sendall(
-                b"".join(encode(RpcRequest(EVERY_CALL + 1, RpcMethod.PING, None), (), REPLIES_OF_ENGINE))
-            )
+            with suppress(BrokenPipeError):  # an engine with too many clients refuses before it reads
+                connection.sendall(b"".join(ping))
             return bool(connection.recv(1))
         except TimeoutError:
             return True

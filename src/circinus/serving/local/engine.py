@@ -153,7 +153,7 @@ class LocalEngine:
             mode=self._deployed.mode,
             deployments=tuple(runtime.status() for runtime in running),
             starting=tuple(runtime.status() for runtime in self._starting if runtime not in running),
-            routes=tuple(self._router.routes),
+            routes=tuple(query for query, parts in self._router.routes.items() if not parts[0].is_paused),
             state=self._deployed.state,
             queries=self._router.counters.status(),
             splits=self._router.splits(),
@@ -190,8 +190,7 @@ class LocalEngine:
                 self._processes = None
 
     def _fail_requests(self) -> None:
-        self._router.routes = {}
-        self._router.fail_requests(self._router.dispatchers, "the engine was closed")
+        self._router.fail_requests(None, "the engine was closed")
 
     def _require_open(self) -> None:
         if self._closed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from circinus.serving.engine import DeploymentStatus, QueryStatus
 from circinus.serving.http_tokens import HttpTokens
 from circinus.serving.ray.cluster import AppSnapshot, Cluster, PoolNodes
-from circinus.serving.ray.rolling_update import apps_without_nodes, router_configs
+from circinus.serving.ray.rolling_update import apps_without_nodes, router_configs, router_pools
 from circinus.serving.ray.serve_config import deployed_tokens
 from circinus.serving.ray.settings import DEFAULT_HTTP, RaySettings, router_name
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus
@@ -100,6 +100,11 @@ class ClusterSnapshot:
     def deployed_router_configs(self) -> list[RouterConfig]:
         """Configurations that the routers were deployed with."""
         return router_configs([app.config for app in self.apps.values()])
+
+    @property
+    def router_pools(self) -> dict[str, str]:
+        """Site -> pool of its router, where it has one."""
+        return router_pools([app.config for app in self.apps.values()])
 
     @property
     def deployments(self) -> dict[str, Deployment]:

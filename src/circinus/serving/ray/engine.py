@@ -40,8 +40,8 @@ from circinus.serving.ray.serve_config import build_router_configs, serve_schema
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings, router_name
 from circinus.serving.ray.site_router import RouterConfig, RouterStatus
 from circinus.serving.replicas.replay_executor import load_replay_stages
+from circinus.serving.router.entry_route import missing_route
 from circinus.serving.router.request_messages import PickledResponse
-from circinus.serving.router.router_core import missing_route
 from circinus.serving.settings import SERVING
 from circinus.serving.state_serialization import validate_state
 
@@ -151,7 +151,7 @@ class RayEngine:
         return EngineStatus(
             mode=Mode(configs[0].mode) if configs else Mode.REAL,
             deployments=tuple(deployments),
-            routes=tuple(dict.fromkeys(route.query for config in configs for route in config.routes)),
+            routes=tuple(dict.fromkeys(r.query for config in configs for r in config.routes if not r.is_paused)),
             state=states.pop() if len(states) == 1 else "",
             queries=queries_of(seen.values()),
             splits=tuple(split for status in seen.values() for split in status.splits),
@@ -186,7 +186,7 @@ class RayEngine:
             if not apps:
                 return
             # Fail requests in flight now, not when their deployments are gone.
-            await self._client.fail_requests(snapshot.sites, list(apps), "the engine was closed")
+            await self._client.fail_requests(snapshot.sites, None, "the engine was closed")
             self._sources.clear()
             self._client.retain(())
             immediate = [without_graceful_shutdown(app.config) for app in apps.values()]
@@ -231,6 +231,7 @@ class RayEngine:
             recordings=desired.recordings,
             labelled=labelled,
             live_pools=pools.keys(),
+            router_pools=snapshot.router_pools,
         )
         final = reuse_unchanged(previous, schema["applications"])
         larger = surge_config(previous, final)

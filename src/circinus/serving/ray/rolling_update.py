@@ -91,8 +91,17 @@ def without_graceful_shutdown(app: App) -> App:
 
 def router_configs(apps: Sequence[App]) -> list[RouterConfig]:
     """Return the configurations that the routers among some applications were deployed with."""
-    deployments = [deployment for app in apps for deployment in app["deployments"]]
-    return [config_from_dict(router["user_config"]) for router in deployments if router["name"] == ROUTER]
+    return [config_from_dict(router["user_config"]) for router in _routers(apps)]
+
+
+def router_pools(apps: Sequence[App]) -> dict[str, str]:
+    """Return site -> pool of its router, where the router was deployed to one."""
+    pools = {router["user_config"]["site"]: pool_of_placement(router["ray_actor_options"]) for router in _routers(apps)}
+    return {site: pool for site, pool in pools.items() if pool is not None}
+
+
+def _routers(apps: Sequence[App]) -> list[App]:
+    return [deployment for app in apps for deployment in app["deployments"] if deployment["name"] == ROUTER]
 
 
 def without_deployments(config: RouterConfig, applications: Collection[str]) -> RouterConfig:

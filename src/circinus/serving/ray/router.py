@@ -149,7 +149,7 @@ class SiteRouter:
         """Forward to `SiteRouterCore.fail`."""
         self._core.fail(request_id, reason, code)
 
-    async def abandon(self, applications: Sequence[str], reason: str) -> None:
+    async def abandon(self, applications: Sequence[str] | None, reason: str) -> None:
         """Forward to `SiteRouterCore.fail_requests`."""
         self._core.fail_requests(applications, reason)
 

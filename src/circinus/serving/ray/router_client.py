@@ -101,8 +101,8 @@ class RouterClient:
         """Return the status of the routers that respond."""
         return await _responses({site: self.call(site, "observe") for site in sites})
 
-    async def fail_requests(self, sites: Sequence[str], applications: Sequence[str], reason: str) -> None:
-        """Fail requests that need some applications, at all sites."""
+    async def fail_requests(self, sites: Sequence[str], applications: Sequence[str] | None, reason: str) -> None:
+        """Call `RouterCore.fail_requests` of the routers of some sites."""
         await _responses({site: self.call(site, "abandon", applications, reason) for site in sites})
 
     async def broadcast(self, configs: Iterable[RouterConfig]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from circinus.operators.protocol import ONE
@@ -93,6 +94,7 @@ def serve_schema(
     recordings: Path | None,
     labelled: Collection[str] = (),
     live_pools: Collection[str] | None = None,
+    router_pools: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the document for Ray Serve's `ServeDeploySchema`.
 
@@ -104,10 +106,12 @@ def serve_schema(
         recordings: profile store that replicas answer from; None if they compute.
         labelled: pools whose nodes declare them by a label instead of a resource.
         live_pools: pools with nodes; None: all.
+        router_pools: site -> pool of its running router.
     """
     operators = [_operator(app, recordings, labelled) for app in applications]
     routers = [
-        _router(config, router_pool(config, infrastructure, live_pools), labelled) for config in configs.values()
+        _router(config, router_pool(config, infrastructure, live_pools, router_pools.get(config.site)), labelled)
+        for config in configs.values()
     ]
     host, port = settings.http or DEFAULT_HTTP
     return {
@@ -118,12 +122,19 @@ def serve_schema(
 
 
 def router_pool(
-    config: RouterConfig, infrastructure: Infrastructure, live_pools: Collection[str] | None = None
+    config: RouterConfig,
+    infrastructure: Infrastructure,
+    live_pools: Collection[str] | None = None,
+    current: str | None = None,
 ) -> str | None:
-    """Return the pool for a site's router, preferably a used one; None: any node, as the site has no machine."""
+    """Return the pool for a site's router; None: any node, as the site has no machine.
+
+    Preferably the router stays in its current pool, as its requests would be lost, or is in a used one.
+    """
     used = [target.deployment.pool for target in config.deployments.values()]
     local = [pool.name for pool in infrastructure.pools if pool.site == config.site]
-    return next((pool for pool in (*used, *local) if live_pools is None or pool in live_pools), None)
+    kept = [pool for pool in local if pool == current]
+    return next((pool for pool in (*kept, *used, *local) if live_pools is None or pool in live_pools), None)
 
 
 ROUTING = {

@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Sequence
 
+from circinus.errors import ServingError
 from circinus.queueing.split_sequence import split_part
 from circinus.serving.engine import PartStatus, SplitStatus
 from circinus.serving.router.compiled_route import CompiledRoute
+
+ROUTE_MISSING = "route.missing"
+"""Code of the error of a request for a query without a route."""
 
 
 class EntryRoute:
@@ -46,10 +50,14 @@ class EntryRoute:
         return self.choose(next(self._moves), missing, tried_parts)
 
     def available(self, missing: Collection[str], tried_parts: Collection[CompiledRoute]) -> Sequence[CompiledRoute]:
-        """Return the parts with replicas of all applications that a request has not tried."""
+        """Return the parts with replicas of all applications that a request has not tried, and a paused one."""
         if not missing and not tried_parts:
             return self.parts
-        return [part for part in self.parts if part not in tried_parts and part.applications.isdisjoint(missing)]
+        return [
+            part
+            for part in self.parts
+            if (part.is_paused or part not in tried_parts) and part.applications.isdisjoint(missing)
+        ]
 
     def count(self, part: CompiledRoute, requests: int = 1) -> None:
         """Count a request that takes a part, or with -1 one that leaves it for another."""
@@ -70,3 +78,12 @@ class EntryRoute:
                 for part, requests in zip(self.parts, self._requests, strict=True)
             ),
         )
+
+
+def missing_route(query: str, routed: Collection[str]) -> ServingError:
+    """Return the error of a request for a query without a route."""
+    return ServingError(
+        f"the query has no route; queries with a route: {', '.join(routed) or 'none'}",
+        code=ROUTE_MISSING,
+        location=f"query {query}",
+    )

@@ -63,8 +63,17 @@ class RequestAdmission:
         self.held_bytes = 0
         """Memory of the unanswered requests that entered at the router."""
         self.queues = QueueMemory()
+        self._paused_requests, self._paused_bytes = 0, 0
+        """Number of unanswered requests of paused queries, and their memory."""
         self._dispatchers = dispatchers
         self._loop = loop
+
+    def hold(self, route: CompiledRoute, requests: int, size_bytes: int) -> None:
+        """Count requests that begin to wait for an answer, or with negative numbers those that have ended."""
+        self.held_bytes += size_bytes
+        if route.is_paused:
+            self._paused_requests += requests
+            self._paused_bytes += size_bytes
 
     def require(self, route: CompiledRoute, input_bytes: int, left_s: float) -> None:
         """Raise an error for a request that could not be answered in time, or whose input would take too much memory.
@@ -85,6 +94,16 @@ class RequestAdmission:
                 code=INPUT_TOO_LARGE,
                 location=location,
                 hint="Send a smaller input, such as the path of a file.",
+            )
+        paused_bytes = self._paused_bytes + input_bytes
+        if route.is_paused and (
+            self._paused_requests >= SERVING.max_paused_requests or paused_bytes > limit_bytes * SERVING.paused_share
+        ):
+            raise OverloadedError(
+                f"{self._paused_requests} requests wait already, as deployments are being replaced",
+                retry_after_s=SERVING.sweep_period_s,
+                location=location,
+                hint="Try again when they have been.",
             )
         late_s = lateness_s(route, self._dispatchers, self._loop.time(), left_s)
         if late_s > 0:

@@ -29,7 +29,7 @@ from circinus.serving.router.compiled_route import (
 )
 from circinus.serving.router.dispatcher import Dispatcher
 from circinus.serving.router.entered_request import EnteredRequest
-from circinus.serving.router.entry_route import EntryRoute
+from circinus.serving.router.entry_route import ROUTE_MISSING, EntryRoute, missing_route
 from circinus.serving.router.joins import Output, PendingJoin, outputs_of
 from circinus.serving.router.overload import RequestAdmission
 from circinus.serving.router.request_messages import PickledResponse, RequestContext, RequestTrace, RouterMessage
@@ -38,8 +38,6 @@ from circinus.specification import LatePolicy
 
 DEADLINE_PASSED = "query.deadline_passed"
 """Code of the error of a request without a response at its deadline."""
-ROUTE_MISSING = "route.missing"
-"""Code of the error of a request for a query without a route."""
 UNREACHABLE = "query.unreachable"
 """Code between routers for a request that could not be sent to another site; it ends as `_FAILED` or `_MOVED`."""
 _FAILED = "query.request_failed"
@@ -194,11 +192,18 @@ class RouterCore(ABC):
                 code = _MOVED if self._may_move(request, self._missing) else _FAILED
             request.answer.set_exception(ServingError(reason, code=code, location=f"query {request.route.query}"))
 
-    def fail_requests(self, applications: Collection[str], reason: str) -> None:
-        """Fail the requests that entered here and may still need some applications, or move them to other parts."""
-        gone = self._missing.union(applications)
+    def fail_requests(self, applications: Collection[str] | None, reason: str) -> None:
+        """Fail the requests that entered here and may still need some applications, or move them to other parts.
+
+        Args:
+            applications: the applications; None: fail all requests, and let no more enter.
+            reason: part of the message.
+        """
+        if applications is None:
+            self._entries = {}
+        gone = self._missing.union(applications or ())
         for request_id, request in list(self._requests.items()):
-            if not request.route.applications.isdisjoint(applications):
+            if applications is None or not request.route.applications.isdisjoint(applications):
                 self.fail(request_id, reason, _MOVED if self._may_move(request, gone) else _FAILED)
 
     async def drain(self, application: str) -> None:
@@ -226,7 +231,7 @@ class RouterCore(ABC):
         request_id = f"{self._prefix}-{next(self._sequence)}"
         self._requests[request_id] = request
         size_bytes = SERVING.request_bytes + (0 if value is None else len(value))
-        self.admission.held_bytes += size_bytes
+        self.admission.hold(request.route, 1, size_bytes)
         timer = None
         if left_s < math.inf:
             end_s = request.start_s + left_s
@@ -239,7 +244,7 @@ class RouterCore(ABC):
             return await request.answer
         finally:
             self._requests.pop(request_id, None)
-            self.admission.held_bytes -= size_bytes
+            self.admission.hold(request.route, -1, -size_bytes)
             if timer is not None:
                 timer.cancel()
 
@@ -441,12 +446,3 @@ class RouterCore(ABC):
             del self._joins[key]
         if self._joins or any(map(len, self.dispatchers.values())):
             self._sweep()
-
-
-def missing_route(query: str, routed: Collection[str]) -> ServingError:
-    """Return the error of a request for a query without a route."""
-    return ServingError(
-        f"the query has no route; queries with a route: {', '.join(routed) or 'none'}",
-        code=ROUTE_MISSING,
-        location=f"query {query}",
-    )
