@@ -79,12 +79,14 @@ ROUTES = st.dictionaries(
 )
 REPLICAS = st.fixed_dictionaries({number: st.integers(1, 4) for number in range(8)})
 RENEWED = st.sets(st.integers(0, 7))
-SIZES = st.fixed_dictionaries({number: st.sampled_from((0.5, 1.0, 2.0, 4.0)) for number in range(8)})
+SIZES = st.fixed_dictionaries({number: st.sampled_from((0.5, 1.0, 2.0, 3.0)) for number in range(8)})
 
 
 def _sized(state: DesiredState, cpus: dict[int, float]) -> DesiredState:
+    """Return the state with replicas of other sizes, and one of each large deployment."""
     sizes = {DEPLOYMENTS[number]: size for number, size in cpus.items()}
-    return replace(state, deployments=tuple(replace(d, cpus=sizes[d.deployment]) for d in state.deployments))
+    resized = (replace(d, cpus=sizes[d.deployment]) for d in state.deployments)
+    return replace(state, deployments=tuple(replace(d, replicas=1) if d.cpus > 1.0 else d for d in resized))
 
 
 def _renewed(state: DesiredState, numbers: Collection[int]) -> DesiredState:
