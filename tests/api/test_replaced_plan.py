@@ -16,7 +16,7 @@ from cli_runner import as_a_new_process
 from prepared import prepared_starter
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_replaced_plan_is_named_and_teaches_nothing(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
     folder = prepared_starter(tmp_path_factory).copy(tmp_path / "application")
     with as_a_new_process((), folder):

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from budget import HANG_LIMIT_S
+from budget import HANG_LIMIT_S, share_of
 from circinus import Workspace, __version__
 from circinus.errors import ProfileError, ServingError
 from circinus.profiling import Machine, load_trace, save_trace
@@ -231,7 +231,7 @@ def test_a_plan_that_serves_nobody_ends_with_1_and_is_not_applied(application: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["replay", "real"])
+@pytest.mark.parametrize("mode", ["real", "replay"][: share_of(2)])
 def test_apply_load_status_destroy(
     application: Path, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ def means_s(plan_set: Any) -> dict[tuple[str, str], float]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_traffic_corrects_later_plans_and_corrections_do_not_compound(application: Path) -> None:
     store = application / ".circinus" / "profiles.sqlite"
     plain = plan(application)

@@ -15,6 +15,7 @@ from documents.templates import HEIGHT, TEMPLATES, WIDTH, Draft, Text
 from budget import share_of
 
 
+@pytest.mark.thorough
 def test_pages_are_drawn_alike_on_every_run_and_as_they_lie_on_disk() -> None:
     items, count = dataset.pages(), share_of(9)
     for first, second, item in zip(

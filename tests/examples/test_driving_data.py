@@ -21,6 +21,7 @@ from budget import share_of
 VEHICLE = Vehicle("AB12CDE", lane=1, distance=1.2, speed=0.0, tone=90, is_van=False, tilt_deg=0.0, dirt=0.0)
 
 
+@pytest.mark.thorough
 def test_clips_are_drawn_alike_on_every_run_and_as_they_lie_on_disk() -> None:
     items, count = dataset.clips(), share_of(9)
     for first, second, item in zip(

@@ -155,6 +155,7 @@ def test_a_query_that_is_admitted_as_it_is_gets_no_other_advice() -> None:
 
 
 @pytest.mark.parametrize(("seed", "name"), [(17, "q1"), (20, "q2")][: share_of(4)])
+@pytest.mark.thorough
 def test_a_rejected_admission_says_how_a_plan_of_all_queries_would_serve_it(seed: int, name: str) -> None:
     """As it is, or with another limit."""
     scarce = {} if seed % 2 else {"cpus": 3.0, "nodes": 1}

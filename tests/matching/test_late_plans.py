@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
+import pytest
 from benchmarks.workloads.recorded import recorded
 
 from budget import HANG_LIMIT_S
@@ -48,6 +49,7 @@ def _matching(*, considers_late_plans: bool = True, incumbent: Incumbent | None 
 _planned = cache(_matching)
 
 
+@pytest.mark.thorough
 def test_queries_share_replicas_that_are_too_slow_for_one() -> None:
     alone, together = _planned(considers_late_plans=False), _planned()
     assert alone.satisfied_weight < together.satisfied_weight == QUERIES

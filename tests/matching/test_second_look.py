@@ -145,6 +145,7 @@ def test_probabilities_of_plans_as_sized_are_of_the_limit_that_was_asked_for() -
     assert chosen.violations(slos)
 
 
+@pytest.mark.thorough
 def test_what_plan_rejects_is_rejected_by_admit() -> None:
     rejected = 0
     for seed in (17, 27, 20, 4, 28, 0)[: half_share_of(6)]:

@@ -94,7 +94,7 @@ def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(whole: 
     assert (again.verdicts, again.certificate) == (found.verdicts, found.certificate)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("parts", [2, 6][: share_of(2)])
 def test_who_runs_out_of_time_and_goes_on_ends_the_same(
     tmp_path: Path, whole: Callable[[int], Whole], parts: int

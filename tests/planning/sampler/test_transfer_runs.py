@@ -97,6 +97,7 @@ def test_what_misleads_is_dropped_and_the_plans_are_as_cheap(tmp_path: Path, who
     assert (again.verdicts, again.certificate) == (warm.verdicts, warm.certificate)
 
 
+@pytest.mark.thorough
 def test_who_is_ended_again_and_again_measures_the_same(tmp_path: Path, after_earlier: Warm) -> None:
     trace, specification, through = recorded(1), two_queries(), after_earlier.profile
     shutil.copy(after_earlier.before, tmp_path / "broken")
