@@ -17,6 +17,7 @@ help:  ## list the targets
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Circinus needs Python 3.11 or newer; call make PYTHON=python3.11 ..."'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing packages into $(VENV), which takes some minutes"
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[examples,metrics,ray,report]' --group dev
 	@touch $@

@@ -16,6 +16,7 @@ from circinus.serving.http_answers import HttpRefusalError
 from circinus.serving.http_bodies import RequestBodies, decode_body, media_type
 from circinus.serving.http_requests import HttpRequests
 from circinus.serving.http_tokens import HttpTokens
+from circinus.serving.ray.site_router import SiteRouterCore
 from circinus.serving.router.batch_queue import QueuedItem
 from circinus.serving.router.entry_route import missing_route
 from circinus.serving.settings import SERVING
@@ -74,8 +75,8 @@ async def test_what_is_wrong_is_said() -> None:
         (400, "recursion", {"body": b"[" * 600 + b"]" * 600}),
         (400, "UTF-8", {"body": b"\xff", "content_type": "text/plain"}),
         (413, "values", {"body": b"[" + b"0," * 500_000 + b"0]"}),
-        (413, "67108864 bytes", {"content_length": "67108865"}),
-        (413, "67108864 bytes", {"content_length": "9" * 5000}),
+        (413, "64 MiB", {"content_length": "67108865"}),
+        (413, "64 MiB", {"content_length": "9" * 5000}),
         (400, "content type multipart/form-data", {"content_type": "multipart/form-data; boundary=x"}),
         (400, "circinus-deadline-ms: must be a positive, finite number", {"circinus_deadline_ms": "soon"}),
         (400, "got '-1'", {"circinus_deadline_ms": "-1"}),
@@ -85,6 +86,17 @@ async def test_what_is_wrong_is_said() -> None:
         assert status == expected
         assert text in body["error"]
         assert "." in body["code"]
+
+
+@driven
+async def test_an_engine_without_a_plan_asks_to_come_again() -> None:
+    scene, _ = opened(chain("q", START))
+    home = SiteRouterCore("home", "home", scene, scene, asyncio.get_running_loop())
+    ingress = HttpRequests(home, asyncio.get_running_loop())
+    status, headers, body = await send(ingress)
+    assert (status, headers["retry-after"], body["code"]) == (503, "1", "request.refused")
+    home.routes = {}
+    assert (await send(ingress))[0] == 404, "a plan that serves no query"
 
 
 @driven

@@ -54,7 +54,8 @@ class RequestBodies:
 
     def _require_room(self, chunk_bytes: int) -> None:
         if self.total_bytes + chunk_bytes > SERVING.max_waiting_bytes:
-            reason = f"the bodies of all requests are larger than {SERVING.max_waiting_bytes} bytes. Send again later."
+            limit = f"{SERVING.max_waiting_bytes / 2**20:g} MiB"
+            reason = f"the bodies of all requests are larger than {limit}. Send again later."
             raise HttpRefusalError(503, reason, retry_header())
 
 
@@ -74,7 +75,7 @@ def declared_bytes(headers: Mapping[str, str]) -> int:
 
 def _require_size(body_bytes: int) -> None:
     if body_bytes > SERVING.http_body_bytes:
-        raise HttpRefusalError(413, f"the body is larger than {SERVING.http_body_bytes} bytes")
+        raise HttpRefusalError(413, f"the body is larger than {SERVING.http_body_bytes / 2**20:g} MiB")
 
 
 def media_type(headers: Mapping[str, str]) -> str:

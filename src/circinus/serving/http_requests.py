@@ -134,6 +134,8 @@ class HttpRequests:
         tenants = self.tokens.tenants(headers)
         if method != "POST":
             raise HttpRefusalError(405, f"method {method} is not allowed. Send POST.", {"allow": "POST"})
+        if not self._core.has_state:  # a new engine, such as one after a crash
+            raise HttpRefusalError(503, "the engine has no plan yet. Send again later.", retry_header())
         site, query = _entry(path)
         route = self._core.route(query) if self._core.has_route(query) else None
         if route is None or not may_use(tenants, route.tenant):  # neither is told from the other

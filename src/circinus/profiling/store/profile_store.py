@@ -285,7 +285,8 @@ class ProfileStore:
     def damaged(self, fault: str) -> ProfileError:
         """Return the error for content that was not written so."""
         problem = f"the file is not a profile store, or is damaged: {fault}"
-        return self._fault(problem, code="store.damaged", hint="Use a copy or another file.")
+        hint = "Use a copy, or remove the file and run `circinus profile` again."
+        return self._fault(problem, code="store.damaged", hint=hint)
 
     def _wrong_kind(self, fault: str) -> ProfileError:
         return self._fault(fault, code="store.wrong_kind", hint="Use another file.")

@@ -247,7 +247,10 @@ class HttpServer:
         except HttpRefusalError as error:
             return error.answer
         except h11.RemoteProtocolError as error:
-            return rejection(error.error_status_hint, str(error), {"connection": "close"})
+            reason = str(error).partition(": bytearray")[0]
+            if error.error_status_hint == 431:
+                reason = f"a head is larger than {SERVING.http_head_bytes // 2**10} KiB. Send shorter headers."
+            return rejection(error.error_status_hint, reason, {"connection": "close"})
         except (ConnectionError, EOFError):
             raise
         except Exception as error:  # the client needs an answer even after a bug of the engine

@@ -63,6 +63,8 @@ class RouterCore(ABC):
         self._prefix = prefix
         self._loop = loop
         self._entries: dict[str, EntryRoute] = {}
+        self.has_state = False
+        """False until the first routes are set, which may be none."""
         self._missing = set[str]()
         """Applications without a replica."""
         self._requests: dict[str, EnteredRequest] = {}
@@ -78,6 +80,7 @@ class RouterCore(ABC):
 
     @routes.setter
     def routes(self, routes: Mapping[str, Sequence[CompiledRoute]]) -> None:
+        self.has_state = True
         before, self._entries = self._entries, {q: EntryRoute(q, parts) for q, parts in routes.items() if parts}
         for query, entry in self._entries.items():
             if query in before and before[query].parts == entry.parts:
@@ -263,13 +266,10 @@ class RouterCore(ABC):
     def _resume_requests(self) -> None:
         """Send the requests of paused queries along new routes, and fail those of queries that have none any more."""
         for request_id, request in list(self._requests.items()):
-            query = request.route.query
-            if not request.route.is_paused:
-                continue
-            if query not in self._entries:
-                self.fail(request_id, "the query was removed while its requests waited", ROUTE_MISSING)
-            elif not self._entries[query].parts[0].is_paused:
-                self.fail(request_id, "the query has another route", _MOVED)
+            entry = self._entries.get(request.route.query)
+            if request.route.is_paused and (entry is None or not entry.parts[0].is_paused):
+                code = ROUTE_MISSING if entry is None else _MOVED
+                self.fail(request_id, "the query was removed while its requests waited", code)
 
     def _moved(self, request: EnteredRequest) -> EnteredRequest:
         """Return a request on another part."""
