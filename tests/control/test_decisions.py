@@ -35,6 +35,9 @@ def test_new_plans_are_adopted_then_judged_and_rolled_back_or_kept() -> None:
     ready = ReplanReady(fewer, ReplanTrigger.NODES, "a pool is lost", None, ProfileOverrides())
     adopted = decide(state, _seen(state, 0.0, ready=ready), SETTINGS)
     assert _kinds(adopted) == [EventKind.REPLAN]
+    rejections = {rejection.query: rejection.reason for rejection in fewer.matching.rejections}
+    assert rejections
+    assert all(f"{name}: {reason}" in adopted.events[0].reason for name, reason in rejections.items())
     assert adopted.adopted is ready
     assert (adopted.state.controlled, adopted.state.last_good) == (fewer, plans)
     assert adopted.state.is_deploying

@@ -18,6 +18,8 @@ from circinus.serving import EngineStatus
 
 _BUSY_RATE_RATIO = 1.2
 """Minimum ratio to the planned rate at which a query counts as above its planned rate."""
+_MAX_REASONS = 3
+"""Number of queries that lose their plan whose reasons an event has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,9 @@ def _adopt(state: ControlState, ready: ReplanReady, time_s: float) -> Decision:
         adopted = replace(adopted, last_good=state.last_good, canary=state.canary, is_deploying=state.is_deploying)
     changes = PlanDiff.between(previous.matching, ready.controlled.matching)
     details = {"why": ready.trigger, **vars(changes), "warnings": ready.warnings}
-    reason = "; warning: ".join((f"{ready.reason}: {changes}", *ready.warnings))
+    rejections = {rejection.query: rejection.reason for rejection in ready.controlled.matching.rejections}
+    stopped = [f"{query}: {rejections[query]}" for query in changes.stopped[:_MAX_REASONS]]
+    reason = "; warning: ".join(("; ".join((f"{ready.reason}: {changes}", *stopped)), *ready.warnings))
     event = Event(time_s, EventKind.REPLAN, "plans", reason, details)
     return Decision(adopted, (event,), ready)
 
