@@ -25,8 +25,8 @@ $(READY): pyproject.toml
 demo: $(READY)  ## profile, plan, apply and load the meeting pipeline; one table at the end
 	DEMO_STARTED=$(STARTED) $(BIN)/python -m benchmarks demo
 
-test: $(READY)  ## the daily test suite, in three processes, as some tests wait for others
-	$(DAILY) --numprocesses 3 --dist worksteal
+test: $(READY)  ## the daily test suite, in two processes
+	$(DAILY) --numprocesses 2 --dist worksteal
 
 test-quick: $(READY)  ## what a commit is held against: a tenth of the random cases, no slow tests
 	CIRCINUS_TEST_LEVEL=quick $(DAILY) --numprocesses 2 --dist worksteal

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable
 
-_SHARES = {"quick": 0.1, "daily": 0.15, "thorough": 1.0}
+_SHARES = {"quick": 0.1, "daily": 0.25, "thorough": 1.0}
 
 LEVEL = os.environ.get("CIRCINUS_TEST_LEVEL", "daily")
 if LEVEL not in _SHARES:

@@ -376,7 +376,7 @@ def test_stopped_while_replicas_start_it_gives_up_at_once(world: World) -> None:
 
 def test_standby_takes_no_more_than_there_is() -> None:
     checked = lacking = 0
-    for seed in range(2, 2 + max(7, share_of(25))):  # 1 takes as long as all others
+    for seed in range(2, 2 + share_of(25)):  # 1 takes as long as all others
         specification, profiles = random_specification(seed, queries=5, cpus=4.0, nodes=2)
         infrastructure = specification.infrastructure
         assert infrastructure is not None
