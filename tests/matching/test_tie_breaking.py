@@ -157,6 +157,8 @@ def test_a_key_counts_the_way_there_and_back() -> None:
     assert (zigzag.moves, zigzag.distance, zigzag.millibytes_per_s) == (4, 2, 1000)
     assert key("near", "near").moves == 2
     assert key("device", "device") < key("near", "near") < zigzag
+    huge = key("device", "near", links=(replace(crossing(link, 1.0), bytes_per_s=1e308),))
+    assert huge.millibytes_per_s > zigzag.millibytes_per_s, "a damaged plan file may have any number"
 
 
 def test_undivided_requests_come_before_divided_ones() -> None:

@@ -21,7 +21,8 @@ from circinus.specification import Infrastructure, Network, Query
 
 _STEPS_PER_BYTE_PER_S = 1e3
 _MIN_LIMIT = 1e-12
-_MAX_LATENCY_S = 1e9
+_MAX_STEPS = 1e15
+"""Limit of rounded values, which may be infinite."""
 _COST_DECIMALS = 12
 """Decimals of costs that sums in different orders agree on."""
 
@@ -80,12 +81,17 @@ class TieOrder:
         return TieKey(
             parts=len(parts),
             moves=sum(site != following for route in routes for site, following in pairwise(route)),
-            millibytes_per_s=round(sum(use.bytes_per_s for use in candidate.links) * _STEPS_PER_BYTE_PER_S),
+            millibytes_per_s=_whole(sum(use.bytes_per_s for use in candidate.links) * _STEPS_PER_BYTE_PER_S),
             replicas=replicas,
-            shortfall_ppm=-round(min(margins, default=0.0) * 1e6),
+            shortfall_ppm=-_whole(min(margins, default=0.0) * 1e6),
             distance=sum(len(self._network.path(query.source, site) or ()) for sites in parts for site in sites),
-            latency_us=round(min(estimate.latency_s.upper, _MAX_LATENCY_S) * 1e6),
+            latency_us=_whole(estimate.latency_s.upper * 1e6),
         )
+
+
+def _whole(value: float) -> int:
+    """Round a value within the limit; one that is not a number is 0."""
+    return round(float(np.clip(np.nan_to_num(value), -_MAX_STEPS, _MAX_STEPS)))
 
 
 def by_cost(plans: PlanArrays, columns: ResourceColumns, source: str) -> IntArray:
