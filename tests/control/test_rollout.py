@@ -149,6 +149,11 @@ def test_no_request_fails_while_an_engine_takes_steps_to_deployments_that_do_not
                     await rollout.wait(0.02)
             assert [route.is_paused for state in states for route in state.routes] == [False, True, False]
             assert rollout.paused == {"q"}
+            successor = _applying()
+            successor.restore(states[1:])
+            successor.start(after, is_final=True)
+            assert successor.paused == {"q"}, "a controller that takes over in the middle of a rollout"
+            await successor.wait()
             assert {await answer for answer in answers} <= {11, 12}
             assert await answers[-1] == 12
             rollout.mark_converged()

@@ -68,6 +68,8 @@ class Rollout:
     def restore(self, states: Sequence[DesiredState]) -> None:
         """Restore the states that the engine may be running from the previous controller."""
         self._possible_states = tuple(states)
+        self.paused = _paused_queries(states)
+        self._has_converged = not self.paused
 
     def is_due(self, now_s: float) -> bool:
         """Return whether the next attempt may start."""
@@ -102,8 +104,8 @@ class Rollout:
 
     def start(self, state: DesiredState, *, is_final: bool) -> None:
         """Start applying the target state, or an intermediate step."""
-        paused = frozenset(route.query for route in state.routes if route.is_paused)
-        self.paused, self._has_converged = paused | (frozenset() if self._has_converged else self.paused), False
+        before = frozenset[str]() if self._has_converged else self.paused
+        self.paused, self._has_converged = before | _paused_queries([state]), False
         self._task = asyncio.create_task(self._run_apply(state, is_final))
 
     async def wait(self, timeout_s: float | None = None) -> None:
@@ -161,6 +163,10 @@ class Rollout:
         if self._task is not None and not self._is_cancelled:
             self._is_cancelled = True
             self._task.cancel()
+
+
+def _paused_queries(states: Sequence[DesiredState]) -> frozenset[str]:
+    return frozenset(route.query for state in states for route in state.routes if route.is_paused)
 
 
 def replicas(state: DesiredState) -> dict[Deployment, int]:

@@ -89,7 +89,9 @@ class HttpTokens:
                     )
                 text = file.read(_MAX_FILE_BYTES).decode("ascii")
         except (OSError, ValueError) as error:
-            reason = "it is not in ASCII" if isinstance(error, ValueError) else error.strerror or error
+            reason = "it is not in ASCII" if isinstance(error, UnicodeDecodeError) else error
+            if isinstance(error, OSError) and error.strerror:
+                reason = error.strerror
             raise ServingError(
                 f"cannot read the tokens: {reason}",
                 code="http.unreadable_tokens",
