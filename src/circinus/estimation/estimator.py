@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from circinus.arrays import FloatArray, IntArray
 from circinus.errors import PlanningError
+from circinus.estimation.compiled_plan import CompiledOperator, CompiledPlan, CompiledTransfer
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
 from circinus.estimation.estimate import (
     DeploymentUse,
@@ -231,6 +233,47 @@ class Estimator:
         """
         timeline = self._follow(plan, conditions)
         return np.asarray(timeline.expected_and_pessimistic_s[1 if cautious else 0])
+
+    def compiled(self, plan: QueryPlan) -> CompiledPlan:
+        """Return a plan for estimates at many sizes; see `candidate` for what it raises."""
+        self._check(plan)
+        placement, allocations = dict(plan.placement), dict(plan.allocations)
+        sites, position = {INPUT: self._query.source}, {INPUT: 0}
+        uses, stages, late = list[DeploymentUse](), list[CompiledOperator](), list[IntArray]()
+        for number, operator in enumerate(self._order, 1):
+            pool, profile = self._pools[placement[operator.name]], self._profile.operators[operator.name]
+            sites[operator.name], position[operator.name] = pool.site, number
+            inputs = tuple(self._transfer(p, position, sites, pool.site) for p in operator.parents or (INPUT,))
+            parts = operator, profile, pool, allocations[operator.name]
+            uses.append(self._stages.use(*parts))
+            stages.append(CompiledOperator(uses[-1].deployment, inputs, *self._stages.service(*parts[1:])))
+            if share := uses[-1].demand.late_share:
+                late.append(late_scenarios(self._percentile.grid, operator.name, share))
+        results = tuple(self._transfer(sink, position, sites, self._query.source) for sink in self._sinks)
+        if self._stages.arrivals.jitter_s is None and all(len(operator.parents) <= 1 for operator in self._order):
+            deployments = {o.name: use.deployment for o, use in zip(self._order, uses, strict=True)}
+            behind = [tuple((deployments[parent], 1.0) for parent in o.parents) for o in self._order]
+            uses = [use.behind(after, use.traffic) for use, after in zip(uses, behind, strict=True)]
+        else:  # depends on times
+            uses = list(self._follow(plan, None).uses)
+        links = self._transfers.link_uses(
+            self._sizes, sites, destinations(self._order, self._sinks, sites), guaranteed=False
+        )
+        delayed = tuple(np.unique(np.concatenate(late)).tolist()) if late else None
+        return CompiledPlan(
+            plan, tuple(uses), links, transfer_usd_per_h(links), self._percentile, tuple(stages), results, delayed
+        )
+
+    def _transfer(
+        self, producer: str, position: Mapping[str, int], sites: Mapping[str, str], target: str
+    ) -> CompiledTransfer:
+        parts = producer, self._sizes[producer], sites[producer], target
+        path, sent_s = self._transfers.sent_s(*parts)
+        guaranteed_s: FloatArray | float = 0.0 if not path else UNBOUNDED
+        if path:
+            with suppress(PlanningError):  # the query alone exceeds the usable share of a link
+                guaranteed_s = self._transfers.transfer(*parts, None).expected_and_pessimistic_s[1]
+        return CompiledTransfer(position[producer], path, sent_s, guaranteed_s)
 
     def _follow(self, plan: QueryPlan, conditions: MergedLoad | None) -> _Timeline:
         self._check(plan)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
-from circinus.estimation.estimate import DeploymentUse, PlanCandidate
+from circinus.estimation.estimate import DeploymentUse, LinkUse
 from circinus.estimation.traffic import RequestStream
 from circinus.queueing.arrivals import (
     ArrivalProcess,
@@ -212,7 +213,17 @@ def min_replicas_array(busy_replicas: ArrayLike, utilization_target: ArrayLike) 
     return np.asarray(np.maximum(1.0, np.ceil(fractional - _ROUNDING)))
 
 
-def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deployment, int] | None = None) -> MergedLoad:
+class PlanUsage(Protocol):
+    """Usage of deployments and links by a plan."""
+
+    @property
+    def deployments(self) -> tuple[DeploymentUse, ...]: ...
+
+    @property
+    def links(self) -> tuple[LinkUse, ...]: ...
+
+
+def merge_loads(candidates: Iterable[PlanUsage], replicas: Mapping[Deployment, int] | None = None) -> MergedLoad:
     """Return the merged load of the plans of several queries.
 
     Deployments without an entry in `replicas` get the minimum at their utilization target.
@@ -278,29 +289,44 @@ def propagate_departures(
 
     def propagate(deployment: Deployment) -> DeploymentLoad:
         if deployment not in propagated:
-            uses = [use for use in requests[deployment] if use.traffic.rate_per_s > 0]
-            rate_per_s = sum(use.traffic.rate_per_s for use in uses)
-            source_share = sum(use.traffic.rate_per_s / rate_per_s for use in uses if not use.after)
-            last = {upstream for use in uses for upstream, share in use.after if share > 0}
-            departing, groups = {upstream: departure_groups(upstream) for upstream in last}, _SINGLE_ARRIVALS
-            if any(len(sizes) > 1 for sizes in departing.values()):
-                parts = [
-                    (use.traffic.rate_per_s / rate_per_s * share, departing[upstream])
-                    for use in uses
-                    for upstream, share in use.after
-                    if share > 0
-                ]
-                groups = mixed_batch_sizes([*parts, (source_share, _SINGLE_ARRIVALS)] if source_share > 0 else parts)
-            upstreams, scv = {upstream for use in uses for upstream, _ in use.after}, 1.0
-            if len(upstreams) == 1 and source_share == 0:
-                (single,) = upstreams
-                if math.isclose(loads[single].traffic.rate_per_s, rate_per_s):
-                    scv = propagate(single).station.departure_scv
+            groups, scv = arrivals_after(requests[deployment], lambda d: ((load := propagate(d)), load.station))
             propagated[deployment] = replace(loads[deployment], groups=groups, arrival_scv=scv)
         return propagated[deployment]
 
-    def departure_groups(deployment: Deployment) -> tuple[float, ...]:
-        load = propagate(deployment)
-        return load.station.response().batch_size_distribution if load.batch_size > 1 else load.groups
-
     return {deployment: propagate(deployment) for deployment in loads}
+
+
+def arrivals_after(
+    requests: Sequence[DeploymentUse], upstream: Callable[[Deployment], tuple[DeploymentLoad, LoadedStation]]
+) -> tuple[tuple[float, ...], float]:
+    """Return `DeploymentLoad.groups` and `DeploymentLoad.arrival_scv` of a deployment; see `propagate_departures`.
+
+    Args:
+        requests: its uses.
+        upstream: returns the load of an upstream deployment, with its own arrivals, and its queueing model.
+    """
+    uses = [use for use in requests if use.traffic.rate_per_s > 0]
+    if not any(use.after for use in uses):
+        return _SINGLE_ARRIVALS, 1.0
+    rate_per_s = sum(use.traffic.rate_per_s for use in uses)
+    source_share = sum(use.traffic.rate_per_s / rate_per_s for use in uses if not use.after)
+    last = {deployment for use in uses for deployment, share in use.after if share > 0}
+    departing, groups = {deployment: _departure_groups(*upstream(deployment)) for deployment in last}, _SINGLE_ARRIVALS
+    if any(len(sizes) > 1 for sizes in departing.values()):
+        parts = [
+            (use.traffic.rate_per_s / rate_per_s * share, departing[deployment])
+            for use in uses
+            for deployment, share in use.after
+            if share > 0
+        ]
+        groups = mixed_batch_sizes([*parts, (source_share, _SINGLE_ARRIVALS)] if source_share > 0 else parts)
+    upstreams = {deployment for use in uses for deployment, _ in use.after}
+    if len(upstreams) == 1 and source_share == 0:
+        load, station = upstream(*upstreams)
+        if math.isclose(load.traffic.rate_per_s, rate_per_s):
+            return groups, station.departure_scv
+    return groups, 1.0
+
+
+def _departure_groups(load: DeploymentLoad, station: LoadedStation) -> tuple[float, ...]:
+    return station.response().batch_size_distribution if load.batch_size > 1 else load.groups

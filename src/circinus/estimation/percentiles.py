@@ -232,6 +232,15 @@ class PercentileEstimator:
             upper=max(*values.tolist(), float(sections[-1, :, upper - 1].max())),
         )
 
+    def guaranteed_s(self, latency_s: FloatArray) -> float:
+        """Return the upper bound of (count,) pessimistic latencies, as `guaranteed` does."""
+        sections = np.sort(latency_s.reshape(self.grid.sections, self.grid.size), axis=1)
+        upper = float(sections[:, self._ranks[1] - 1].max())
+        rank = math.ceil(self.percentile / 100 * self.grid.count - 1e-9)
+        if self._ranks[1] * self.grid.sections >= rank:  # the percentile of all is none beyond
+            return upper
+        return max(upper, float(np.sort(latency_s)[rank - 1]))
+
     def upper(self, latency_s: FloatArray) -> FloatArray:
         """Return (n,) upper bounds of (n, count) latencies."""
         _, rank = self._ranks

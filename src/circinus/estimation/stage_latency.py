@@ -101,6 +101,10 @@ class StageLatencyModel:
         self._samples = samples
         self._arrivals = ArrivalModel.of(query)
         self._guaranteed: dict[tuple[OperatorProfile, str, Allocation], StageLatency] = {}
+        self._uses: dict[tuple[OperatorProfile, str, Allocation], DeploymentUse] = {}
+        self._services: dict[
+            tuple[OperatorProfile, str, Allocation], tuple[FloatArray, ElementTimes | None, float]
+        ] = {}
 
     @property
     def arrivals(self) -> ArrivalModel:
@@ -127,14 +131,23 @@ class StageLatencyModel:
             stage = self._guaranteed[key] = self._compute(operator, profile, pool, allocation, None)
         return stage
 
-    def _compute(
-        self,
-        operator: OperatorSpec,
-        profile: OperatorProfile,
-        pool: Pool,
-        allocation: Allocation,
-        conditions: MergedLoad | None,
-    ) -> StageLatency:
+    def use(
+        self, operator: OperatorSpec, profile: OperatorProfile, pool: Pool, allocation: Allocation
+    ) -> DeploymentUse:
+        """Return the usage of a deployment by requests that arrive straight from the source.
+
+        Raises:
+            PlanningError: the allocation was not profiled.
+        """
+        key = profile, pool.name, allocation
+        use = self._uses.get(key)
+        if use is None:
+            use = self._uses[key] = self._use(operator, profile, pool, allocation)
+        return use
+
+    def _use(
+        self, operator: OperatorSpec, profile: OperatorProfile, pool: Pool, allocation: Allocation
+    ) -> DeploymentUse:
         ratios = batch_time_ratios(profile, pool.hardware, allocation.cpus, allocation.batch_size)
         slowdown = profile.slowdown(pool.hardware)
         full_batch, service_time = ratios[-1] * slowdown, self._samples.of(profile.service_s)
@@ -154,7 +167,7 @@ class StageLatencyModel:
             startup_s, target = profile.startup_on(pool.hardware), allocation.utilization_target
             spare, late_share = spare_replicas(pool, startup_s, traffic.mean_s, target)
             demand = replace(demand, spare_replicas=spare, late_share=late_share)
-        use = DeploymentUse(
+        return DeploymentUse(
             deployment=Deployment(
                 pipeline=self._query.pipeline,
                 operator=operator.name,
@@ -168,6 +181,31 @@ class StageLatencyModel:
             fill_ratios=ratios,
             batch_wait_s=operator.batch_wait_s if allocation.batch_size > 1 else 0.0,
         )
+
+    def service(
+        self, profile: OperatorProfile, pool: Pool, allocation: Allocation
+    ) -> tuple[FloatArray, ElementTimes | None, float]:
+        """Return (n,) inflated service times of a full batch, elements of the requests if any, and their factor."""
+        key = profile, pool.name, allocation
+        if key not in self._services:
+            ratios = batch_time_ratios(profile, pool.hardware, allocation.cpus, allocation.batch_size)
+            slowdown, service_time = profile.slowdown(pool.hardware), self._samples.of(profile.service_s)
+            elements = ElementTimes.of(profile, ratios, self._samples.percentile.grid)
+            service_s = service_time.inflated_scenarios * slowdown * ratios[-1]
+            self._services[key] = service_s, elements, slowdown * service_time.inflation
+        return self._services[key]
+
+    def _compute(
+        self,
+        operator: OperatorSpec,
+        profile: OperatorProfile,
+        pool: Pool,
+        allocation: Allocation,
+        conditions: MergedLoad | None,
+    ) -> StageLatency:
+        use = self.use(operator, profile, pool, allocation)
+        traffic, ratios = use.traffic, use.fill_ratios
+        slowdown, service_time = profile.slowdown(pool.hardware), self._samples.of(profile.service_s)
         if conditions is None:
             stations = stations_at_target(
                 use.busy_replicas, traffic, ratios, use.batch_wait_s, allocation.utilization_target

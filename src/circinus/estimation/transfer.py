@@ -132,6 +132,7 @@ class TransferModel:
         self._samples = samples
         self._usable_share = network.infrastructure.usable_link_share
         self._guaranteed: dict[tuple[MeasuredSample, tuple[DirectedLink, ...]], Transfer] = {}
+        self._sent_s: dict[tuple[MeasuredSample, tuple[DirectedLink, ...]], FloatArray] = {}
         self._guaranteed_uses: dict[tuple[DirectedLink, tuple[MeasuredSample, ...]], LinkUse] = {}
 
     def sizes(self, profile: ConfigurationProfile) -> dict[str, MeasuredSample]:
@@ -156,6 +157,23 @@ class TransferModel:
         if transfer is None:
             transfer = self._guaranteed[sizes, path] = self._compute(sizes, path, None)
         return transfer
+
+    def sent_s(
+        self, producer: str, sizes: MeasuredSample, source: str, target: str
+    ) -> tuple[tuple[DirectedLink, ...], FloatArray | float]:
+        """Return the links that a value of `producer` crosses, and (n,) seconds without waits.
+
+        Raises:
+            PlanningError: there is no path.
+        """
+        if source == target:
+            return (), 0.0
+        path = self._path(producer, source, target)
+        key = sizes, path
+        if key not in self._sent_s:
+            seconds = (link_delay_s(link, sizes.scenarios, np.zeros(1)) for link in path)
+            self._sent_s[key] = np.sum(list(seconds), axis=0)
+        return path, self._sent_s[key]
 
     def first_links(self, producer: str, source: str, targets: Iterable[str]) -> tuple[DirectedLink, ...]:
         """Return the distinct first links of the paths of a value of `producer` from a site to other sites.
@@ -245,18 +263,26 @@ class TransferModel:
 
 
 def bottleneck_links(path: Sequence[DirectedLink], conditions: MergedLoad) -> tuple[DirectedLink, ...]:
-    """Return the links of a path at which values wait under the merged load.
-
-    Values that all cross the same sequence of links wait only at the narrowest of them, as if it were the first: they
-    hardly wait before it, and arrive no faster than they are sent behind it. Exact for values of equal size (Friedman,
-    Operations Research 13, 1965).
+    """Return the links of a path at which values wait under the merged load; see `bottlenecks_of`.
 
     Raises:
         PlanningError: `conditions` lack a link.
     """
+    return tuple(bottlenecks_of(path, {link: link_stream_under_load(link, conditions) for link in path}))
+
+
+def bottlenecks_of(path: Sequence[DirectedLink], links: Mapping[DirectedLink, RequestStream]) -> Sequence[DirectedLink]:
+    """Return the links of a path at which values wait under the merged transfers.
+
+    Values that all cross the same sequence of links wait only at the narrowest of them, as if it were the first: they
+    hardly wait before it, and arrive no faster than they are sent behind it. Exact for values of equal size (Friedman,
+    Operations Research 13, 1965).
+    """
+    if len(path) == 1:
+        return path
     flows = []
     for link in path:
-        traffic = link_stream_under_load(link, conditions)
+        traffic = links[link]
         flows.append((traffic.offered_load, traffic.rate_per_s, traffic.offered_load * link.bandwidth_bytes_per_s))
     bottlenecks = []
     for index, (link, (busy, rate_per_s, bytes_per_s)) in enumerate(zip(path, flows, strict=True)):
