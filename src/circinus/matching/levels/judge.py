@@ -20,7 +20,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PlanVerdict:
     """What plans with whole replicas keep."""
 
     late: Mapping[str, float]
@@ -46,7 +46,7 @@ class PlanJudge:
         self._times = QueueTimes()
         self._packed = dict[object, int | None]()
 
-    def verdict(self, plans: Mapping[str, CompiledPlan], replicas: Mapping[Deployment, int]) -> Verdict:
+    def verdict(self, plans: Mapping[str, CompiledPlan], replicas: Mapping[Deployment, int]) -> PlanVerdict:
         """Judge plans.
 
         Args:
@@ -73,7 +73,7 @@ class PlanJudge:
                 if not meets_cost_slo(plan.transfer_cost_usd_per_h + sum(shares), slo.limit_usd_per_h):
                     dear.add(name)
         unpacked = frozenset(pool for pool, count in nodes.items() if count is None)
-        return Verdict(self._late(plans, replicas), frozenset(dear), unpacked, total)
+        return PlanVerdict(self._late(plans, replicas), frozenset(dear), unpacked, total)
 
     def _late(self, plans: Mapping[str, CompiledPlan], replicas: Mapping[Deployment, int]) -> dict[str, float]:
         try:
@@ -108,8 +108,8 @@ class PlanJudge:
             usable = np.array(pool.amounts) * pool.nodes * (1 - pool.headroom)
             fewest = None
             if np.all(used <= usable * (1 + _ROUNDING)) and pool.nodes:
-                least = max(pool.base_nodes if pool.is_elastic else pool.nodes, 1)
-                fewest = pack_on_fewest(demand, count, capacity[0], least, pool.nodes)
+                minimum = max(pool.base_nodes if pool.is_elastic else pool.nodes, 1)
+                fewest = pack_on_fewest(demand, count, capacity[0], minimum, pool.nodes)
             is_packed = fewest is not None and fewest.packing.nodes is not None
             self._packed[key] = fewest.count if fewest is not None and is_packed else None
         return self._packed[key]

@@ -95,8 +95,8 @@ class StationLevels:
     """(C,) replicas, without spare ones."""
     capacity: FloatArray
     """(K, C) largest load in busy replicas at which each level is kept; 0 if it is at none."""
-    least: FloatArray
-    """(K, C) least load: batches that wait to fill are slower below it."""
+    minimum: FloatArray
+    """(K, C) minimum load: batches that wait to fill are slower below it."""
     waits_s: FloatArray
     """(K, n) slowest wait of any size at each level; without rows if levels are limits of single queries."""
 
@@ -107,7 +107,7 @@ class StationLevels:
         finite = quantile[quantile < UNBOUNDED]
         top = max(float(finite.max(initial=0.0)), 0.0)
         limits = top * 2.0 ** -np.arange(count - 1, -1, -1.0) if top > 0 else np.zeros(1)
-        capacity, least, waits_s = [], [], []
+        capacity, minimum, waits_s = [], [], []
         for limit_s in limits.tolist():
             largest, smallest, last = _loads(quantile, limit_s, table)
             rows = np.arange(len(table.sizes))
@@ -116,9 +116,9 @@ class StationLevels:
             own = table.waits_s[rows, last] * np.clip(scale, 1.0, 2.0)[:, None]
             kept = largest > 0
             capacity.append(largest)
-            least.append(smallest)
+            minimum.append(smallest)
             waits_s.append(own[kept].max(axis=0) if kept.any() else np.full(table.waits_s.shape[2], UNBOUNDED))
-        return cls(table.sizes, np.array(capacity), np.array(least), np.array(waits_s))
+        return cls(table.sizes, np.array(capacity), np.array(minimum), np.array(waits_s))
 
     @classmethod
     def of_limits(
@@ -145,14 +145,14 @@ class StationLevels:
             level[plan] = len(starts) - 1
         # A level is kept for every looser one, too.
         capacity = np.array([largest[order[start:]].min(axis=0) for start in starts])
-        least = np.array([smallest[order[start:]].max(axis=0) for start in starts])
+        minimum = np.array([smallest[order[start:]].max(axis=0) for start in starts])
         shape = len(starts), len(table.sizes)
         none = np.zeros((0, table.waits_s.shape[2]))
-        return cls(table.sizes, capacity.reshape(shape), least.reshape(shape), none), level
+        return cls(table.sizes, capacity.reshape(shape), minimum.reshape(shape), none), level
 
 
 def _limit_loads(table: WaitTable, plan: CompiledPlan, limit_s: float) -> tuple[FloatArray, FloatArray]:
-    """Return (C,) the largest and the least load at which the bound of a plan is within a limit."""
+    """Return (C,) the largest and the minimum load at which the bound of a plan is within a limit."""
     sizes, points, scenarios = table.waits_s.shape
     if np.isinf(limit_s):
         return table.sizes * table.utilization[-1], np.zeros(sizes)
@@ -164,7 +164,7 @@ def _limit_loads(table: WaitTable, plan: CompiledPlan, limit_s: float) -> tuple[
 
 
 def _loads(values: FloatArray, limit: float, table: WaitTable) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Return (C,) the largest and the least load at which (C, U) values are within a limit, and the last such point."""
+    """Return (C,) the largest and the minimum load at which (C, U) values are within a limit, and the last such point."""
     within: BoolArray = values <= limit * (1 + 1e-9)
     rows, utilization = np.arange(len(values)), table.utilization
     last = len(utilization) - 1 - within[:, ::-1].argmax(axis=1)
