@@ -164,7 +164,7 @@ def _limit_loads(table: WaitTable, plan: CompiledPlan, limit_s: float) -> tuple[
 
 
 def _loads(values: FloatArray, limit: float, table: WaitTable) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Return (C,) the largest and the minimum load at which (C, U) values are within a limit, and the last such point."""
+    """Return (C,) the largest and the minimum load with (C, U) values within a limit, and the last such point."""
     within: BoolArray = values <= limit * (1 + 1e-9)
     rows, utilization = np.arange(len(values)), table.utilization
     last = len(utilization) - 1 - within[:, ::-1].argmax(axis=1)
