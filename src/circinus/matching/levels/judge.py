@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class PlanVerdict:
-    """What plans with whole replicas keep."""
+    """Promises that plans with whole replicas break, and their cost."""
 
     late: Mapping[str, float]
     """Query whose latency exceeds its limit -> latency over the limit."""
