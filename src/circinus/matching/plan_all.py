@@ -301,7 +301,7 @@ def _may_serve_more(planner: AdmissionPlanner) -> bool:
     """Return whether any rejected query has a configuration that is accurate enough."""
     rejected = {rejection.query for rejection in planner.matching.rejections}
     queries = planner.specification.queries
-    return any(query.name in rejected and planner.plans.has_accurate(query) for query in queries)
+    return any(query.name in rejected and bool(planner.plans.accurate_configurations(query)) for query in queries)
 
 
 def _heavier(planner: AdmissionPlanner, other: Matching) -> AdmissionPlanner:

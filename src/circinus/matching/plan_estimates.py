@@ -10,9 +10,10 @@ from itertools import islice, product
 
 from circinus.errors import PlanningError
 from circinus.estimation import MergedLoad, PlanCandidate, QueryEstimators
+from circinus.estimation.compiled_plan import CompiledPlan
 from circinus.estimation.latest_start import latest_starts_s
 from circinus.matching.candidate_source import CandidateSource
-from circinus.matching.plan_set import Assignment, Matching
+from circinus.matching.plan_set import Matching, with_starts
 from circinus.matching.plan_space import PlanSpace, pools_of
 from circinus.matching.settings import MATCHING
 from circinus.planning import Frontier, plan_query
@@ -94,9 +95,10 @@ class PlanEstimates(CandidateSource):
 
     def without_excluded(self, candidates: Iterable[PlanCandidate]) -> tuple[PlanCandidate, ...]:
         """Return the candidates that are not excluded."""
-        return tuple(candidate for candidate in candidates if not self._is_excluded(candidate.query, candidate.plan))
+        return tuple(candidate for candidate in candidates if not self.is_excluded(candidate.query, candidate.plan))
 
-    def _is_excluded(self, query: str, plan: QueryPlan) -> bool:
+    def is_excluded(self, query: str, plan: QueryPlan) -> bool:
+        """Return whether a plan of a query, or one of its parts, is excluded."""
         if plan.is_split and not all(self.may_be_part(query, part.plan) for part in plan.parts):
             return True
         return (query, plan) in self._excluded or (query, None) in self._excluded
@@ -214,28 +216,19 @@ class PlanEstimates(CandidateSource):
 
     def with_latest_starts(self, matching: Matching) -> Matching:
         """Return the matching with the latest starts of all plans and rungs whose configuration has a profile."""
-        return replace(matching, assignments=tuple(self._with_latest_starts(a) for a in matching.assignments))
+        return with_starts(matching, self._starts_s)
 
-    def _with_latest_starts(self, assignment: Assignment) -> Assignment:
-        def added(candidate: PlanCandidate) -> PlanCandidate:
-            query, plan, estimate = self._queries[candidate.query], candidate.plan, candidate.estimate
-            profile = self._profiles.get((plan.pipeline, plan.configuration))
-            if profile is None or query.slos.latency is None:
-                return candidate
-            key = self._kinds[query.name], plan
-            starts_s = self._latest_starts_s.get(key)
-            if starts_s is None:
-                starts_s = latest_starts_s(query, self._pipelines[plan.pipeline], plan, profile, self._network)
-                self._latest_starts_s[key] = starts_s
-            stages = tuple(replace(stage, latest_start_s=starts_s[stage.operator]) for stage in estimate.stages)
-            parts = tuple(map(added, candidate.parts))
-            return replace(candidate, estimate=replace(estimate, stages=stages), parts=parts)
-
-        ladder = assignment.ladder
-        if ladder is not None:
-            rungs = tuple(replace(rung, candidate=added(rung.candidate)) for rung in ladder.rungs)
-            ladder = replace(ladder, rungs=rungs)
-        return replace(assignment, chosen=added(assignment.chosen), ladder=ladder)
+    def _starts_s(self, candidate: PlanCandidate) -> Mapping[str, float] | None:
+        """Return the latest start of each operator, or None without a profile or a latency SLO."""
+        query, plan = self._queries[candidate.query], candidate.plan
+        profile = self._profiles.get((plan.pipeline, plan.configuration))
+        if profile is None or query.slos.latency is None:
+            return None
+        key = self._kinds[query.name], plan
+        if key not in self._latest_starts_s:
+            starts_s = latest_starts_s(query, self._pipelines[plan.pipeline], plan, profile, self._network)
+            self._latest_starts_s[key] = starts_s
+        return self._latest_starts_s[key]
 
     def on_deployments(
         self,
@@ -323,11 +316,7 @@ class PlanEstimates(CandidateSource):
         targets = shared_targets(queries, self._network.infrastructure)
         spaces = dict[str, PlanSpace]()
         for query in queries:
-            accurate = [
-                c
-                for name, c in self._profiles
-                if name == query.pipeline and self._is_accurate(query, c, as_part=as_parts)
-            ]
+            accurate = self.accurate_configurations(query, as_part=as_parts)
             spaces[query.name] = PlanSpace.of(
                 query, self._pipelines[query.pipeline], self._network, accurate, targets[query.name]
             )
@@ -365,9 +354,19 @@ class PlanEstimates(CandidateSource):
             composed[query.name] = self.on_deployments(query, deployments, as_parts=True, max_plans=max_plans)
         return composed, False
 
-    def has_accurate(self, query: Query) -> bool:
-        """Return whether any configuration within a query's pins is guaranteed to meet its accuracy SLO."""
-        return any(name == query.pipeline and self._is_accurate(query, c) for name, c in self._profiles)
+    def accurate_configurations(self, query: Query, *, as_part: bool = False) -> list[Configuration]:
+        """Return the configurations within a query's pins that are guaranteed to meet its accuracy SLO."""
+        own = (configuration for pipeline, configuration in self._profiles if pipeline == query.pipeline)
+        return [c for c in own if self._is_accurate(query, c, as_part=as_part)]
+
+    def kind_of(self, query: str) -> str:
+        """Return a key that queries share which differ in name, weight, priority and tenant only."""
+        return self._kinds[query]
+
+    def compiled_plan(self, query: str, plan: QueryPlan) -> CompiledPlan:
+        """Return a plan of a query for estimates at many sizes; see `estimate_of` for what it raises."""
+        profile = self._profiles[plan.pipeline, plan.configuration]
+        return self._estimators[self._kinds[query]].of(profile).compiled(plan)
 
     def _is_accurate(self, query: Query, configuration: Configuration, *, as_part: bool = False) -> bool:
         profile = self._profiles.get((query.pipeline, configuration))
@@ -378,7 +377,7 @@ class PlanEstimates(CandidateSource):
 
     def feasible_estimate(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         """Return the estimate of a query's plan in isolation, or None if it violates an SLO or is excluded."""
-        if self._is_excluded(query.name, plan):
+        if self.is_excluded(query.name, plan):
             return None
         candidate = self._isolated(query, plan)
         return None if candidate is None or candidate.estimate.violations(query.slos) else candidate
@@ -388,7 +387,7 @@ class PlanEstimates(CandidateSource):
 
         At the final sizes, deployments may be utilized less than in isolation, where they are at their targets.
         """
-        candidate = None if self._is_excluded(query.name, plan) else self._isolated(query, plan)
+        candidate = None if self.is_excluded(query.name, plan) else self._isolated(query, plan)
         if candidate is None or set(candidate.estimate.violations(query.slos)) - {SloKind.LATENCY}:
             return None
         return candidate

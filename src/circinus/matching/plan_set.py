@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import is_
@@ -403,3 +403,29 @@ class PlanFile:
     def document(self) -> dict[str, Any]:
         """Return the fields that are written."""
         return {name: value for name, value in vars(self).items() if name not in self.omitted}
+
+
+def with_starts(matching: Matching, starts_s: Callable[[PlanCandidate], Mapping[str, float] | None]) -> Matching:
+    """Return a matching with latest starts of the stages of all plans and rungs, where there are any.
+
+    Args:
+        matching: to be completed.
+        starts_s: returns the latest start of each operator, if it is known.
+    """
+
+    def added(candidate: PlanCandidate) -> PlanCandidate:
+        starts = starts_s(candidate)
+        if starts is None:
+            return candidate
+        stages = tuple(replace(stage, latest_start_s=starts[stage.operator]) for stage in candidate.estimate.stages)
+        parts = tuple(map(added, candidate.parts))
+        return replace(candidate, estimate=replace(candidate.estimate, stages=stages), parts=parts)
+
+    def completed(assignment: Assignment) -> Assignment:
+        ladder = assignment.ladder
+        if ladder is not None:
+            rungs = tuple(replace(rung, candidate=added(rung.candidate)) for rung in ladder.rungs)
+            ladder = replace(ladder, rungs=rungs)
+        return replace(assignment, chosen=added(assignment.chosen), ladder=ladder)
+
+    return replace(matching, assignments=tuple(map(completed, matching.assignments)))

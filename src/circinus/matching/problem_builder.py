@@ -82,7 +82,7 @@ def build_problem(
         pool_of=pool_of,
         demand=demand,
         price_usd_per_h=np.array([demand_of[d].cost_usd_per_h for d in deployments], dtype=np.float64),
-        max_replicas=_max_replicas(demand, nodes[pool_of], node_capacity[pool_of], spare > 0),
+        max_replicas=max_replicas(demand, nodes[pool_of], node_capacity[pool_of], spare > 0),
         spare_replicas=spare,
         late_share=np.array([demand_of[d].late_share for d in deployments], dtype=np.float64),
         pools=tuple(pools),
@@ -90,7 +90,7 @@ def build_problem(
         base_nodes=np.array([pool.base_nodes for pool in infrastructure.pools], dtype=np.int64),
         node_price_usd_per_h=np.array([p.paid_usd_per_h if p.bills_nodes else 0.0 for p in infrastructure.pools]),
         node_capacity=node_capacity,
-        rows=_capacity_rows(
+        rows=capacity_rows(
             demand, pool_of, nodes, node_capacity, [pool.headroom for pool in infrastructure.pools], spare > 0
         ),
         links=tuple(link.name for link in links),
@@ -151,7 +151,7 @@ def _traffic(candidates: Sequence[PlanCandidate], links: Sequence[str]) -> Spars
     return _incidence(rows, len(links))
 
 
-def _max_replicas(demand: FloatArray, nodes: IntArray, capacity: FloatArray, is_spread: BoolArray) -> IntArray:
+def max_replicas(demand: FloatArray, nodes: IntArray, capacity: FloatArray, is_spread: BoolArray) -> IntArray:
     """Return (D,) the number of replicas of each deployment that fit on otherwise empty nodes."""
     with np.errstate(divide="ignore", invalid="ignore"):
         per_node = np.where(demand > 0, np.floor(capacity / demand + 1e-9), np.inf).min(axis=1, initial=np.inf)
@@ -159,7 +159,7 @@ def _max_replicas(demand: FloatArray, nodes: IntArray, capacity: FloatArray, is_
     return np.asarray(nodes * np.where(np.isinf(per_node), np.iinfo(np.int32).max, per_node), dtype=np.int64)
 
 
-def _capacity_rows(
+def capacity_rows(
     demand: FloatArray,
     pool_of: IntArray,
     nodes: IntArray,
@@ -167,6 +167,16 @@ def _capacity_rows(
     headroom: Sequence[float],
     is_spread: BoolArray,
 ) -> CapacityRows:
+    """Return the linear limits on whole replicas of D deployments.
+
+    Args:
+        demand: (D, 4) resources of one replica.
+        pool_of: (D,)
+        nodes: (K,) of each pool.
+        capacity: (K, 4) resources of a node.
+        headroom: share of each pool that stays free.
+        is_spread: (D,) whether each replica is on another node.
+    """
     coefficients: list[FloatArray] = []
     limit: list[float] = []
     row_kind: list[tuple[int, int, bool]] = []

@@ -14,7 +14,10 @@ from circinus.estimation.compiled_plan import CompiledPlan
 from circinus.estimation.merged_load import station_load
 from circinus.estimation.percentiles import UNBOUNDED, ScenarioGrid
 from circinus.estimation.stage_latency import operator_queue_key, pessimistic_station_time
+from circinus.estimation.traffic import RequestStream
+from circinus.estimation.transfer import link_queue_key, link_station, pessimistic_link_wait_s
 from circinus.queueing.waiting_time import gi_g_c_wait
+from circinus.specification import DirectedLink
 
 _UTILIZATIONS = 24
 """Utilizations of a table with a formula; loads between them are interpolated."""
@@ -22,6 +25,10 @@ _SIMULATED_UTILIZATIONS = 6
 """Utilizations of a table by sample paths, which take some milliseconds each."""
 _LEVEL_QUANTILE = 0.95
 """Quantile of the wait that a grid of levels is about."""
+_HALVINGS, _LINK_HALVINGS = 9, 4
+"""How often the loosest wait of a grid halves down to the strictest, and the usable share of a link."""
+_MARGIN = 1.001
+"""Factor on a wait that becomes a level, for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +106,31 @@ class StationLevels:
     """(K, C) minimum load: batches that wait to fill are slower below it."""
     waits_s: FloatArray
     """(K, n) slowest wait of any size at each level; without rows if levels are limits of single queries."""
+    limits_s: FloatArray
+    """(K,) quantile of the wait at each level; empty likewise."""
+    start: int = 0
+    """A level that a good answer had; else the strictest."""
 
     @classmethod
-    def on_grid(cls, table: WaitTable, count: int) -> StationLevels:
-        """Return levels that halve from the wait of a single replica at the highest utilization."""
+    def on_grid(cls, table: WaitTable, steps: int, around: tuple[int, float] | None = None) -> StationLevels:
+        """Return levels down from the wait of a single replica at the highest utilization to a 512th of it.
+
+        Args:
+            table: waits of the deployment.
+            steps: number of levels in which the wait halves.
+            around: replicas, without spare ones, and their load, whose wait is a further level.
+        """
         quantile = np.quantile(table.waits_s, _LEVEL_QUANTILE, axis=2)
         finite = quantile[quantile < UNBOUNDED]
         top = max(float(finite.max(initial=0.0)), 0.0)
-        limits = top * 2.0 ** -np.arange(count - 1, -1, -1.0) if top > 0 else np.zeros(1)
+        limits = top * _halving(_HALVINGS, steps) if top > 0 else np.zeros(1)
+        start = 0
+        if around is not None and top > 0:
+            row = int(np.searchsorted(table.sizes, around[0], side="right")) - 1
+            wait_s = np.interp(around[1] / table.sizes[row], table.utilization, quantile[row])
+            around_s = min(float(wait_s) * _MARGIN, top)
+            limits = np.unique([*limits, around_s])
+            start = int(np.searchsorted(limits, around_s))
         capacity, minimum, waits_s = [], [], []
         for limit_s in limits.tolist():
             largest, smallest, last = _loads(quantile, limit_s, table)
@@ -118,7 +142,38 @@ class StationLevels:
             capacity.append(largest)
             minimum.append(smallest)
             waits_s.append(own[kept].max(axis=0) if kept.any() else np.full(table.waits_s.shape[2], UNBOUNDED))
-        return cls(table.sizes, np.array(capacity), np.array(minimum), np.array(waits_s))
+        return cls(table.sizes, np.array(capacity), np.array(minimum), np.array(waits_s), limits, start)
+
+    @classmethod
+    def of_link(
+        cls,
+        link: DirectedLink,
+        traffic: RequestStream,
+        grid: ScenarioGrid,
+        usable: float,
+        steps: int,
+        around: float | None,
+    ) -> StationLevels:
+        """Return levels of a link, a station with one replica, down from its usable share to a 16th of it.
+
+        Args:
+            link: directed.
+            traffic: transfers like those that it will have.
+            grid: of the scenarios.
+            usable: share of its bandwidth.
+            steps: number of levels in which the share halves.
+            around: share of its bandwidth that is a further level.
+        """
+        shares = usable * _halving(_LINK_HALVINGS, steps)
+        start = 0
+        if around is not None and 0 < around < usable:
+            own = min(around * _MARGIN, usable)
+            shares = np.unique([*shares, own])
+            start = int(np.searchsorted(shares, own))
+        draws = grid.exponentials(link_queue_key(link))
+        waits_s = np.array([pessimistic_link_wait_s(link_station(traffic, float(share)), draws) for share in shares])
+        limits_s, capacity = np.quantile(waits_s, _LEVEL_QUANTILE, axis=1), shares[:, None]
+        return cls(np.ones(1, dtype=np.int64), capacity, np.zeros_like(capacity), waits_s, limits_s, start)
 
     @classmethod
     def of_limits(
@@ -148,7 +203,12 @@ class StationLevels:
         minimum = np.array([smallest[order[start:]].max(axis=0) for start in starts])
         shape = len(starts), len(table.sizes)
         none = np.zeros((0, table.waits_s.shape[2]))
-        return cls(table.sizes, capacity.reshape(shape), minimum.reshape(shape), none), level
+        return cls(table.sizes, capacity.reshape(shape), minimum.reshape(shape), none, np.zeros(0)), level
+
+
+def _halving(halvings: int, steps: int) -> FloatArray:
+    """Return factors up to 1 that double in some steps, and halve so often."""
+    return np.asarray(2.0 ** np.arange(-halvings, 1 / steps / 2, 1 / steps))
 
 
 def _limit_loads(table: WaitTable, plan: CompiledPlan, limit_s: float) -> tuple[FloatArray, FloatArray]:

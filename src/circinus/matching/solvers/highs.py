@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -165,8 +166,24 @@ class ColumnLp:
         return _optimum(self._solver)
 
 
+@dataclass(frozen=True)
+class MilpProgress:
+    """State of branch and cut."""
+
+    objective: float
+    """Of the best solution; infinite before the first."""
+    bound: float
+
+
 def solve_milp(
-    programme: LpModel, objective: FloatArray, start: FloatArray, *, time_limit_s: float, gap: float, seed: int
+    programme: LpModel,
+    objective: FloatArray,
+    start: FloatArray,
+    *,
+    time_limit_s: float,
+    gap: float,
+    seed: int,
+    should_stop: Callable[[MilpProgress], bool] | None = None,
 ) -> tuple[FloatArray | None, float]:
     """Solve the mixed-integer program by branch and cut, on one thread.
 
@@ -177,12 +194,13 @@ def solve_milp(
         time_limit_s: time limit.
         gap: absolute optimality gap at which to stop.
         seed: of the solver's random choices.
+        should_stop: asked now and then whether the best solution so far suffices.
 
     Returns:
         The values of the columns (None if the solver has none; the start remains valid), and a lower bound on the
         objective.
     """
-    values, bound, claimed = _branch_and_cut(programme, objective, start, time_limit_s, gap, seed)
+    values, bound, claimed = _branch_and_cut(programme, objective, start, time_limit_s, gap, seed, should_stop)
     if values is not None and abs(float(values @ objective) - claimed) > _OBJECTIVE_TOLERANCE * max(1.0, abs(claimed)):
         # HiGHS can overestimate a warm start if presolve removes some of its columns, and then misses solutions in
         # between. A row that demands an objective at least as good as the start's does not mislead it.
@@ -191,7 +209,7 @@ def solve_milp(
         with programme.temporary_row(
             used, objective[used], -np.inf, start_objective + _OBJECTIVE_TOLERANCE * max(1.0, abs(start_objective))
         ):
-            values, bound, _ = _branch_and_cut(programme, objective, None, time_limit_s, gap, seed)
+            values, bound, _ = _branch_and_cut(programme, objective, None, time_limit_s, gap, seed, should_stop)
     return values, bound
 
 
@@ -202,6 +220,7 @@ def _branch_and_cut(
     time_limit_s: float,
     gap: float,
     seed: int,
+    should_stop: Callable[[MilpProgress], bool] | None,
 ) -> tuple[FloatArray | None, float, float]:
     """Return (values, bound, HiGHS's objective for the values)."""
     import highspy
@@ -224,14 +243,23 @@ def _branch_and_cut(
         solution = highspy.HighsSolution()
         solution.col_value = list(start)
         solver.setSolution(solution)
+    if should_stop is not None:
+        solver.cbMipInterrupt += partial(_interrupt, should_stop)
     _run(solver)
     info = solver.getInfo()
-    if solver.getModelStatus() not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kTimeLimit):
+    status = highspy.HighsModelStatus
+    if solver.getModelStatus() not in (status.kOptimal, status.kTimeLimit, status.kInterrupt):
         return None, -math.inf, math.nan
     values, bound = np.array(solver.getSolution().col_value), float(info.mip_dual_bound)
     if len(values) != len(objective) or info.primal_solution_status != _FEASIBLE_POINT:
         return None, bound if math.isfinite(bound) else -math.inf, math.nan
     return values, bound if math.isfinite(bound) else -math.inf, float(info.objective_function_value)
+
+
+def _interrupt(should_stop: Callable[[MilpProgress], bool], event: Any) -> None:
+    data = event.data_out
+    if should_stop(MilpProgress(data.mip_primal_bound, data.mip_dual_bound)):
+        event.interrupt()
 
 
 def _optimum(solver: Any) -> LpSolution | None:
