@@ -93,7 +93,7 @@ def make_plan(
         specification,
         profiles,
         search=DEFAULT_SETTINGS if max_plans is None else replace(DEFAULT_SETTINGS, max_plans=max_plans),
-        settings=MatchSettings(time_limit_s=time_limit_s),
+        settings=MatchSettings(time_limit_s=time_limit_s, plans_on_levels=True),
         incumbent=running,
         explain_rejections=(),
     )

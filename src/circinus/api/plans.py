@@ -363,15 +363,26 @@ class FrontierReport(Result):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each plan of the frontier."""
-        chosen, rows = self._chosen, []
+        marked, rows = self._marked, []
         for candidate in self.frontier.plans:
             row = {
                 **columns(candidate),
                 "allocation": allocations(candidate.plan),
-                "chosen": None if self.plan is None else chosen is not None and candidate.plan == chosen.plan,
+                "chosen": None if self.plan is None else candidate is marked,
             }
             rows.append({name: row[name] for name in self._COLUMNS})
         return rows
+
+    @property
+    def _marked(self) -> PlanCandidate | None:
+        """Return the plan that was chosen, or the first that differs from it in utilization targets only."""
+        from circinus.matching.target_fitting import without_targets
+
+        if self._chosen is None:
+            return None
+        chosen, plans = self._chosen.plan, self.frontier.plans
+        others = [c for c in plans if without_targets(c.plan) == without_targets(chosen)]
+        return next((c for c in plans if c.plan == chosen), others[0] if others else None)
 
     @property
     def _chosen(self) -> PlanCandidate | None:

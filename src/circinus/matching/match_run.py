@@ -96,6 +96,8 @@ class Answer:
     reference: Answer | None = None
     """The answer before it got plans for which no bounds hold, as they divide requests or fit the load; None if it has
     none."""
+    is_on_levels: bool = False
+    """True if the bounds are those of all plans, at any utilization and divided or not, and its weight has one."""
     is_revised: bool = False
     """True if a choice among all plans replaced one among the candidates."""
 

@@ -30,6 +30,7 @@ from circinus.matching.solvers.solver import Solver
 from circinus.matching.splitting import divide_requests
 from circinus.matching.target_fitting import fit_plans, fit_targets
 from circinus.matching.tie_breaking import break_ties
+from circinus.matching.tolerances import COST_GAP_TOLERANCE
 from circinus.planning import Frontier
 from circinus.specification import Infrastructure
 
@@ -131,8 +132,12 @@ def answer_of(
     observer: Observer,
     solver: Solver | None = None,
     clock: Callable[[], float] = time.monotonic,
+    on_levels: Callable[[MatchRun], Answer | None] | None = None,
 ) -> Answer:
-    """Return the answer of a matching; the arguments are those of `match`."""
+    """Return the answer of a matching; the arguments are those of `match`.
+
+    With `on_levels`, it is that answer, its requests divided, unless there is none.
+    """
     with ExitStack() as resources:
         run = MatchRun(
             frontiers=frontiers,
@@ -146,7 +151,11 @@ def answer_of(
             deadline_s=clock() + settings.limit_s(len(frontiers)),
             observer=observer,
         )
-        return optimize(run)
+        answer = None if on_levels is None else on_levels(run)
+        if answer is None:
+            return optimize(run)
+        observer("on levels", answer)
+        return answer
 
 
 def _solver(queries: int, seed: int, clock: Callable[[], float], resources: ExitStack) -> Solver:
@@ -168,7 +177,13 @@ def matching_of(answer: Answer) -> Matching:
     relaxation = shadow_prices(problem, answer.chosen, run.settings.seed)
     satisfied = levels.weight_of(answer.chosen)
     cost_at_targets_usd_per_h: float | None = None
-    if answer.reference is None:
+    if answer.is_on_levels:
+        weight_bound = max(min(answer.weight_bounds[0], float(levels.weight.sum())), satisfied)
+        is_heaviest = satisfied >= weight_bound - levels.integer_weights[0].unit / 2
+        # A cheaper answer may be lighter only if this one is not the heaviest.
+        cost_bound_usd_per_h = answer.cost_bound_usd_per_h if is_heaviest else 0.0
+        optimal = is_heaviest and usage.cost_usd_per_h <= cost_bound_usd_per_h * (1 + COST_GAP_TOLERANCE)
+    elif answer.reference is None:
         weight_bound, cost_bound_usd_per_h, optimal = _bounds(answer, relaxation)
     else:  # it has plans for which no bounds hold
         reference = answer.reference
@@ -189,7 +204,8 @@ def matching_of(answer: Answer) -> Matching:
         optimal=optimal,
         cost_bound_usd_per_h=min(cost_bound_usd_per_h, usage.cost_usd_per_h),
         prices=relaxation.prices,
-        covers_divided_requests=answer.covers_divided_requests is not False,
+        covers_divided_requests=answer.is_on_levels or answer.covers_divided_requests is not False,
+        covers_all_utilizations=answer.is_on_levels,
         cost_at_targets_usd_per_h=cost_at_targets_usd_per_h,
         tenants=tenant_shares(run.queries, answer.served, run.infrastructure.tenants),
         weight_with_more_changes=larger_weight(answer.weight_with_more_changes, satisfied),

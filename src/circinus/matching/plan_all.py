@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from circinus.matching.backfill import refilled
 from circinus.matching.consolidation import can_open, consolidate
 from circinus.matching.guarantees import pins_error, with_others_rejected
 from circinus.matching.incumbent import Incumbent
+from circinus.matching.levels.level_answer import answer_on_levels
 from circinus.matching.match_run import Answer, Observer
 from circinus.matching.optimizer import answer_of, log_pass, matching_of
 from circinus.matching.phases import phase
@@ -109,6 +111,9 @@ class _Planning:
         matching, offered = self._confirmed()
         estimates = self.plans.without_exclusions()
         planner = AdmissionPlanner.of(self.specification, self.profiles, matching, self.search, estimates)
+        if self._is_on_levels:
+            planner = self._with_pinned(planner, offered)
+            return self._explained(planner, explain_rejections)
         sufficient = self.settings.required_weight * (1.0 - WEIGHT_TOLERANCE)
         if not matching.rejections or matching.satisfied_weight >= sufficient:
             return self._consolidated(planner, opens=True).matching
@@ -123,6 +128,11 @@ class _Planning:
         for opens in (False, True) if can_open(planner.matching) else (False,):
             smaller = self._consolidated(planner, opens=opens)
             planner = self._looked_at(smaller) if smaller is not planner and _may_serve_more(smaller) else smaller
+        return self._explained(planner, explain_rejections)
+
+    @staticmethod
+    def _explained(planner: AdmissionPlanner, explain_rejections: Collection[str] | None) -> Matching:
+        """Return the matching with SLO relaxations of rejections; None: of all."""
         return replace(
             planner.matching,
             rejections=tuple(
@@ -164,6 +174,12 @@ class _Planning:
                 matching = matching_of(answer)
         return (result.matching if trial == 1 else _with_bounds(result.matching, first)), offered
 
+    @property
+    def _is_on_levels(self) -> bool:
+        """Whether levels cover all that is asked for."""
+        is_asked = self.settings.plans_on_levels and math.isinf(self.settings.required_weight)
+        return is_asked and not (self.incumbent is not None and self.incumbent.plans) and not self._has_tenants
+
     def _answer(self, offered: Mapping[str, Frontier], *, requires_pins: bool = False) -> Answer:
         started_s = time.monotonic()
         min_s = MATCHING.min_time_share * self.settings.limit_s(len(self.specification.queries))
@@ -175,6 +191,9 @@ class _Planning:
             settings=replace(self.settings, requires_pins=requires_pins, time_limit_s=max(self.left_s, min_s)),
             incumbent=self.incumbent,
             observer=self._note_revised,
+            on_levels=partial(answer_on_levels, specification=self.specification, estimates=self.plans)
+            if self._is_on_levels
+            else None,
         )
         self.left_s -= time.monotonic() - started_s
         return answer

@@ -283,6 +283,8 @@ class Matching:
     """Lower bound on the cost of any matching of all plans at utilization targets with this weight, without churn."""
     covers_divided_requests: bool = False
     """Whether the bounds hold for matchings that divide requests of queries among several plans, too."""
+    covers_all_utilizations: bool = False
+    """Whether the bounds hold for matchings at any utilization, too, and `optimal` means that none is better."""
     cost_at_targets_usd_per_h: float | None = None
     """Lower bound on the cost of matchings of plans at utilization targets with this weight, if this one costs less, as
     its plans fit the load, or divide requests although `covers_divided_requests` is False; else None."""

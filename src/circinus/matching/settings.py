@@ -164,6 +164,9 @@ class MatchSettings:
     considers_late_plans: bool = True
     """Whether more than 40 queries are planned once more, if any is rejected, with plans that are late at their
     utilization targets, but not at the final sizes. Few are not: for eight, it takes 16 s."""
+    plans_on_levels: bool = False
+    """Whether queries are planned on levels of wait (`circinus.matching.levels`), unless plans run already or tenants
+    have shares."""
     required_weight: float = math.inf
     """Weight that suffices, of up to 40 queries: beyond it, the cost counts alone. Pinned queries come first."""
 

@@ -197,6 +197,11 @@ def at_target(deployment: Deployment, target: float) -> Deployment:
     return replace(deployment, allocation=replace(deployment.allocation, utilization_target=target))
 
 
+def without_targets(plan: QueryPlan) -> QueryPlan:
+    """Return a plan with targets of 0, to be compared."""
+    return retargeted(plan, plan.deployments, 0.0)
+
+
 def retargeted(plan: QueryPlan, family: Collection[Deployment], target: float) -> QueryPlan:
     """Return the plan with another target of the deployments of a family."""
 

@@ -317,13 +317,15 @@ def tenant_line(share: TenantShare) -> Text:
 
 
 def _optimality(matching: Matching, coverage: Mapping[str, ProfileCoverage]) -> str:
-    """Return the bounds on the weight and cost of all matchings of plans at utilization targets.
+    """Return the bounds on the weight and cost of all matchings.
 
-    Other plans may do better: a query without one is served by a second look at times (see `second_look`).
+    Where they are of plans at utilization targets, others may do better: a query without such a plan is served by a
+    second look at times (see `second_look`).
     """
     measured = " of measured configurations" if any(covered.promising for covered in coverage.values()) else ""
     undivided = "" if matching.covers_divided_requests else "undivided "
-    bounds = f"bounds over all {undivided}plans{measured} at utilization targets"
+    targets = "" if matching.covers_all_utilizations else " at utilization targets"
+    bounds = f"bounds over all {undivided}plans{measured}{targets}"
     if matching.cost_at_targets_usd_per_h is not None:
         saving = 1.0 - matching.cost_usd_per_h / matching.cost_at_targets_usd_per_h
         return f"{bounds}: this costs {format_percentage(saving)} less than any of them can"
@@ -331,7 +333,8 @@ def _optimality(matching: Matching, coverage: Mapping[str, ProfileCoverage]) -> 
         return f"{bounds}: {'proved optimal among them' if matching.assignments else 'none serves a query'}"
     weight = f"weight at most {matching.weight_bound:.4g}, " if matching.rejections else ""
     if matching.weight_bound <= matching.satisfied_weight and weight:
-        weight = "no more weight, although plans sized otherwise may serve more, "
+        otherwise = "" if matching.covers_all_utilizations else ", although plans sized otherwise may serve more"
+        weight = f"no more weight{otherwise}, "
     return f"{bounds}: {weight}{cost_gap_text(matching)}"
 
 

@@ -61,7 +61,8 @@ def _rejections(sizing: MachineSizing, sufficient: MachineSizing | None, metrics
 def _certificate(sizing: MachineSizing) -> str:
     """Return what is proved of the cost."""
     matching = sizing.matching
-    of = "plans at utilization targets" + ("" if matching.covers_divided_requests else " that divide no requests")
+    targets = "" if matching.covers_all_utilizations else " at utilization targets"
+    of = f"plans{targets}" + ("" if matching.covers_divided_requests else " that divide no requests")
     if not matching.assignments:
         return "no allowed machines serve any query"
     if sizing.has_open_spares:

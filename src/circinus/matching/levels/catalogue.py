@@ -17,6 +17,9 @@ from circinus.matching.problem import CapacityRows
 from circinus.matching.problem_builder import capacity_rows, max_replicas, merged_demands
 from circinus.specification import Deployment, Infrastructure, Query
 
+_TIE = 1e-6
+"""Part of the cost of all that fits for which all of a pool's resources, or a link, count if costs are equal."""
+
 
 @dataclass(frozen=True)
 class PlanOption:
@@ -149,11 +152,31 @@ class Catalogue:
         )
 
     @cached_property
+    def compared_usd_per_h(self) -> FloatArray:
+        """(stations + links + 1,) price of a replica by which answers are compared.
+
+        Equal costs are told apart by the resources of a pool that a replica takes, and by the links that are crossed.
+        """
+        shares = (self.rows.coefficients / self.rows.limit[:, None]).max(axis=0, initial=0.0)
+        tie_usd_per_h = self.tie_usd_per_h * np.array([*shares, *[1.0] * len(self.links), 0.0])
+        return np.asarray(self.of_stations(self.billed_usd_per_h) + tie_usd_per_h)
+
+    @property
+    def tie_usd_per_h(self) -> float:
+        """Price of all of a pool's resources, of a link, or of a busy replica, by which equal costs are told apart."""
+        return _TIE * max(self.max_cost_usd_per_h, 1.0)
+
+    @cached_property
+    def compared_option_usd_per_h(self) -> FloatArray:
+        """(options,) price by which answers are compared, beside that of replicas: transfers, and the load."""
+        return np.asarray(self.transfer_usd_per_h + self.tie_usd_per_h * self.load.sum(axis=1))
+
+    @cached_property
     def rows(self) -> CapacityRows:
         """Linear limits on the replicas of the stations."""
         pools = self.infrastructure.pools
         return capacity_rows(
-            np.array([station.demand.amounts for station in self.stations]).reshape(len(self.stations), -1),
+            np.array([station.demand.amounts for station in self.stations]).reshape(len(self.stations), 4),
             self.pool_of,
             np.array([pool.nodes for pool in pools], dtype=np.int64),
             np.array([pool.amounts for pool in pools]),
@@ -165,7 +188,7 @@ class Catalogue:
     def node_share(self) -> FloatArray:
         """(stations, 4) share of each resource of a node that a replica takes."""
         capacity = np.array([pool.amounts for pool in self.infrastructure.pools])[self.pool_of]
-        amounts = np.array([station.demand.amounts for station in self.stations]).reshape(-1, 4)
+        amounts = np.array([station.demand.amounts for station in self.stations]).reshape(len(self.stations), 4)
         share: FloatArray = np.where(amounts > 0, np.inf, 0.0)
         np.divide(amounts, capacity, out=share, where=capacity > 0)
         return share

@@ -60,6 +60,34 @@ def loosest_levels(
     return _undominated(np.unique(search.loosened(starts, widest, matters), axis=0))
 
 
+def covering_levels(
+    plan: CompiledPlan, limit_s: float, stations: Sequence[StationLevels], links: Mapping[DirectedLink, StationLevels]
+) -> IntArray:
+    """Return (vectors, stages + links) levels such that all levels at which the limit holds are within one of them.
+
+    For each level of the first stage, they have the loosest one of each other place alone. The arguments are those of
+    `loosest_levels`.
+    """
+    places = [*stations, *links.values()]
+    counts = np.array([len(place.waits_s) for place in places])
+    if np.isinf(limit_s):
+        return (counts - 1)[None]
+    search = _Search(plan, limit_s, stations, links)
+    widest = search.widest(counts)
+    if widest is None:
+        return np.zeros((0, len(counts)), dtype=np.int64)
+    first = np.arange(widest[0] + 1)
+    vectors = np.tile(widest, (len(first), 1))
+    vectors[:, 0] = first
+    for place in range(1, len(counts)):
+        own = np.arange(widest[place] + 1)
+        trial = np.zeros((len(first), len(own), len(counts)), dtype=np.int64)
+        trial[:, :, 0], trial[:, :, place] = first[:, None], own
+        fits = search.fits(trial.reshape(-1, len(counts))).reshape(len(first), len(own))
+        vectors[:, place] = len(own) - 1 - fits[:, ::-1].argmax(axis=1)
+    return _undominated(vectors)
+
+
 class _Search:
     def __init__(
         self,

@@ -9,15 +9,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from circinus.arrays import BoolArray
 from circinus.estimation.compiled_plan import CompiledPlan
+from circinus.matching.levels.bounds import LevelBounds
 from circinus.matching.levels.catalogue import Catalogue
 from circinus.matching.levels.judge import PlanJudge, PlanVerdict
 from circinus.matching.levels.level_tables import LevelTables
@@ -51,6 +54,10 @@ class LevelAnswer:
     replicas: Mapping[Deployment, int]
     """With spare ones."""
     verdict: PlanVerdict
+    weight_bound: float = math.inf
+    """Of any answer, divided requests included."""
+    cost_bound_usd_per_h: float = 0.0
+    """Of any answer of at least as much weight."""
 
 
 class LevelPlanner:
@@ -86,6 +93,8 @@ class LevelPlanner:
         self._catalogue = Catalogue(queries, plans, infrastructure)
         stages = max((len(option.plan.stages) for option in self._catalogue.options), default=1)
         self._tables = LevelTables(infrastructure.utilization_limit, stages)
+        self._original = list(self._catalogue.options)
+        """Options with the limits of their SLOs."""
         self._names = [query.name for query in queries]
         self._number = {name: number for number, name in enumerate(self._names)}
         self._weight = {query.name: query.weight for query in queries}
@@ -108,10 +117,25 @@ class LevelPlanner:
         values = programme.start(begin, self._best.replicas)
         self._offer(self._decoded(*programme.chosen(relaxation.improved(values))))
         self._offer(self._fewer(self._best))
-        return self._best
+        return self._bounded(self._best, programme, relaxation)
 
     def _left_s(self) -> float:
         return self._deadline_s - self._clock()
+
+    def _bounded(self, answer: LevelAnswer, programme: LevelProgramme, relaxation: LevelRelaxation) -> LevelAnswer:
+        """Return the answer with its bounds; without them if there are several priorities."""
+        if self._levels.count > 1:
+            return answer
+        catalogue, weights = copy(self._catalogue), self._levels.integer_weights[0]
+        catalogue.options = self._original
+        bounds = LevelBounds(programme, catalogue, relaxation.weight, relaxation.cost_factor, self._seed, self._left_s)
+        served = float(sum(relaxation.weight[self._number[name]] for name in answer.plans))
+        weight, cost_usd_per_h = bounds.weight_and_cost(served)
+        fixed_usd_per_h = sum(
+            pool.paid_usd_per_h * pool.base_nodes for pool in catalogue.infrastructure.pools if pool.bills_nodes
+        )
+        bound = weight * weights.unit + weights.rounding
+        return replace(answer, weight_bound=bound, cost_bound_usd_per_h=cost_usd_per_h + fixed_usd_per_h)
 
     def _promising(self) -> BoolArray:
         """Return (options,) whether to begin with an option: the cheapest ones by prices and by parts of pools."""
@@ -175,8 +199,16 @@ class LevelPlanner:
         return True
 
     def _key(self, answer: LevelAnswer) -> tuple[tuple[float, ...], float]:
+        """Return what is compared: the weight of each priority, then the cost, with what tells equal ones apart."""
         chosen = np.array([0 if name in answer.plans else -1 for name in self._names], dtype=np.int64)
-        return self._levels.weights_of(chosen), -answer.verdict.cost_usd_per_h
+        catalogue = self._catalogue
+        more = catalogue.compared_usd_per_h - catalogue.of_stations(catalogue.billed_usd_per_h)
+        tie = sum(more[catalogue.number_of[deployment]] * count for deployment, count in answer.replicas.items())
+        crossed = {crossing.link for plan in answer.plans.values() for crossing in plan.links}
+        tie += sum(more[catalogue.number_of_link[link]] for link in crossed)
+        busy = (use.busy_replicas for plan in answer.plans.values() for use in plan.deployments)
+        tie += catalogue.tie_usd_per_h * sum(busy)
+        return self._levels.weights_of(chosen), -answer.verdict.cost_usd_per_h - float(tie)
 
     @staticmethod
     def _around(answer: LevelAnswer) -> dict[Deployment | DirectedLink, tuple[int, float]]:

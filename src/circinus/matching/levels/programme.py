@@ -79,8 +79,11 @@ class LevelProgramme:
                 look closer.
         """
         self.catalogue, self._tables, self.usable, self._around = catalogue, tables, usable, around
+        self.active = active
         self.levels = dict[int, StationLevels]()
         """Of each station that an active option uses."""
+        self.grids = dict[int, StationLevels]()
+        """Of each station, levels that are not those of single queries."""
         self._exact = dict[int, int]()
         """Option with one stage -> its level."""
         users = defaultdict[int, list[int]](list)
@@ -106,9 +109,10 @@ class LevelProgramme:
             plans, limits_s = [option.plan for option in of_options], [option.limit_s for option in of_options]
             self.levels[station], level = StationLevels.of_limits(table, plans, limits_s)
             self._exact.update(zip(options, level.tolist(), strict=True))
+            self.grids[station] = self._tables.grid(table, None)
         else:
             around = self._around.get(catalogue.stations[station].deployment)
-            self.levels[station] = self._tables.grid(table, around)
+            self.grids[station] = self.levels[station] = self._tables.grid(table, around)
 
     def _waits_at_links(self, option: PlanOption) -> bool:
         """Return whether levels of links matter for an option."""
@@ -127,13 +131,18 @@ class LevelProgramme:
                 own[option.query] = RequestStream.merged(streams)
         grid = catalogue.options[options[0]].plan.percentile.grid
         around = self._around.get(link)
-        self.levels[station] = self._tables.link(
+        self.grids[station] = self.levels[station] = self._tables.link(
             link,
             RequestStream.merged(own.values()),
             grid,
             catalogue.infrastructure.usable_link_share,
             None if around is None else around[1],
         )
+
+    def links_of(self, option: int) -> list[DirectedLink]:
+        """Return the links of an option, in the order of its uses."""
+        first, stages = len(self.catalogue.stations), len(self.catalogue.options[option].plan.stages)
+        return [self.catalogue.links[station - first] for station in self.catalogue.uses_of[option][0][stages:]]
 
     @staticmethod
     def _reference(uses: list[DeploymentUse], options: list[PlanOption]) -> tuple[DeploymentUse, CompiledPlan]:
@@ -164,11 +173,7 @@ class LevelProgramme:
             loosest = [len(its.capacity) - 1 for its in own[1:]]
             vectors = [[self._exact[number], *loosest]] if self._exact[number] >= 0 else []
         else:
-            links = [
-                self.catalogue.links[station - len(self.catalogue.stations)]
-                for station in stations[len(option.plan.stages) :]
-            ]
-            vectors = self._tables.loosest(option, own, links)
+            vectors = self._tables.loosest(option, own, self.links_of(number))
         yield from (Column(number, option.query, stations, tuple(levels), loads) for levels in vectors)
 
     def _modes_of(self, columns: list[Column]) -> Iterator[StationMode]:
@@ -332,11 +337,11 @@ class LevelProgramme:
 
     @cached_property
     def cost_usd_per_h(self) -> FloatArray:
-        """(columns + modes + elastic pools,) cost of each; base nodes that are paid whole are left out."""
+        """(columns + modes + elastic pools,) compared cost of each; base nodes that are paid whole are left out."""
         catalogue = self.catalogue
-        transfers = [float(catalogue.transfer_usd_per_h[column.option]) for column in self.columns]
-        billed = catalogue.of_stations(catalogue.billed_usd_per_h)
-        replicas = [float(billed[mode.station]) * mode.replicas for mode in self.modes]
+        transfers = [float(catalogue.compared_option_usd_per_h[column.option]) for column in self.columns]
+        compared = catalogue.compared_usd_per_h
+        replicas = [float(compared[mode.station]) * mode.replicas for mode in self.modes]
         elastic = [catalogue.infrastructure.pools[number] for number in self.elastic]
         return np.array([*transfers, *replicas, *(p.paid_usd_per_h if p.bills_nodes else 0.0 for p in elastic)])
 

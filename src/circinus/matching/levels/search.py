@@ -101,7 +101,7 @@ class ColumnSearch:
         divided_usd_per_h = np.where(pool_of >= 0, whole_usd_per_h[pool_of], 0.0) * shares.max(axis=0, initial=0.0)
         node_share = np.vstack([catalogue.node_share, np.zeros((len(catalogue.links), 4))])[stations]
         spare = catalogue.of_stations(catalogue.spare)[stations].astype(np.int64)
-        billed_usd_per_h = catalogue.of_stations(catalogue.billed_usd_per_h)[stations]
+        compared_usd_per_h = catalogue.compared_usd_per_h[stations]
         link_price = np.zeros(len(stations))
         for station, in_model in programme.load_rows.items():
             if station >= len(catalogue.stations):
@@ -110,7 +110,7 @@ class ColumnSearch:
             first_column=np.searchsorted([column.query for column in columns], np.arange(len(weight) + 1)),
             weight=weight,
             first_use=_starts(len(column.stations) for column in columns),
-            column_cost=cost_factor * catalogue.transfer_usd_per_h[[column.option for column in columns]],
+            column_cost=cost_factor * catalogue.compared_option_usd_per_h[[column.option for column in columns]],
             use_station=np.array([position[station] for station, _, _ in uses], dtype=np.int64),
             use_level=np.array([level for _, level, _ in uses], dtype=np.int64),
             use_load=np.array([load for _, _, load in uses], dtype=np.float64),
@@ -120,7 +120,7 @@ class ColumnSearch:
             first_capacity=_starts(each.capacity.size for each in levels),
             capacity=_joined([each.capacity.ravel() for each in levels]),
             minimum=_joined([each.minimum.ravel() for each in levels]),
-            replica_cost=cost_factor * (billed_usd_per_h + divided_usd_per_h),
+            replica_cost=cost_factor * (compared_usd_per_h + divided_usd_per_h),
             first_row=np.searchsorted(of_station, np.arange(len(stations) + 1)),
             row=row.astype(np.int64),
             row_share=shares[row, of_station],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -110,6 +110,13 @@ class StationLevels:
     """(K,) quantile of the wait at each level; empty likewise."""
     start: int = 0
     """A level that a good answer had; else the strictest."""
+    fastest_s: FloatArray | None = None
+    """(K, n) waits that requests have at least where a level is not kept, whatever the size."""
+
+    def optimistic(self) -> StationLevels:
+        """Return levels with waits that requests have at least if no stricter level is kept."""
+        assert self.fastest_s is not None
+        return replace(self, waits_s=np.vstack([np.zeros((1, self.fastest_s.shape[1])), self.fastest_s[:-1]]))
 
     @classmethod
     def on_grid(cls, table: WaitTable, steps: int, around: tuple[int, float] | None = None) -> StationLevels:
@@ -131,7 +138,7 @@ class StationLevels:
             around_s = min(float(wait_s) * _MARGIN, top)
             limits = np.unique([*limits, around_s])
             start = int(np.searchsorted(limits, around_s))
-        capacity, minimum, waits_s = [], [], []
+        capacity, minimum, waits_s, fastest_s = [], [], [], []
         for limit_s in limits.tolist():
             largest, smallest, last = _loads(quantile, limit_s, table)
             rows = np.arange(len(table.sizes))
@@ -141,8 +148,11 @@ class StationLevels:
             kept = largest > 0
             capacity.append(largest)
             minimum.append(smallest)
+            fastest_s.append(table.waits_s[rows, last].min(axis=0))
             waits_s.append(own[kept].max(axis=0) if kept.any() else np.full(table.waits_s.shape[2], UNBOUNDED))
-        return cls(table.sizes, np.array(capacity), np.array(minimum), np.array(waits_s), limits, start)
+        return cls(
+            table.sizes, np.array(capacity), np.array(minimum), np.array(waits_s), limits, start, np.array(fastest_s)
+        )
 
     @classmethod
     def of_link(
@@ -173,7 +183,7 @@ class StationLevels:
         draws = grid.exponentials(link_queue_key(link))
         waits_s = np.array([pessimistic_link_wait_s(link_station(traffic, float(share)), draws) for share in shares])
         limits_s, capacity = np.quantile(waits_s, _LEVEL_QUANTILE, axis=1), shares[:, None]
-        return cls(np.ones(1, dtype=np.int64), capacity, np.zeros_like(capacity), waits_s, limits_s, start)
+        return cls(np.ones(1, dtype=np.int64), capacity, np.zeros_like(capacity), waits_s, limits_s, start, waits_s)
 
     @classmethod
     def of_limits(

@@ -27,7 +27,8 @@ def summary_section(content: ReportContent) -> Html:
         (
             "weight served",
             f"{matching.satisfied_weight:g} of {matching.total_weight:g}",
-            f"no plan at utilization targets serves more than {matching.weight_bound:g}",
+            f"no plan{'' if matching.covers_all_utilizations else ' at utilization targets'} serves more than "
+            f"{matching.weight_bound:g}",
         ),
         (
             "cost",
